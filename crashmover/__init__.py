@@ -1,0 +1,66 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""crashmover moves crash reports between stores: whole, verified and fast.
+
+The public names are here; each is imported when it is first used, so that ``import
+crashmover`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from crashmover import crashid as crashid
+    from crashmover.config import Config as Config
+    from crashmover.crash import Crash as Crash
+    from crashmover.crash import FileDumpsMapping as FileDumpsMapping
+    from crashmover.crash import Kind as Kind
+    from crashmover.crash import MemoryDumpsMapping as MemoryDumpsMapping
+    from crashmover.crash import Part as Part
+    from crashmover.crash_data import CrashData as CrashData
+    from crashmover.external.crashstorage_base import CrashStorageBase as CrashStorageBase
+    from crashmover.external.fs.crashstorage import FSPermanentStorage as FSPermanentStorage
+    from crashmover.external.memory import InMemoryCrashStorage as InMemoryCrashStorage
+    from crashmover.external.poly import PolyCrashStorage as PolyCrashStorage
+    from crashmover.mover import Existing as Existing
+    from crashmover.mover import Mover as Mover
+    from crashmover.mover import Outcome as Outcome
+    from crashmover.mover import Status as Status
+    from crashmover.redactor import Redactor as Redactor
+    from crashmover.registry import open_storage as open_storage
+    from crashmover.uri import StorageURI as StorageURI
+
+_HOMES = {
+    "Config": "config",
+    "Crash": "crash",
+    "CrashData": "crash_data",
+    "CrashStorageBase": "external.crashstorage_base",
+    "Existing": "mover",
+    "FSPermanentStorage": "external.fs.crashstorage",
+    "FileDumpsMapping": "crash",
+    "InMemoryCrashStorage": "external.memory",
+    "Kind": "crash",
+    "MemoryDumpsMapping": "crash",
+    "Mover": "mover",
+    "Outcome": "mover",
+    "Part": "crash",
+    "PolyCrashStorage": "external.poly",
+    "Redactor": "redactor",
+    "Status": "mover",
+    "StorageURI": "uri",
+    "open_storage": "registry",
+}
+
+__all__ = ["__version__", "crashid", "errors", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("crashid", "errors"):
+        return import_module(f"crashmover.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"crashmover.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,106 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The command line: one file a command, and here what they have in common."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from crashmover import __version__
+from crashmover.cli import signals
+from crashmover.cli.console import say, set_up_log
+from crashmover.cli.exit_codes import ExitCode, of_error
+from crashmover.cli.options import Settings
+from crashmover.errors import CrashMoverError
+
+# Each is imported only when it is run; the help that lists them needs no more than this.
+_COMMANDS = {
+    "copy": "Copy crashes from one store to others.",
+    "get": "Show a crash, or fetch parts of it.",
+    "save": "Save one crash from files.",
+}
+
+EPILOG = """\b
+A store is named by a URI, by a path with a slash, or by a name from the configuration file:
+  fs:///var/crashes?umask=027    ./crashes    /var/crashes    prod
+
+\b
+Examples:
+  crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
+  crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
+  crashmover copy -s ./crashes -d /archive --since yesterday
+
+\b
+Shell completion (bash; also zsh, fish):
+  eval "$(_CRASHMOVER_COMPLETE=bash_source crashmover)"
+"""
+
+
+class CommandLine(click.Group):
+    """Loads commands when they are run, and ends each with its exit code and one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"crashmover.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        try:
+            with signals.handling(signals.unwind):
+                code = super().main(*args, **kwargs)
+        except click.exceptions.Exit as end:
+            code = end.exit_code
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "crashmover"
+            say(f"{command}: {error.format_message()} ({command} --help tells more)")
+            code = error.exit_code
+        except click.Abort:
+            code = ExitCode.SIGNAL + 2
+        except CrashMoverError as error:
+            say(f"crashmover: {error}")
+            code = of_error(error)
+        except BrokenPipeError:
+            # Whoever read our output is gone; let the interpreter not complain at exit.
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123
+            code = ExitCode.SIGNAL + 13
+        except OSError as error:
+            say(f"crashmover: {error.filename or 'output'}: {error.strerror}")
+            code = ExitCode.FAILED
+        sys.exit(code or 0)
+
+
+@click.command(
+    cls=CommandLine,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+)
+@click.option(
+    "--config",
+    type=click.Path(),
+    metavar="FILE",
+    envvar="CRASHMOVER_CONFIG",
+    show_envvar=True,
+    help="File with named stores; else config.toml in the platform's configuration directory.",
+)
+@click.option("-v", "--verbose", count=True, help="Say what is done; twice: in detail.")
+@click.version_option(__version__, prog_name="crashmover")
+@click.pass_context
+def main(ctx: click.Context, config: str | None, verbose: int) -> None:
+    """Move crash reports between stores: whole, verified and fast."""
+    set_up_log(verbose)
+    ctx.obj = Settings(config)

@@ -1,0 +1,259 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover get``."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from crashmover.cli import exit_codes
+from crashmover.cli.console import printable
+from crashmover.cli.options import CrashIDType, Settings, source_option
+from crashmover.crash import Crash, Kind, Part, canonical_dump_name
+from crashmover.errors import CorruptCrash, CrashIDNotFound
+from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.retry import RetryPolicy
+
+_IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
+
+PUBLIC_ANNOTATIONS = (
+    "ProductName",
+    "Version",
+    "BuildID",
+    "ReleaseChannel",
+    "Vendor",
+    "ProcessType",
+    "CrashTime",
+    "UptimeTS",
+    "StartupCrash",
+    "MozCrashReason",
+    "OOMAllocationSize",
+    "submitted_timestamp",
+)
+"""What is shown unasked.  Source of what is public: Mozilla's annotations as documented in
+``toolkit/crashreporter/CrashAnnotations.yaml``, scope "report" and harmless by its nature."""
+
+
+@click.command("get", epilog=exit_codes.HELP)
+@source_option
+@click.option("--raw-crash", is_flag=True, help="Write the raw crash as stored.")
+@click.option(
+    "--processed-crash",
+    is_flag=True,
+    help="Write the processed crash, without what is protected.",
+)
+@click.option("--unredacted", is_flag=True, help="With what is protected, exactly as stored.")
+@click.option("--dump", metavar="NAME", help='Write a dump as stored; "" is the main one.')
+@click.option("--all", "everything", is_flag=True, help="Write every part into a directory.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File to write to, else standard output; with --all the directory, else ./CRASH_ID.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Show the crash as JSON.")
+@click.argument("crash_id", type=CrashIDType())
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    sources: tuple[str, ...],
+    crash_id: str,
+    output: Path | None,
+    as_json: bool,
+    **what: Any,
+) -> None:
+    """Show what a store holds of a crash, or write parts of it.
+
+    Without an option that names a part: each part with its size, and some public
+    annotations.  CRASH_ID may be given as bp-ID, or as the URL of a report.
+
+    \b
+    Examples:
+      crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
+      crashmover get -s prod bp-0bba929f-8721-460c-dead-a43c22071025 --raw-crash | jq .
+      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --dump "" -o mini.dmp
+      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --all -o here/
+    """
+    _check_usage(output, as_json, **what)
+    unredacted: bool = what["unredacted"]
+    with settings.open_storage(sources) as storage:
+        if what["everything"]:
+            _write_all(storage, crash_id, unredacted, output or Path(crash_id))
+        elif what["dump"] is not None:
+            _write(lambda: storage.find_dump(crash_id, what["dump"]), output)
+        elif what["raw_crash"]:
+            _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
+        elif what["processed_crash"]:
+            _write(lambda: _processed(storage, crash_id, unredacted), output)
+        else:
+            overview = RetryPolicy().call(lambda: _overview(storage, crash_id))
+            click.echo(json.dumps(overview) if as_json else _as_text(overview))
+
+
+def _check_usage(
+    output: Path | None,
+    as_json: bool,
+    raw_crash: bool,
+    processed_crash: bool,
+    everything: bool,
+    dump: str | None,
+    unredacted: bool,
+) -> None:
+    """Refuse what does not go together."""
+    asked = raw_crash + processed_crash + everything + (dump is not None)
+    if asked > 1:
+        raise click.UsageError("give one of --raw-crash, --processed-crash, --dump and --all")
+    if unredacted and not (processed_crash or everything):
+        raise click.UsageError("--unredacted goes with --processed-crash or --all")
+    if output and not asked:
+        raise click.UsageError("-o goes with --raw-crash, --processed-crash, --dump or --all")
+    if as_json and asked:
+        raise click.UsageError("--json shows the crash; parts are written as they are")
+    if dump is not None:
+        canonical_dump_name(dump)
+        if not output and sys.stdout.isatty():
+            raise click.UsageError("a dump is binary: write it to a file with -o, or to a pipe")
+
+
+# What is shown
+
+
+def _overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
+    crash = _load(storage, crash_id)
+    raw = crash.raw_crash
+    return {
+        "crash_id": crash_id,
+        "parts": [
+            {"kind": part.kind.value, "name": part.name, "size": _size(part)}
+            for part in crash.parts
+        ],
+        "annotations": _public(raw) if raw else {},
+    }
+
+
+def _load(storage: CrashStorageBase, crash_id: str) -> Crash:
+    """Load the crash, or its processed crash where the store keeps only these."""
+    try:
+        return storage.load_crash(crash_id)
+    except CrashIDNotFound as error:
+        try:
+            return storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
+        except CrashIDNotFound:
+            raise error from None
+
+
+def _size(part: Part) -> int:
+    return part.size if part.size is not None else sum(map(len, part.chunks()))
+
+
+def _public(raw: Part) -> dict[str, Any]:
+    try:
+        annotations = json_object(raw)
+    except CorruptCrash:
+        return {}
+    return {name: annotations[name] for name in PUBLIC_ANNOTATIONS if name in annotations}
+
+
+def _as_text(overview: dict[str, Any]) -> str:
+    parts = [
+        (f"{part['kind']} {part['name']}".strip(), f"{part['size']:,} bytes")
+        for part in overview["parts"]
+    ]
+    annotations = [(name, _short(value)) for name, value in overview["annotations"].items()]
+    width = max((len(size) for _, size in parts), default=0)
+    parts = [(name, size.rjust(width)) for name, size in parts]
+    return "\n".join(
+        [f"crash {overview['crash_id']}", *_columns(parts)]
+        + (["", *_columns(annotations)] if annotations else [])
+    )
+
+
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    width = max((len(left) for left, _ in rows), default=0)
+    return [f"  {left.ljust(width)}  {right}" for left, right in rows]
+
+
+def _short(value: Any) -> str:
+    text = printable(value if isinstance(value, str) else json.dumps(value))
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+# What is written
+
+
+def _find(storage: CrashStorageBase, crash_id: str, kind: Kind) -> Part:
+    part = storage.load_crash(crash_id, {kind}).part(kind)
+    if part is None:
+        raise CrashIDNotFound(crash_id, uri=storage.uri, reason=f"no {kind}")
+    return part
+
+
+def _processed(storage: CrashStorageBase, crash_id: str, unredacted: bool) -> Part:
+    if unredacted:
+        return _find(storage, crash_id, Kind.PROCESSED_CRASH)
+    return json_part(Kind.PROCESSED_CRASH, storage.get_processed(crash_id))
+
+
+def _write(find: Callable[[], Part], output: Path | None) -> None:
+    """Write a part, once all of it has been read: half a part is never passed on."""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+
+        def fetch() -> None:
+            spool.seek(0)
+            spool.truncate()
+            spool.writelines(find().chunks())
+
+        RetryPolicy().call(fetch)
+        spool.seek(0)
+        if output is None:
+            shutil.copyfileobj(spool, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        else:
+            with _whole_file(output) as file:
+                shutil.copyfileobj(spool, file)
+
+
+def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, directory: Path) -> None:
+    crash = RetryPolicy().call(lambda: _load(storage, crash_id))
+    directory.mkdir(parents=True, exist_ok=True)
+    for part in crash.parts:
+        path = directory / _file_name(crash_id, part)
+        if part.kind is Kind.PROCESSED_CRASH:
+            _write(lambda: _processed(storage, crash_id, unredacted), path)
+        else:
+            _write(lambda part=part: part, path)  # type: ignore[misc]
+
+
+def _file_name(crash_id: str, part: Part) -> str:
+    if part.kind is Kind.DUMP:
+        return f"{crash_id}.{part.name}.dump"
+    return f"{crash_id}.{part.kind}.json"
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that is there in whole or not at all."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # a device or a FIFO: not to be replaced
+        with path.open("wb") as file:
+            yield file
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

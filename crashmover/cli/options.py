@@ -1,0 +1,158 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Options and types of values that several commands share."""
+
+import datetime as dt
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from crashmover import crashid
+from crashmover.errors import CrashMoverError, InvalidCrashID
+
+if TYPE_CHECKING:
+    from crashmover.config import Config
+    from crashmover.external.crashstorage_base import CrashStorageBase
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
+
+
+class Settings:
+    """What the options before the command say."""
+
+    def __init__(self, config_path: str | None = None) -> None:
+        self._config_path = config_path
+
+    @cached_property
+    def config(self) -> "Config":
+        """The configuration, read when something in it is looked up."""
+        from crashmover.config import Config
+
+        return Config.load(self._config_path)
+
+    def open_storage(self, where: Sequence[str]) -> "CrashStorageBase":
+        """Open the store, or the several as one, that the command line names."""
+        from crashmover.config import is_name
+        from crashmover.registry import open_storage
+
+        named = any(is_name(text) for text in where)
+        return open_storage(where, config=self.config if named else None)
+
+
+class CrashIDType(click.ParamType):
+    """A crash id as people type it."""
+
+    name = "crash_id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return crashid.parse(value)
+        except InvalidCrashID as error:
+            self.fail(str(error), param, ctx)
+
+
+class DayType(click.ParamType):
+    """A day as people type it."""
+
+    name = "day"
+
+    def convert(
+        self, value: str | dt.date, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dt.date:
+        from crashmover.selection import parse_day
+
+        if isinstance(value, dt.date):
+            return value
+        try:
+            return parse_day(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no day: write 2026-11-20, today, yesterday or 7d", param, ctx)
+
+
+class DurationType(click.ParamType):
+    """A length of time: ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``; in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = _DURATION.fullmatch(value.strip())
+        numbers = [int(group or 0) for group in match.groups()] if match else []
+        seconds = sum(n * unit for n, unit in zip(numbers, (86400, 3600, 60, 1), strict=False))
+        if seconds <= 0:
+            self.fail(f"{value!r} is no length of time: write 90s, 10m or 1h30m", param, ctx)
+        return float(seconds)
+
+
+class StoreType(click.ParamType):
+    """The URI of a store, the path of one, or a name from the configuration file."""
+
+    name = "uri"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the configured names; directories are offered by the shell."""
+        settings = ctx.find_object(Settings) or Settings(ctx.find_root().params.get("config"))
+        try:
+            names = [name for name in settings.config.storage if name.startswith(incomplete)]
+        except CrashMoverError:
+            names = []
+        return [CompletionItem(name) for name in sorted(names)] or [
+            CompletionItem(incomplete, type="dir")
+        ]
+
+
+def source_option(function: F) -> F:
+    """``-s``: the store to read from."""
+    return click.option(
+        "-s",
+        "--source",
+        "sources",
+        type=StoreType(),
+        metavar="URI",
+        multiple=True,
+        required=True,
+        envvar="CRASHMOVER_SOURCE",
+        show_envvar=True,
+        help="Store to read from; repeated: a crash comes from the first that has it.",
+    )(function)
+
+
+def destination_option(function: F) -> F:
+    """``-d``: the store to save to."""
+    return click.option(
+        "-d",
+        "--destination",
+        "destinations",
+        type=StoreType(),
+        metavar="URI",
+        multiple=True,
+        required=True,
+        envvar="CRASHMOVER_DESTINATION",
+        show_envvar=True,
+        help="Store to save to; repeated: a crash goes to all of them.",
+    )(function)
+
+
+def range_options(function: F) -> F:
+    """``--since`` and ``--until``."""
+    since = click.option(
+        "--since",
+        type=DayType(),
+        metavar="DAY",
+        help="First day, by the crash ids' dates: 2026-11-20, today, yesterday, 7d (days ago).",
+    )
+    until = click.option("--until", type=DayType(), metavar="DAY", help="Last day; it is included.")
+    return since(until(function))

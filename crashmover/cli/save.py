@@ -1,0 +1,122 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover save``."""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crashmover import crashid
+from crashmover.cli import exit_codes
+from crashmover.cli.options import CrashIDType, Settings, destination_option
+from crashmover.crash import Crash, Kind, Part
+from crashmover.errors import CorruptCrash, CrashMoverError
+from crashmover.external.crashstorage_base import json_object
+from crashmover.retry import RetryPolicy
+
+_NAMED = re.compile(r"([A-Za-z0-9_.-]*)=(.*)", re.ASCII | re.DOTALL)
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+class DumpType(click.ParamType):
+    """``[NAME=]FILE``."""
+
+    name = "dump"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Part:
+        match = _NAMED.fullmatch(value)
+        name, path = match.groups() if match else ("", value)
+        try:
+            return _part(Kind.DUMP, _FILE.convert(path, param, ctx), name)
+        except (CrashMoverError, OSError) as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        return [click.shell_completion.CompletionItem(incomplete, type="file")]
+
+
+@click.command("save", epilog=exit_codes.HELP)
+@destination_option
+@click.option(
+    "--raw-crash", required=True, type=_FILE, metavar="FILE", help="The annotations: JSON."
+)
+@click.option(
+    "--dump",
+    "dumps",
+    type=DumpType(),
+    metavar="[NAME=]FILE",
+    multiple=True,
+    help="A dump; without a name, the main one (upload_file_minidump).",
+)
+@click.option("--processed-crash", type=_FILE, metavar="FILE", help="The processor's report: JSON.")
+@click.argument("crash_id", required=False, type=CrashIDType())
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    destinations: tuple[str, ...],
+    raw_crash: Path,
+    dumps: tuple[Part, ...],
+    processed_crash: Path | None,
+    crash_id: str | None,
+) -> None:
+    """Save one crash from files, and print its crash id.
+
+    That is CRASH_ID where it is given, else the raw crash's own "uuid", else a new one.  A
+    crash that the store has by that id is replaced.
+
+    \b
+    Examples:
+      crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
+      crashmover save -d prod --raw-crash raw.json --dump memory_report=report.json.gz \\
+          --processed-crash processed.json 0bba929f-8721-460c-dead-a43c22071025
+    """
+    raw = _json(Kind.RAW_CRASH, raw_crash, "--raw-crash")
+    processed = _json(Kind.PROCESSED_CRASH, processed_crash, "--processed-crash")
+    crash_id = crash_id or _own_id(raw) or crashid.create()
+    if processed and _own_id(processed) not in (None, crash_id):
+        raise click.UsageError("--processed-crash: it is of another crash: its uuid differs")
+    crash = _crash(crash_id, [part for part in (raw, *dumps, processed) if part])
+    with settings.open_storage(destinations) as storage:
+        RetryPolicy().call(lambda: storage.save_crash(crash))
+    click.echo(crash_id)
+
+
+def _json(kind: Kind, path: Path | None, option: str) -> Part | None:
+    if path is None:
+        return None
+    try:
+        part = Part.of_bytes(kind, path.read_bytes())
+        json_object(part)
+    except CorruptCrash:
+        raise click.UsageError(f"{option}: {path} is not a JSON object") from None
+    except OSError as error:
+        raise click.UsageError(f"{option}: {path}: {error.strerror}") from None
+    return part
+
+
+def _own_id(part: Part | None) -> str | None:
+    """Return the crash id that a raw or processed crash says it has."""
+    uuid = json_object(part).get("uuid") if part else None
+    return None if uuid is None else crashid.validate(uuid)
+
+
+def _part(kind: Kind, path: Path, name: str) -> Part:
+    """A part that can be read again: what is no regular file is read now, once."""
+    if stat.S_ISREG(path.stat().st_mode):
+        return Part.of_file(kind, path, name)
+    return Part.of_bytes(kind, path.read_bytes(), name)
+
+
+def _crash(crash_id: str, parts: list[Part]) -> Crash:
+    try:
+        return Crash(crash_id, parts)
+    except CorruptCrash as error:
+        raise click.UsageError(f"--dump: {error.reason}") from None

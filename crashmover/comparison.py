@@ -1,0 +1,184 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Comparing a crash in one store with the same crash in another, to the byte."""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+
+from crashmover.crash import Crash, Kind, Part, canonical_dump_name
+from crashmover.errors import CorruptCrash, InvalidDumpName
+from crashmover.external.crashstorage_base import json_object
+
+Key = tuple[Kind, str]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(eq=False)
+class MeasuredPart:
+    """A part that remembers, once it has been read to its end, how long it was and its
+    SHA-256: a copy that is verified reads its source once.
+
+    :param hashing: whether to work out the SHA-256
+    """
+
+    part: Part
+    hashing: bool
+    count: int | None = None
+    _sha256: bytes | None = field(default=None, repr=False)
+
+    def as_part(self) -> Part:
+        """Return the part to be read instead."""
+        return Part(self.part.kind, self.part.name, self._open, self.part.size)
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        with self.part.open() as file:
+            yield cast(BinaryIO, _MeasuringReader(file, self))
+
+    @property
+    def size(self) -> int | None:
+        """In bytes, if the store said so or it has been read."""
+        return self.part.size if self.count is None else self.count
+
+    def sha256(self) -> bytes:
+        """Return the SHA-256 of the part, reading it if nobody has yet."""
+        if self._sha256 is None:
+            self._sha256 = sha256(self.part)
+        return self._sha256
+
+    def measured(self, count: int, digest: bytes | None) -> None:
+        """Take note of a reading that came to the end."""
+        self.count = count
+        self._sha256 = digest or self._sha256
+
+
+class _MeasuringReader(io.RawIOBase):
+    def __init__(self, file: BinaryIO, measured: MeasuredPart) -> None:
+        self._file = file
+        self._measured = measured
+        self._hash = hashlib.sha256() if measured.hashing else None
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = self._file.read(-1 if size is None else size)
+        self._count += len(data)
+        if self._hash:
+            self._hash.update(data)
+        if not data or size is None or size < 0:
+            self._measured.measured(self._count, self._hash.digest() if self._hash else None)
+        return data
+
+
+class MeasuredCrash:
+    """A crash of which every part is measured as it is read."""
+
+    def __init__(self, crash: Crash, *, hashing: bool) -> None:
+        self.measured = {part.key: MeasuredPart(part, hashing) for part in crash.parts}
+        self.crash = Crash(crash.crash_id, [part.as_part() for part in self.measured.values()])
+
+    def only(self, keys: set[Key]) -> Crash:
+        """Return the crash with only some of its parts."""
+        parts = [part for part in self.crash.parts if part.key in keys]
+        return Crash(self.crash.crash_id, parts)
+
+    def bytes_of(self, keys: set[Key]) -> int:
+        """How many bytes these parts have, as far as is known."""
+        return sum(self.measured[key].size or 0 for key in keys)
+
+
+@dataclass
+class Difference:
+    """What is not the same of a crash: the parts by where they are."""
+
+    missing: set[Key] = field(default_factory=set)  # only in the first
+    differing: set[Key] = field(default_factory=set)
+    extra: set[Key] = field(default_factory=set)  # only in the second
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.differing or self.extra)
+
+    def __str__(self) -> str:
+        texts = {"missing": self.missing, "different": self.differing, "not in source": self.extra}
+        return "; ".join(
+            f"{what}: {', '.join(sorted(name or kind for kind, name in keys))}"
+            for what, keys in texts.items()
+            if keys
+        )
+
+
+def compare(source: MeasuredCrash, other: Crash) -> Difference:
+    """Return how `other` differs from `source`.
+
+    A processed crash that only `other` has is no difference: it came later.
+    """
+    parts = {part.key: part for part in other.parts}
+    difference = Difference(extra={key for key in parts if key[0] is Kind.DUMP})
+    for key, measured in source.measured.items():
+        difference.extra.discard(key)
+        if key not in parts:
+            difference.missing.add(key)
+        elif not _is_same(measured, parts[key]):
+            difference.differing.add(key)
+    return difference
+
+
+def _is_same(measured: MeasuredPart, other: Part) -> bool:
+    if None not in (measured.size, other.size) and measured.size != other.size:
+        return False
+    return measured.sha256() == sha256(other)
+
+
+def sha256(part: Part) -> bytes:
+    """Return the SHA-256 of a part's bytes."""
+    digest = hashlib.sha256()
+    for chunk in part.chunks():
+        digest.update(chunk)
+    return digest.digest()
+
+
+def check_dump_checksums(source: MeasuredCrash) -> None:
+    """Hold a crash's dumps against the ``metadata.dump_checksums`` of its own raw crash,
+    which its collector worked out as it received them.
+
+    Source of the rule: Mozilla Antenna, ``antenna/breakpad_resource.py``.  A raw crash that
+    is not JSON or has no checksums says nothing, and so does a checksum that is no SHA-256.
+
+    :raises CorruptCrash: a dump is missing or not what was received
+    """
+    for name, expected in _dump_checksums(source.crash).items():
+        measured = source.measured.get((Kind.DUMP, name))
+        if measured is None:
+            raise CorruptCrash(f"dump {name} is missing: the raw crash has a checksum of it")
+        if measured.sha256() != expected:
+            raise CorruptCrash(f"dump {name} does not match its checksum in the raw crash")
+
+
+def _dump_checksums(crash: Crash) -> dict[str, bytes]:
+    if crash.raw_crash is None:
+        return {}
+    try:
+        metadata = json_object(crash.raw_crash).get("metadata")
+    except CorruptCrash:
+        return {}
+    checksums = metadata.get("dump_checksums") if isinstance(metadata, dict) else None
+    if not isinstance(checksums, dict):
+        return {}
+    found = {}
+    for name, text in checksums.items():
+        if isinstance(text, str) and _SHA256.fullmatch(text):
+            try:
+                found[canonical_dump_name(name)] = bytes.fromhex(text)
+            except InvalidDumpName:
+                continue
+    return found

@@ -1,0 +1,116 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Named stores and queues, from a TOML file::
+
+[storage]
+prod    = "s3://crashes-prod?region=us-west-2"
+archive = ["fs:///archive", "cold"]    # a list is a PolyCrashStorage; lists may name lists
+cold    = ["s3://cold-a", "s3://cold-b"]
+[queue]
+prod    = "pubsub://my-project/prod"
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crashmover.errors import InvalidConfig
+
+ENVIRONMENT = "CRASHMOVER_CONFIG"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+Names = Mapping[str, str | list[str]]
+
+
+def is_name(text: str) -> bool:
+    """Whether this is a name for the configuration file, and so neither a URI nor a path."""
+    return _NAME.fullmatch(text) is not None
+
+
+def default_path() -> Path:
+    """Where the file is when nobody says otherwise: the platform's configuration directory."""
+    from platformdirs import user_config_path  # only where a name is looked up
+
+    return user_config_path("crashmover") / "config.toml"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the file says.  Its values may hold secrets: they are not in its `repr`."""
+
+    path: Path | None = None
+    storage: Names = field(default_factory=dict, repr=False)
+    queue: Names = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> "Config":
+        """Read `path`, else the file that `CRASHMOVER_CONFIG` names, else the platform's.
+
+        Only the last may be missing.
+
+        :raises InvalidConfig: it cannot be read, is not TOML, or says something unknown
+        """
+        import tomllib
+
+        asked = path or os.environ.get(ENVIRONMENT)
+        where = Path(asked) if asked else default_path()
+        try:
+            content = tomllib.loads(where.read_text("utf-8"))
+        except FileNotFoundError:
+            if asked:
+                raise InvalidConfig(f"{where}: no such configuration file") from None
+            return cls(where)
+        except OSError as error:
+            raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
+        except ValueError as error:  # not UTF-8, or tomllib.TOMLDecodeError
+            raise InvalidConfig(f"{where}: not TOML: {error}") from None
+        return cls(where, **_sections(where, content))
+
+    def stores(self, name: str) -> list[str]:
+        """Return the URIs behind a store's name, names of names followed to the end.
+
+        :raises InvalidConfig: there is no such store, or it contains itself
+        """
+        return self._follow("storage", name, ())
+
+    def _follow(self, section: str, name: str, above: tuple[str, ...]) -> list[str]:
+        names: Names = getattr(self, section)
+        if name in above:
+            raise InvalidConfig(f"{self.path}: {section}.{name} contains itself")
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise InvalidConfig(
+                f"no {section} named {name!r} in {self.path} (there: {known});"
+                " the path of a directory needs a slash, as in ./crashes"
+            )
+        value = names[name]
+        uris: list[str] = []
+        for item in [value] if isinstance(value, str) else value:
+            uris += self._follow(section, item, (*above, name)) if is_name(item) else [item]
+        return uris
+
+
+def _sections(path: Path, content: Mapping[str, Any]) -> dict[str, Names]:
+    """Check the shape of the file without ever quoting a value."""
+    for section, names in content.items():
+        if section not in ("storage", "queue"):
+            raise InvalidConfig(f"{path}: unknown section [{section}]; there are: storage, queue")
+        if not isinstance(names, dict):
+            raise InvalidConfig(f"{path}: {section} must be a section: [{section}]")
+        for name, value in names.items():
+            if not is_name(name):
+                raise InvalidConfig(f"{path}: {section}: not a name: {name!r}")
+            if not _is_uri_or_list(value):
+                raise InvalidConfig(f"{path}: {section}.{name} must be a URI or a list of them")
+    return dict(content)
+
+
+def _is_uri_or_list(value: object) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return bool(items) and all(isinstance(item, str) and item for item in items)

@@ -1,0 +1,252 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What a crash is, whatever store it lies in: an id and its parts, bytes only."""
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from crashmover import crashid
+from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
+
+MAIN_DUMP = "upload_file_minidump"
+"""The canonical name of a crash's main dump."""
+
+CHUNK = 1 << 20
+"""How many bytes of a part are in memory at a time."""
+
+_DUMP_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_RESERVED = frozenset({"raw_crash", "dump_names", "processed_crash", "crash_report"})
+
+
+class Kind(StrEnum):
+    """What a part is."""
+
+    RAW_CRASH = "raw_crash"
+    DUMP = "dump"
+    PROCESSED_CRASH = "processed_crash"
+
+
+ALL_KINDS = frozenset(Kind)
+
+
+def canonical_dump_name(name: str | None) -> str:
+    """Return the one name for a dump; ``None``, ``""`` and ``dump`` mean the main one.
+
+    :raises InvalidDumpName: it is not 1 to 100 of ``A-Z a-z 0-9 _ . -``, starts with a
+        dot, or is a name that S3 layouts use for something else
+    """
+    if name is None or name in ("", "dump"):
+        return MAIN_DUMP
+    if not isinstance(name, str) or not _DUMP_NAME.fullmatch(name):
+        raise InvalidDumpName(name, "use 1 to 100 of A-Z a-z 0-9 _ . - and no dot at the start")
+    if name in _RESERVED:
+        raise InvalidDumpName(name, "that name is reserved")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One blob of a crash.
+
+    :param kind: what it is
+    :param name: a dump's name; ``""`` for the other kinds
+    :param open: gives a context manager of a binary file, at its beginning; may be
+        called again, also at the same time from another thread
+    :param size: in bytes, where the store knows it for free
+    """
+
+    kind: Kind
+    name: str
+    open: Callable[[], AbstractContextManager[BinaryIO]]
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.DUMP:
+            object.__setattr__(self, "name", canonical_dump_name(self.name))
+        elif self.name:
+            raise ValueError(f"a {self.kind} has no name")
+
+    @classmethod
+    def of_bytes(cls, kind: Kind, data: bytes, name: str = "") -> "Part":
+        """A part that is in memory."""
+        return cls(kind, name, lambda: io.BytesIO(data), len(data))
+
+    @classmethod
+    def of_file(cls, kind: Kind, path: str | os.PathLike[str], name: str = "") -> "Part":
+        """A part that is a file, read when it is needed."""
+
+        def unreadable(error: OSError) -> StorageError:
+            return StorageError(f"{path} cannot be read: {error.strerror}")
+
+        return cls(kind, name, lambda: open_file(path, unreadable), os.stat(path).st_size)
+
+    @property
+    def key(self) -> tuple[Kind, str]:
+        """What tells it from the other parts of its crash."""
+        return self.kind, self.name
+
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return f"dump {self.name}" if self.kind is Kind.DUMP else self.kind.value
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield its bytes, at most `CHUNK` at a time.
+
+        :raises CorruptCrash: there are more or fewer than `size` of them
+        """
+        count = 0
+        # A byte more than announced, so that a longer body shows.
+        at_once = CHUNK if self.size is None else min(CHUNK, self.size + 1)
+        with self.open() as file:
+            while chunk := file.read(at_once):
+                count += len(chunk)
+                yield chunk
+        if self.size is not None and count != self.size:
+            raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
+
+    def read(self) -> bytes:
+        """Return all its bytes.
+
+        :raises CorruptCrash: there are more or fewer than `size` of them
+        """
+        return b"".join(self.chunks())
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A crash id and its parts: at most one raw crash, at most one processed crash, any
+    number of dumps by different names.
+
+    :raises InvalidCrashID: of a bad id
+    :raises CorruptCrash: of two parts that are the same
+    """
+
+    crash_id: str
+    parts: Sequence[Part]
+
+    def __post_init__(self) -> None:
+        crashid.validate(self.crash_id)
+        seen: set[tuple[Kind, str]] = set()
+        for part in self.parts:
+            if part.key in seen:
+                raise CorruptCrash(f"{part.label} is there twice", crash_id=self.crash_id)
+            seen.add(part.key)
+
+    def part(self, kind: Kind, name: str = "") -> Part | None:
+        """Return that part, or None."""
+        return next((part for part in self.parts if part.key == (kind, name)), None)
+
+    @property
+    def raw_crash(self) -> Part | None:
+        """The annotations: JSON."""
+        return self.part(Kind.RAW_CRASH)
+
+    @property
+    def processed_crash(self) -> Part | None:
+        """The processor's report: JSON."""
+        return self.part(Kind.PROCESSED_CRASH)
+
+    @property
+    def dumps(self) -> list[Part]:
+        """Minidumps, memory reports and the like."""
+        return [part for part in self.parts if part.kind is Kind.DUMP]
+
+
+class _PartFile(io.FileIO):
+    """A file whose read errors are the error of whoever owns the file: a save reads one
+    store's file while it writes another's, and must not take the one's error for the other's.
+    """
+
+    def __init__(
+        self, file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
+    ) -> None:
+        super().__init__(file, "rb")
+        self._explain = explain
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(-1 if size is None else size) or b""
+        except OSError as error:
+            raise self._explain(error) from error
+
+
+def open_file(
+    file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
+) -> BinaryIO:
+    """Open a file (or take over its descriptor) to be read as a part.
+
+    :param explain: makes of a read error the exception to be raised
+    """
+    try:
+        return cast(BinaryIO, _PartFile(file, explain))
+    except OSError as error:
+        raise explain(error) from error
+
+
+class MemoryDumpsMapping(dict[str, bytes]):
+    """Dumps in memory: name -> bytes."""
+
+    def as_memory_dumps_mapping(self) -> "MemoryDumpsMapping":
+        """Return itself."""
+        return self
+
+    def as_file_dumps_mapping(
+        self, crash_id: str, temp_path: str | os.PathLike[str], dump_file_suffix: str = ".dump"
+    ) -> "FileDumpsMapping":
+        """Write each dump to ``temp_path/ID.NAME.TEMPORARY.dump`` and return where they are."""
+        crashid.validate(crash_id)
+        files = FileDumpsMapping()
+        for name, data in self.items():
+            name = canonical_dump_name(name)
+            path = temporary_dump_path(temp_path, crash_id, name, dump_file_suffix)
+            path.write_bytes(data)
+            files[name] = str(path)
+        return files
+
+    def as_parts(self) -> list[Part]:
+        """Return each dump as a part of a crash."""
+        return [Part.of_bytes(Kind.DUMP, bytes(data), name) for name, data in self.items()]
+
+
+class FileDumpsMapping(dict[str, str]):
+    """Dumps in files: name -> path."""
+
+    def as_memory_dumps_mapping(self) -> MemoryDumpsMapping:
+        """Read every file."""
+        return MemoryDumpsMapping((name, Path(path).read_bytes()) for name, path in self.items())
+
+    def as_file_dumps_mapping(self, *_args: object, **_kwargs: object) -> "FileDumpsMapping":
+        """Return itself; the files stay where they are."""
+        return self
+
+    def as_parts(self) -> list[Part]:
+        """Return each dump as a part of a crash."""
+        return [Part.of_file(Kind.DUMP, path, name) for name, path in self.items()]
+
+
+DumpsMapping = MemoryDumpsMapping | FileDumpsMapping | Mapping[str, bytes] | None
+"""What the Socorro API takes for dumps; a plain mapping is of names to bytes."""
+
+
+def dump_parts(dumps: DumpsMapping) -> list[Part]:
+    """Return the parts that a mapping of dumps stands for."""
+    if not isinstance(dumps, MemoryDumpsMapping | FileDumpsMapping):
+        dumps = MemoryDumpsMapping(dumps or {})
+    return dumps.as_parts()
+
+
+def temporary_dump_path(
+    directory: str | os.PathLike[str], crash_id: str, name: str, suffix: str = ".dump"
+) -> Path:
+    """Where a dump is put down for a program that wants a file."""
+    return Path(directory, f"{crash_id}.{name}.TEMPORARY{suffix}")

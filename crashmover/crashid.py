@@ -1,0 +1,95 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Crash ids: what one is, how people type it, and what it says of itself.
+
+A crash id is 36 characters of lower-case hex, ``8-4-4-4-12``::
+
+    0bba929f-8721-460c-dead-a43c22071025
+                                 ^ the depth digit: how deep file systems file it
+                                  ^^^^^^ yymmdd: the day the crash was collected
+
+Source of the rule: Mozilla Socorro, ``socorro/lib/libooid.py``.
+"""
+
+import datetime as dt
+import re
+import uuid
+
+from crashmover.errors import InvalidCrashID
+
+_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{6}[0-9]{6}"
+_STRICT = re.compile(_ID)
+_TYPED = re.compile(rf"(?:https?://\S*/)?(?:bp-)?({_ID})(?:[/?#]\S*)?")
+_URL = re.compile(r"https?://")
+
+DEFAULT_DEPTH = 2
+
+
+def validate(crash_id: str) -> str:
+    """Return `crash_id` unchanged if it is one, to the letter.
+
+    The check for what machines send: queue messages, file names, JSON.
+
+    :raises InvalidCrashID: it is not 36 characters of the right shape, or its
+        last six are not a day of the calendar
+    """
+    if not isinstance(crash_id, str) or not _STRICT.fullmatch(crash_id):
+        raise InvalidCrashID(crash_id)
+    try:
+        date_of(crash_id)
+    except ValueError:
+        raise InvalidCrashID(crash_id, "its last six digits are no date (yymmdd)") from None
+    return crash_id
+
+
+def is_valid(crash_id: str) -> bool:
+    """Whether `validate` accepts it."""
+    try:
+        validate(crash_id)
+    except InvalidCrashID:
+        return False
+    return True
+
+
+def parse(text: str) -> str:
+    """Return the crash id in what a person typed or pasted.
+
+    Strips blanks, folds upper case, and accepts ``bp-ID`` and the URL of a report
+    (``https://crash-stats.mozilla.org/report/index/ID``).
+
+    :raises InvalidCrashID: there is no crash id in it
+    """
+    typed = text.strip()
+    match = _TYPED.fullmatch(typed.lower()) if typed.isascii() else None
+    if match is None or (match.end(1) != len(typed) and not _URL.match(typed.lower())):
+        raise InvalidCrashID(text)
+    return validate(match.group(1))
+
+
+def create(date: dt.date | None = None, depth: int = DEFAULT_DEPTH) -> str:
+    """Return a new, random crash id.
+
+    :param date: the day it is of; today in UTC when not given
+    :param depth: how many directories deep file systems file it, 0 to 4
+    """
+    if not 0 <= depth <= 4:
+        raise ValueError(f"depth is 0 to 4, not {depth}")
+    date = date or dt.datetime.now(dt.UTC).date()
+    return f"{str(uuid.uuid4())[:-7]}{depth}{date:%y%m%d}"
+
+
+def date_of(crash_id: str) -> dt.date:
+    """Return the day in a crash id that is valid."""
+    return dt.date(2000 + int(crash_id[-6:-4]), int(crash_id[-4:-2]), int(crash_id[-2:]))
+
+
+def depth_digit(crash_id: str) -> str:
+    """Return the digit (or letter) that says how deep file systems file the crash."""
+    return crash_id[-7]
+
+
+def sort_key(crash_id: str) -> str:
+    """Order crash ids by day, then by id: the order in which every store lists them."""
+    return crash_id[-6:] + crash_id

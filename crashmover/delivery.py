@@ -1,0 +1,212 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Destination: one store that crashes are brought to, each as far as it is lacking there."""
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from crashmover import crashid
+from crashmover.comparison import Difference, Key, MeasuredCrash, compare
+from crashmover.crash import Crash, Kind
+from crashmover.errors import CorruptCrash, CrashConflict, CrashIDNotFound, StorageError
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.retry import RetryPolicy, is_retryable
+
+T = TypeVar("T")
+
+
+class Existing(StrEnum):
+    """What to do about a crash that a destination has."""
+
+    SKIP = "skip"
+    COMPARE = "compare"
+    OVERWRITE = "overwrite"
+
+
+@dataclass
+class Delivery:
+    """What became of a crash at one destination.
+
+    :param saved: the parts that were saved, or would be
+    :param is_whole: whether all that the source has is now known to be there: because it
+        was saved, or was compared; not because the commit marker was seen
+    """
+
+    saved: set[Key] = field(default_factory=set)
+    is_whole: bool = False
+    attempts: int = 1
+    error: Exception | None = None
+
+
+class Destination:
+    """Brings crashes to a store, batch by batch, from any thread.
+
+    :param store: the store
+    :param kinds: the kinds of parts that are brought
+    :param existing: what to do about a crash that is there
+    :param verify: whether to read back and compare whatever is there or was saved
+    :param dry_run: whether to save nothing
+    """
+
+    def __init__(
+        self,
+        store: CrashStorageBase,
+        *,
+        kinds: Set[Kind],
+        existing: Existing,
+        verify: bool,
+        dry_run: bool,
+        retry: RetryPolicy,
+    ) -> None:
+        self.store = store
+        self.down: StorageError | None = None
+        """Why it is not used any more, once it is found to be out of reach as a whole."""
+        self._kinds = kinds
+        self._existing = existing
+        self._verify = verify
+        self._dry_run = dry_run
+        self._retry = retry
+        self._listed: Iterator[str] | None = None
+        self._next: str | None = None
+
+    def verify_access(self) -> None:
+        """Take note when the store cannot be written to."""
+        try:
+            self._retry.call(lambda: self.store.verify_access(write=True))
+        except StorageError as error:
+            self.down = error
+
+    # What is there, from a listing
+
+    def follow(self, listed: Iterator[str]) -> None:
+        """From now on `has` asks this listing of the store, in the order of the ids."""
+        self._listed = listed
+        self._advance()
+
+    def has(self, crash_id: str) -> bool:
+        """Whether the listing has the crash; to be asked in the order of `crashid.sort_key`."""
+        key = crashid.sort_key(crash_id)
+        while self._next is not None and crashid.sort_key(self._next) < key:
+            self._advance()
+        return self._next == crash_id
+
+    def _advance(self) -> None:
+        try:
+            self._next = next(self._listed, None) if self._listed else None
+        except StorageError as error:
+            self._next, self.down = None, error
+
+    # Bringing
+
+    def bring(self, crashes: Sequence[MeasuredCrash]) -> list[Delivery]:
+        """Bring to the store what it lacks of these crashes."""
+        deliveries = [Delivery() for _ in crashes]
+        todo: list[tuple[MeasuredCrash, Delivery, Crash]] = []
+        for crash, delivery in zip(crashes, deliveries, strict=True):
+            try:
+                if wanted := self._wanted(crash, delivery):
+                    todo.append((crash, delivery, wanted))
+            except Exception as error:
+                delivery.error = error
+        for _, delivery, wanted in todo:
+            delivery.saved = {part.key for part in wanted.parts}
+            delivery.is_whole = True
+        if not self._dry_run:
+            self._save([(delivery, wanted) for _, delivery, wanted in todo])
+            if self._verify:
+                self._verify_saved([(crash, delivery) for crash, delivery, _ in todo])
+        return deliveries
+
+    def _wanted(self, crash: MeasuredCrash, delivery: Delivery) -> Crash | None:
+        """Return what must be saved of the crash; None if nothing."""
+        if self.down:
+            raise self.down
+        if self._existing is Existing.OVERWRITE:
+            return crash.crash
+        if self._existing is Existing.SKIP and not self._verify:
+            return None if self._is_there(crash.crash) else crash.crash
+        try:
+            difference = self._compare(crash)
+        except CrashIDNotFound:
+            return crash.crash
+        wanted = self._mending(crash, difference)
+        delivery.is_whole = wanted is None
+        return wanted
+
+    def _is_there(self, crash: Crash) -> bool:
+        """Whether the destination has the crash, by the commit marker of what is brought."""
+        crash_id = crash.crash_id
+        if self._kinds == {Kind.PROCESSED_CRASH}:
+            return self._call(lambda: self.store.has_crash(crash_id, Kind.PROCESSED_CRASH))
+        if Kind.RAW_CRASH in self._kinds:
+            return self._call(lambda: self.store.has_crash(crash_id))
+        try:  # dumps without the raw crash have no marker: by their names
+            there = self._call(lambda: self.store.load_crash(crash_id, self._kinds))
+        except CrashIDNotFound:
+            return False
+        return {part.key for part in crash.parts} <= {part.key for part in there.parts}
+
+    def _compare(self, crash: MeasuredCrash) -> Difference:
+        crash_id = crash.crash.crash_id
+        return self._call(lambda: compare(crash, self.store.load_crash(crash_id, self._kinds)))
+
+    def _mending(self, crash: MeasuredCrash, difference: Difference) -> Crash | None:
+        """Return what to save so that the difference goes away.
+
+        :raises CrashConflict: something would have to be overwritten that must not be
+        """
+        processed = {(Kind.PROCESSED_CRASH, "")}
+        conflict = (difference.differing - processed) | difference.extra
+        if conflict or (difference and self._existing is Existing.SKIP):
+            raise CrashConflict(str(difference), crash_id=crash.crash.crash_id, uri=self.store.uri)
+        keys = difference.missing | difference.differing
+        return crash.only(keys) if keys else None
+
+    def _save(self, todo: list[tuple[Delivery, Crash]]) -> None:
+        """Save them, those again that failed in passing; notice when the whole store is down."""
+        attempts = 0
+
+        def attempt() -> None:
+            nonlocal attempts
+            attempts += 1
+            errors = self.store.save_crashes([crash for _, crash in todo])
+            for (delivery, _), error in zip(todo, errors, strict=True):
+                delivery.attempts, delivery.error = attempts, error
+            todo[:] = [item for item in todo if item[0].error and is_retryable(item[0].error)]
+            if todo:
+                raise todo[0][0].error or AssertionError
+
+        try:
+            if todo:
+                self._retry.call(attempt)
+        except Exception as error:
+            for delivery, _ in todo:
+                delivery.error = delivery.error or error
+            self._probe()
+
+    def _probe(self) -> None:
+        try:
+            self.store.verify_access(write=True)
+        except StorageError as error:
+            self.down = error
+
+    def _verify_saved(self, saved: list[tuple[MeasuredCrash, Delivery]]) -> None:
+        for crash, delivery in saved:
+            if delivery.error:
+                continue
+            try:
+                if difference := self._compare(crash):
+                    raise CorruptCrash(
+                        f"read back and not the same: {difference}",
+                        crash_id=crash.crash.crash_id,
+                        uri=self.store.uri,
+                    )
+            except Exception as error:
+                delivery.error = error
+
+    def _call(self, function: Callable[[], T]) -> T:
+        return self._retry.call(function)

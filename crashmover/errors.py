@@ -1,0 +1,161 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Everything that crashmover raises on purpose::
+
+    CrashMoverError
+    ├─ InvalidCrashID, InvalidDumpName, InvalidURI, InvalidConfig    (also ValueError)
+    ├─ MissingExtra
+    ├─ StorageError                    .crash_id, .uri (redacted), .reason
+    │  ├─ CrashIDNotFound
+    │  │  └─ DumpNotFound
+    │  ├─ CrashConflict
+    │  ├─ CorruptCrash
+    │  ├─ StorageDenied
+    │  ├─ StorageUnavailable           the only kind that is retried
+    │  └─ PolyCrashStorageError        also an ExceptionGroup
+    └─ QueueError
+       ├─ QueueUnavailable
+       └─ CrashIdsFailedToPublish      .crash_ids
+
+The text of each is one line that a user can act on: where, which crash, what.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+
+class CrashMoverError(Exception):
+    """The root of all of them."""
+
+
+def _shorten(text: object, most: int = 80) -> str:
+    """Show what a stranger sent: quoted, escaped, and never at length."""
+    shown = repr(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+class InvalidCrashID(CrashMoverError, ValueError):
+    """Not a crash id."""
+
+    def __init__(self, crash_id: object, reason: str = "") -> None:
+        super().__init__(f"not a crash id: {_shorten(crash_id)}" + (reason and f": {reason}"))
+
+
+class InvalidDumpName(CrashMoverError, ValueError):
+    """Not a name that a dump may have."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"not a dump name: {_shorten(name)}: {reason}")
+
+
+class InvalidURI(CrashMoverError, ValueError):
+    """Not the URI of a store or a queue.  Its text never repeats the URI: it may hold a secret."""
+
+
+class InvalidConfig(CrashMoverError, ValueError):
+    """The configuration file cannot be read or says something that is not understood."""
+
+
+class MissingExtra(CrashMoverError):
+    """A driver is not installed; the text says what to install."""
+
+
+class StorageError(CrashMoverError):
+    """Something went wrong in a store.
+
+    :param reason: what, without the store or the crash
+    :param crash_id: the crash it was about, if it was about one
+    :param uri: the store, already redacted
+    """
+
+    def __init__(self, reason: str, *, crash_id: str | None = None, uri: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.crash_id = crash_id
+        self.uri = uri
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.uri, self.crash_id, self.reason)))
+
+    def brief(self) -> str:
+        """The text without the crash id, for where that is said already."""
+        return ": ".join(filter(None, (self.uri, self.reason)))
+
+
+class CrashIDNotFound(StorageError):
+    """The store has no such crash."""
+
+    def __init__(
+        self, crash_id: str, *, uri: str | None = None, reason: str = "no such crash"
+    ) -> None:
+        super().__init__(reason, crash_id=crash_id, uri=uri)
+
+
+class DumpNotFound(CrashIDNotFound):
+    """The crash has no such dump."""
+
+
+class CrashConflict(StorageError):
+    """Two stores hold different bytes for one crash."""
+
+
+class CorruptCrash(StorageError):
+    """What the store holds of the crash is damaged."""
+
+
+class StorageDenied(StorageError):
+    """The store can be reached and refuses us."""
+
+
+class StorageUnavailable(StorageError):
+    """The store does not answer now; trying again may help."""
+
+
+class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
+    """What went wrong in several stores at once: one exception a store."""
+
+    def __new__(cls, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> Self:
+        reason = "; ".join(_brief(error) for error in exceptions)
+        self = super().__new__(cls, reason, exceptions)
+        self.reason = reason
+        self.crash_id = crash_id
+        self.uri = None
+        return self
+
+    def __init__(self, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> None:
+        """Everything is set in `__new__`, as an exception group must."""
+
+    def derive(  # type: ignore[override]  # it holds no other than exceptions of stores
+        self, excs: Sequence[Exception]
+    ) -> "PolyCrashStorageError":
+        """As `ExceptionGroup.split` and `subgroup` need it."""
+        return PolyCrashStorageError(excs, crash_id=self.crash_id)
+
+
+class QueueError(CrashMoverError):
+    """Something went wrong in a queue."""
+
+
+class QueueUnavailable(QueueError):
+    """The queue does not answer now; trying again may help."""
+
+
+class CrashIdsFailedToPublish(QueueError):
+    """Some crash ids were not confirmed by the queue: exactly `crash_ids`."""
+
+    def __init__(self, crash_ids: Sequence[str]) -> None:
+        super().__init__(f"{len(crash_ids)} crash ids were not published")
+        self.crash_ids = list(crash_ids)
+
+
+def _brief(error: Exception) -> str:
+    return error.brief() if isinstance(error, StorageError) else describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """One line for any exception, its type where its text says nothing."""
+    if isinstance(error, CrashMoverError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

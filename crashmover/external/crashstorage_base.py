@@ -1,0 +1,312 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""CrashStorageBase: what a store can do.
+
+The author of a backend writes `from_uri`, `load_crash`, `save_crash`, `remove` and
+`new_crashes`; the rest stands on these.  `crashmover.testing` holds the tests that every
+backend passes.
+"""
+
+import datetime as dt
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, ClassVar, Self, final
+
+from crashmover import crashid
+from crashmover.crash import (
+    ALL_KINDS,
+    Crash,
+    DumpsMapping,
+    FileDumpsMapping,
+    Kind,
+    MemoryDumpsMapping,
+    Part,
+    canonical_dump_name,
+    dump_parts,
+    temporary_dump_path,
+)
+from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound
+from crashmover.redactor import Redactor
+from crashmover.uri import StorageURI
+
+
+class CrashStorageBase(ABC):
+    """A store of crashes.  Safe for use from many threads; a context manager that closes it.
+
+    What every store promises of `save_crash`:
+
+    - Bytes out are bytes in, for every kind of part.
+    - Saving twice is saving once.  A crash with a raw crash replaces the raw crash and the
+      whole set of dumps; dumps without a raw crash are added to it; a processed crash
+      alone touches only that.
+    - The raw crash becomes visible last: it is the commit marker.  A reader sees a whole
+      crash or none, whatever was killed in between.  So a raw crash or dumps are found
+      only where the raw crash is there; a processed crash is found by itself.
+    - A save that fails leaves no visible crash, and none of its temporary files.
+    - Large parts stream: a store holds no more than a few `CHUNK` of a part in memory.
+    """
+
+    uri: str
+    """Where it is, redacted: what messages call it."""
+
+    redactor: Redactor = Redactor()
+    """What `get_processed` leaves out."""
+
+    workers: ClassVar[int] = 4
+    """How many threads should use it at once, if nobody says otherwise."""
+
+    batch_size: ClassVar[int] = 1
+    """How many crashes `save_crashes` likes to be given at once."""
+
+    # What the author of a backend writes
+
+    @classmethod
+    @abstractmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """Return the store there, contacting nothing.
+
+        :raises InvalidURI: the URI says something that this store does not know
+        """
+
+    @abstractmethod
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """Return the crash's parts of these kinds, reading no bodies.
+
+        Opening or reading a part later raises `StorageError` too, and `StorageUnavailable`
+        where the crash was replaced in the meantime.
+
+        :raises CrashIDNotFound: there is no raw crash; or, where only the processed crash
+            is asked for, none of that
+        """
+
+    @abstractmethod
+    def save_crash(self, crash: Crash) -> None:
+        """Save the crash; it is durable when this returns.
+
+        :raises StorageError: it could not be saved (also `StorageError` of another store,
+            whose part could not be read)
+        """
+
+    @abstractmethod
+    def remove(self, crash_id: str) -> None:
+        """Remove all parts of this crash and nothing of any other.
+
+        :raises CrashIDNotFound: there was nothing of it
+        """
+
+    @abstractmethod
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """Yield the ids of the crashes of these days, lazily, ordered by `crashid.sort_key`,
+        each once.
+
+        :param since: the first day, by the id's date
+        :param until: the last day, which is included
+        :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`
+        """
+
+    # What stands here already, and a backend may do better
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        """Whether the crash is there: whether its raw crash (or processed crash) is."""
+        try:
+            self.load_crash(crash_id, {kind})
+        except CrashIDNotFound:
+            return False
+        return True
+
+    def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """Save several crashes; return for each None or why it was not saved."""
+        results: list[Exception | None] = []
+        for crash in crashes:
+            try:
+                self.save_crash(crash)
+                results.append(None)
+            except Exception as error:
+                results.append(error)
+        return results
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """Raise `StorageUnavailable` or `StorageDenied` unless the store can be used.
+
+        :param write: whether it is going to be saved to
+        """
+
+    @property
+    def stores(self) -> tuple["CrashStorageBase", ...]:
+        """The stores that this one is made of: itself, where it is one."""
+        return (self,)
+
+    def identity(self) -> object:
+        """What is equal for two objects that stand for the same store."""
+        return self.uri
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.uri}>"
+
+    # The API of Socorro's crash storage, on top of the above
+
+    @final
+    def save_raw_crash(
+        self, raw_crash: Mapping[str, Any], dumps: DumpsMapping, crash_id: str
+    ) -> None:
+        """Save annotations and dumps; `dumps` as a `MemoryDumpsMapping` (or a plain mapping
+        of names to bytes), a `FileDumpsMapping`, or None."""
+        self.save_crash(Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]))
+
+    @final
+    def save_raw_crash_with_file_dumps(
+        self, raw_crash: Mapping[str, Any], dumps: Mapping[str, str], crash_id: str
+    ) -> None:
+        """Save annotations and dumps that are files: name -> path."""
+        self.save_raw_crash(raw_crash, FileDumpsMapping(dumps), crash_id)
+
+    @final
+    def save_processed(self, processed_crash: Mapping[str, Any]) -> None:
+        """Save a processed crash under the id that is its ``uuid``."""
+        self.save_crash(Crash(_uuid(processed_crash), [_processed_part(processed_crash)]))
+
+    @final
+    def save_raw_and_processed(
+        self,
+        raw_crash: Mapping[str, Any],
+        dumps: DumpsMapping,
+        processed_crash: Mapping[str, Any],
+        crash_id: str,
+    ) -> None:
+        """Save all of a crash in one step.
+
+        :raises ValueError: the processed crash is another crash's
+        """
+        if _uuid(processed_crash) != crash_id:
+            raise ValueError("the processed crash is of another crash: its uuid differs")
+        parts = [_raw_part(raw_crash), *dump_parts(dumps), _processed_part(processed_crash)]
+        self.save_crash(Crash(crash_id, parts))
+
+    @final
+    def get_raw_crash(self, crash_id: str) -> dict[str, Any]:
+        """Return the annotations.
+
+        :raises CrashIDNotFound: no such crash
+        :raises CorruptCrash: it is not a JSON object
+        """
+        return self._get_json(crash_id, Kind.RAW_CRASH)
+
+    @final
+    def get_raw_dump(self, crash_id: str, name: str | None = None) -> bytes:
+        """Return one dump, the main one when not named.
+
+        :raises DumpNotFound: the crash has no such dump
+        :raises CrashIDNotFound: no such crash
+        """
+        return self.find_dump(crash_id, name).read()
+
+    @final
+    def find_dump(self, crash_id: str, name: str | None = None) -> Part:
+        """Return one dump as a part, unread; raises as `get_raw_dump` does."""
+        name = canonical_dump_name(name)
+        part = self.load_crash(crash_id, {Kind.DUMP}).part(Kind.DUMP, name)
+        if part is None:
+            raise DumpNotFound(crash_id, uri=self.uri, reason=f"no dump {name}")
+        return part
+
+    @final
+    def get_raw_dumps(self, crash_id: str) -> MemoryDumpsMapping:
+        """Return every dump, in memory.
+
+        :raises CrashIDNotFound: no such crash
+        """
+        parts = self.load_crash(crash_id, {Kind.DUMP}).parts
+        return MemoryDumpsMapping((part.name, part.read()) for part in parts)
+
+    @final
+    def get_raw_dumps_as_files(self, crash_id: str, directory: str | Path) -> FileDumpsMapping:
+        """Write every dump to ``directory/ID.NAME.TEMPORARY.dump``; whoever asked removes
+        the files.
+
+        :raises CrashIDNotFound: no such crash
+        """
+        files = FileDumpsMapping()
+        for part in self.load_crash(crash_id, {Kind.DUMP}).parts:
+            path = temporary_dump_path(directory, crash_id, part.name)
+            with path.open("wb") as file:
+                file.writelines(part.chunks())
+            files[part.name] = str(path)
+        return files
+
+    @final
+    def get_processed(self, crash_id: str) -> dict[str, Any]:
+        """Return the processed crash without what `redactor` forbids.
+
+        :raises CrashIDNotFound: there is none
+        :raises CorruptCrash: it is not a JSON object
+        """
+        return self.redactor.redact(self.get_unredacted_processed(crash_id))
+
+    @final
+    def get_unredacted_processed(self, crash_id: str) -> dict[str, Any]:
+        """Return the processed crash, protected data and all; raises as `get_processed`."""
+        return self._get_json(crash_id, Kind.PROCESSED_CRASH)
+
+    def _get_json(self, crash_id: str, kind: Kind) -> dict[str, Any]:
+        part = self.load_crash(crash_id, {kind}).part(kind)
+        if part is None:
+            raise CrashIDNotFound(crash_id, uri=self.uri, reason=f"no {kind}")
+        try:
+            return json_object(part)
+        except CorruptCrash as error:
+            raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error.__cause__
+
+
+def json_object(part: Part) -> dict[str, Any]:
+    """Return what a raw or processed crash says.
+
+    :raises CorruptCrash: it is not a JSON object
+    """
+    try:
+        value = json.loads(part.read())
+    except (ValueError, RecursionError) as error:
+        raise CorruptCrash(f"{part.label} is not JSON") from error
+    if not isinstance(value, dict):
+        raise CorruptCrash(f"{part.label} is not a JSON object")
+    return value
+
+
+def json_part(kind: Kind, value: Mapping[str, Any]) -> Part:
+    """Return the part that holds `value`; dates and times become ISO 8601 text."""
+    return Part.of_bytes(kind, json.dumps(value, default=_iso_date).encode())
+
+
+def _raw_part(raw_crash: Mapping[str, Any]) -> Part:
+    return json_part(Kind.RAW_CRASH, raw_crash)
+
+
+def _processed_part(processed_crash: Mapping[str, Any]) -> Part:
+    return json_part(Kind.PROCESSED_CRASH, processed_crash)
+
+
+def _iso_date(value: object) -> str:
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+def _uuid(processed_crash: Mapping[str, Any]) -> str:
+    return crashid.validate(processed_crash.get("uuid", ""))

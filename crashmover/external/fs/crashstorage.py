@@ -1,0 +1,363 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""FSPermanentStorage: crashes in a directory tree, crash-consistent and durable.
+
+A save writes the dumps and then the raw crash, each under a temporary name that is then
+exchanged for the real one, and forces them to the disk; a reader holds on to the state of
+the raw crash that it first saw, and notices when another has taken its place.
+"""
+
+import datetime as dt
+import errno
+import heapq
+import os
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.errors import CrashIDNotFound, CrashMoverError, InvalidURI
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.fs import durable
+from crashmover.external.fs.durable import opened
+from crashmover.external.fs.layout import RADIX, Layout, crash_id_in, day_in
+from crashmover.external.fs.listing import Generation, Listing, Listings, generation
+from crashmover.external.fs.oserrors import Translator
+from crashmover.external.fs.reading import CrashFile, Where
+from crashmover.external.fs.staging import GroupCommit, StagedSave
+from crashmover.uri import StorageURI
+
+_MAX_DEPTH = 4
+_SYNCFS_FROM = 8  # crashes; for fewer, forcing each file costs less than the whole disk
+_STAGE_TRIES = 10  # another process may remove the empty directory that we just stepped into
+
+
+class FSPermanentStorage(CrashStorageBase):
+    """Keeps crashes under `root`, as `layout` says; what is missing is made when the first
+    crash is saved.
+
+    :param root: the directory, which may itself be a symbolic link; below it none is followed
+    :param umask: what files (0666) and directories (0777) are made without
+    :param layout: the names in it
+    :raises ValueError: `umask` would keep the owner out
+    """
+
+    workers = 2
+    batch_size = 64
+
+    def __init__(
+        self, root: str | os.PathLike[str], umask: int = 0o022, layout: Layout | None = None
+    ) -> None:
+        if not 0 <= umask <= 0o077:
+            raise ValueError("umask is 000 to 077: the owner must be able to use the files")
+        self.root = Path(os.path.abspath(root))
+        self.layout = layout or Layout()
+        self.uri = str(StorageURI("fs", path=str(self.root)))
+        self._file_mode = 0o666 & ~umask
+        self._directory_mode = 0o777 & ~umask
+        self._listings = Listings(self.layout.json_file_suffix)
+        self._translator = Translator(self.uri)
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``fs:///var/crashes?umask=027``; also ``name_branch_base``, ``json_file_suffix``,
+        ``jsonz_file_suffix``, ``dump_file_suffix`` and ``dump_field``."""
+        uri.refuse("host", "user", "password", "port")
+        if not uri.path:
+            raise InvalidURI("fs: the path is missing; write fs:///var/crashes or ./crashes")
+        names = [field.name for field in fields(Layout)]
+        options = uri.options(umask=_octal, **dict.fromkeys(names, str))
+        layout = {name: options.pop(name) for name in names if name in options}
+        try:
+            return cls(uri.path, **options, layout=Layout(**layout))
+        except ValueError as error:
+            raise InvalidURI(f"fs: {error}") from None
+
+    def identity(self) -> object:
+        """The directory itself, by whatever path it was named, and the names in it."""
+        try:
+            status = os.stat(self.root)
+        except OSError:
+            return self.layout, os.path.realpath(self.root)
+        return self.layout, status.st_dev, status.st_ino
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """As the base class says; nothing is made or written."""
+        there = self.root
+        while write and not there.exists() and there != there.parent:
+            there = there.parent  # what is missing will be made
+        with self._translator.translating("cannot be written to" if write else "cannot be read"):
+            os.close(durable.open_root(there))
+            if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+                read_only = os.statvfs(there).f_flag & os.ST_RDONLY
+                number = errno.EROFS if read_only else errno.EACCES
+                raise OSError(number, os.strerror(number))
+
+    # Reading
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        parts: list[Part] = []
+        with (
+            self._translator.translating("cannot be read", crash_id),
+            opened(durable.open_root(self.root)) as root_fd,
+        ):
+            if kinds != {Kind.PROCESSED_CRASH}:
+                parts += self._raw_crash_and_dumps(root_fd, crash_id, kinds)
+            if Kind.PROCESSED_CRASH in kinds:
+                parts += self._processed_crash(root_fd, crash_id)
+            if not parts and kinds == {Kind.PROCESSED_CRASH}:
+                raise CrashIDNotFound(crash_id, uri=self.uri, reason="no processed_crash")
+            return Crash(crash_id, parts)
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        with self._translator.translating("cannot be read", crash_id):
+            try:
+                with opened(durable.open_root(self.root)) as root_fd:
+                    return self._find(root_fd, crash_id, kind) is not None
+            except FileNotFoundError:  # nothing was ever saved here
+                return False
+
+    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> tuple[Where, os.stat_result] | None:
+        """Return the directory that holds the raw or processed crash, and its file's status."""
+        name = self.layout.file_name(crash_id, kind)
+        for where in self.layout.directories(crash_id):
+            with (
+                suppress(FileNotFoundError),
+                opened(durable.walk_down(root_fd, where)) as dir_fd,
+            ):
+                return where, durable.status(dir_fd, name)
+        return None
+
+    def _raw_crash_and_dumps(self, root_fd: int, crash_id: str, kinds: Set[Kind]) -> Iterator[Part]:
+        found = self._find(root_fd, crash_id, Kind.RAW_CRASH)
+        if found is None:
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+        where, status = found
+        state = generation(status)
+        if Kind.RAW_CRASH in kinds:
+            name = self.layout.file_name(crash_id, Kind.RAW_CRASH)
+            file = self._file(crash_id, where, name, state)
+            yield file.part(Kind.RAW_CRASH, "", status.st_size)
+        if Kind.DUMP in kinds:
+            with opened(durable.walk_down(root_fd, where)) as dir_fd:
+                yield from self._dumps(dir_fd, crash_id, where, state)
+
+    def _dumps(self, dir_fd: int, crash_id: str, where: Where, state: Generation) -> Iterator[Part]:
+        for name in self._listings.names_of(crash_id, state, dir_fd, where):
+            if self.layout.is_dump(name):
+                size = durable.status(dir_fd, name).st_size
+                file = self._file(crash_id, where, name, state)
+                yield file.part(Kind.DUMP, self.layout.dump_name(name), size)
+
+    def _processed_crash(self, root_fd: int, crash_id: str) -> Iterator[Part]:
+        if found := self._find(root_fd, crash_id, Kind.PROCESSED_CRASH):
+            name = self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)
+            file = self._file(crash_id, found[0], name, None)
+            yield file.part(Kind.PROCESSED_CRASH, "", None)
+
+    def _file(self, crash_id: str, where: Where, name: str, state: Generation | None) -> CrashFile:
+        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
+        return CrashFile(self.root, where, name, crash_id, marker, state, self._translator)
+
+    # Listing
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """As the base class says; the names of one directory are in memory at a time."""
+        suffix = self.layout.file_name("", kind)
+        with self._translator.translating("cannot be listed"):
+            try:
+                root_fd = durable.open_root(self.root)
+            except FileNotFoundError:  # nothing was ever saved here
+                return
+            with opened(root_fd):
+                for day in sorted(os.listdir(root_fd)):
+                    if _is_within(day, since, until):
+                        where = (day, self.layout.name_branch_base)
+                        yield from _each_once(self._walk(root_fd, where, suffix))
+
+    def _walk(self, root_fd: int, where: Where, suffix: str) -> Iterator[str]:
+        """Yield, in order, the crashes in a directory and below it."""
+        try:
+            with opened(durable.walk_down(root_fd, where)) as dir_fd:
+                listing = self._listings.take(dir_fd, where)
+                here = sorted(self._crashes_in(dir_fd, where, listing, suffix))
+        except FileNotFoundError:  # emptied and removed while we were on our way
+            return
+        # The crashes of a subdirectory all begin with its name and those above: in order.
+        below = (
+            crash_id
+            for name in sorted(listing.directories)
+            if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
+            for crash_id in self._walk(root_fd, (*where, name), suffix)
+        )
+        yield from heapq.merge(here, below)
+
+    def _crashes_in(
+        self, dir_fd: int, where: Where, listing: Listing, suffix: str
+    ) -> Iterator[str]:
+        """Yield the crashes whose raw (or processed) crash is right here, and belongs here."""
+        for crash_id, suffixes in listing.suffixes.items():
+            if suffix in suffixes and self._belongs(crash_id, where):
+                yield crash_id
+        for name in listing.directories:  # the older form: one more directory, named by the id
+            if crash_id_in(name) == name and self._belongs(name, where):
+                with suppress(FileNotFoundError), opened(durable.step(dir_fd, name)) as inner_fd:
+                    if durable.exists(inner_fd, name + suffix):
+                        yield name
+
+    def _belongs(self, crash_id: str, where: Where) -> bool:
+        return crashid.is_valid(crash_id) and where in self.layout.directories(crash_id)
+
+    # Saving
+
+    def save_crash(self, crash: Crash) -> None:
+        """As the base class says."""
+        [error] = self.save_crashes([crash])
+        if error:
+            raise error
+
+    def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """Save them, as many at a time as can be made durable together."""
+        results: list[Exception | None] = [None] * len(crashes)
+        try:
+            with opened(durable.make_root(self.root, self._directory_mode)) as root_fd:
+                self._save_in_groups(root_fd, crashes, results)
+        except OSError as error:
+            results = [error] * len(crashes)
+        return [
+            self._translator.error(error, "cannot be saved", crash.crash_id)
+            if isinstance(error, OSError)
+            else error
+            for crash, error in zip(crashes, results, strict=True)
+        ]
+
+    def _save_in_groups(
+        self, root_fd: int, crashes: Sequence[Crash], results: list[Exception | None]
+    ) -> None:
+        sync = self._sync(root_fd, len(crashes))
+        group = GroupCommit(sync, results)
+        try:
+            # By id: whoever locks some of the same crashes locks them in the same order.
+            for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
+                crash = crashes[index]
+                if group.is_due(crash.crash_id):
+                    group.commit()
+                group.add(index, partial(self._stage, root_fd, crash), self._file_mode)
+            group.commit()
+        finally:
+            group.abandon()
+
+    def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+        if crashes >= _SYNCFS_FROM and durable.can_sync_file_system(root_fd):
+            return durable.SyncFileSystem(root_fd)
+        return durable.SyncFiles(root_fd)
+
+    def _stage(self, root_fd: int, crash: Crash) -> StagedSave:
+        if not crash.parts:
+            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+        where = self._where_to_save(root_fd, crash)
+        for _ in range(_STAGE_TRIES):
+            with suppress(FileNotFoundError):
+                dir_fd = durable.make_down(root_fd, where, self._directory_mode)
+                return StagedSave(crash, self.layout, where, dir_fd)
+        raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
+
+    def _where_to_save(self, root_fd: int, crash: Crash) -> Where:
+        """Where the layout says; but dumps alone go to the raw crash they belong to."""
+        if crash.raw_crash is None and crash.dumps:
+            found = self._find(root_fd, crash.crash_id, Kind.RAW_CRASH)
+            if found is None:
+                reason = "no raw crash to add dumps to"
+                raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
+            return found[0]
+        return self.layout.directories(crash.crash_id)[0]
+
+    # Removing
+
+    def remove(self, crash_id: str) -> None:
+        """Remove the crash's files wherever the layout has them, and then the directories
+        that are left empty; the raw crash goes first, so that no reader sees a torn crash."""
+        crashid.validate(crash_id)
+        with (
+            self._translator.translating("cannot be removed", crash_id),
+            opened(durable.open_root(self.root)) as root_fd,
+        ):
+            removed = [
+                self._remove_in(root_fd, crash_id, where)
+                for where in self.layout.directories(crash_id)
+            ]
+        if not any(removed):
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+
+    def _remove_in(self, root_fd: int, crash_id: str, where: Where) -> bool:
+        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
+        try:
+            with opened(durable.walk_down(root_fd, where)) as dir_fd:
+                if not self._names_to_remove(dir_fd, crash_id, where):
+                    return False
+                with durable.locked(dir_fd, durable.temporary_name(marker)):
+                    for name in self._names_to_remove(dir_fd, crash_id, where):
+                        durable.remove_file(dir_fd, name)
+                        durable.remove_file(dir_fd, durable.temporary_name(name))
+                    os.fsync(dir_fd)
+        except FileNotFoundError:
+            return False
+        _remove_empty(root_fd, where)
+        return True
+
+    def _names_to_remove(self, dir_fd: int, crash_id: str, where: Where) -> list[str]:
+        """Return the crash's files in a directory, the raw crash first."""
+        state = None
+        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
+        with suppress(FileNotFoundError):
+            state = generation(durable.status(dir_fd, marker))
+        listed = self._listings.names_of(crash_id, state, dir_fd, where)
+        single = [marker, self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)]
+        names = [name for name in single if durable.exists(dir_fd, name)]
+        return names + [name for name in listed if self.layout.is_dump(name)]
+
+
+def _remove_empty(root_fd: int, where: Where) -> None:
+    """Remove a directory and those above it, up to the root, as long as they are empty."""
+    for depth in range(len(where), 0, -1):
+        try:
+            with opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
+                os.rmdir(where[depth - 1], dir_fd=parent_fd)
+        except OSError:
+            return
+
+
+def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
+    """A crash may lie both flat and deep: it is listed once."""
+    last = None
+    for crash_id in crash_ids:
+        if crash_id != last:
+            yield crash_id
+        last = crash_id
+
+
+def _is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+    day = day_in(name)
+    return day is not None and (since is None or day >= since) and (until is None or day <= until)
+
+
+def _octal(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ValueError("an octal number such as 027") from None

@@ -1,0 +1,323 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Files that are there in whole and for good, or not at all.
+
+A file is written under a temporary name in the directory where it will be, forced to the
+disk, and renamed.  Directories are stepped into one by one, never through a symbolic link.
+
+The temporary name is a function of the final one and is locked (``flock``) while it is in
+use: that keeps two processes from saving one crash at the same time, and when a process is
+killed, what it left is taken over by the next save of that crash instead of piling up.
+
+Whatever goes wrong here is an `OSError`; `FSPermanentStorage` says what it means.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+LOCK_TIMEOUT = 30.0
+"""Seconds to wait for another process that is saving the same crash."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO under a crash's name must not hang us; regular files ignore it.
+_NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_CHUNK = 1 << 20
+
+# Where syncfs is known to write everything and to report what it could not write.  Not
+# FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
+_SYNCFS_TYPES = {
+    0xEF53,  # ext2, ext3, ext4
+    0x58465342,  # XFS
+    0x9123683E,  # Btrfs
+    0xF2F52010,  # F2FS
+    0x2FC12FC1,  # ZFS
+    0x01021994,  # tmpfs
+}
+_SYNCFS_REPORTS_ERRORS = (5, 8)  # the first Linux that does: syncfs(2)
+
+
+def refused(what: str) -> OSError:
+    """The error for something that is there, and that we will not follow or touch."""
+    return OSError(errno.ELOOP, what)
+
+
+# Directories
+
+
+def step(parent_fd: int, name: str) -> int:
+    """Open the directory `name` in another; a symbolic link is refused."""
+    try:
+        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
+    except NotADirectoryError:
+        raise refused(f"{name} is a symbolic link or no directory") from None
+
+
+def walk_down(root_fd: int, names: Iterable[str]) -> int:
+    """Open the directory that is `names` below another."""
+    return _descend(root_fd, names, step)
+
+
+def make_down(root_fd: int, names: Iterable[str], mode: int) -> int:
+    """Open the directory that is `names` below another, making what is missing."""
+    return _descend(root_fd, names, lambda parent_fd, name: _step_or_make(parent_fd, name, mode))
+
+
+def _descend(root_fd: int, names: Iterable[str], step_in: Callable[[int, str], int]) -> int:
+    current = os.dup(root_fd)
+    for name in names:
+        try:
+            following = step_in(current, name)
+        finally:
+            os.close(current)
+        current = following
+    return current
+
+
+def _step_or_make(parent_fd: int, name: str, mode: int) -> int:
+    try:
+        return step(parent_fd, name)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # somebody else was quicker
+            os.mkdir(name, mode, dir_fd=parent_fd)
+    fd = step(parent_fd, name)
+    permissions = stat.S_IMODE(os.fstat(fd).st_mode)
+    if permissions & 0o777 != mode:  # the process's own umask took something away
+        os.fchmod(fd, permissions & ~0o777 | mode)
+    return fd
+
+
+@contextmanager
+def opened(fd: int) -> Iterator[int]:
+    """Close a descriptor in the end."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_root(path: Path, mode: int) -> int:
+    """Open a directory by its path, making it and its parents, durably, where missing."""
+    try:
+        return os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        with opened(make_root(path.parent, mode)) as parent_fd:
+            fd = _step_or_make(parent_fd, path.name, mode)
+            os.fsync(parent_fd)
+            return fd
+
+
+def open_root(path: Path) -> int:
+    """Open a directory by its path."""
+    return os.open(path, _DIRECTORY)
+
+
+# Files
+
+
+def open_regular(dir_fd: int, name: str) -> int:
+    """Open a file to read it; what is no regular file (a link, a FIFO) is refused."""
+    try:
+        fd = os.open(name, os.O_RDONLY | _NO_LINK, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise refused(f"{name} is a symbolic link") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise refused(f"{name} is no regular file")
+    return fd
+
+
+def status(dir_fd: int, name: str) -> os.stat_result:
+    """Return the status of what has that name, be it a symbolic link."""
+    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def exists(dir_fd: int, name: str) -> bool:
+    """Whether anything has that name."""
+    try:
+        status(dir_fd, name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def write_all(fd: int, chunks: Iterable[bytes]) -> None:
+    """Write everything, however little the kernel takes at a time."""
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called until it is whole; readers ignore names with a dot first."""
+    return f".{name}.tmp"
+
+
+def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bool]:
+    """Open and lock the file `name`, empty; return its descriptor and whether it was there
+    before, left by somebody who died.
+
+    :raises BlockingIOError: somebody else holds it, and went on holding it
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        fd, found = _open_or_create(dir_fd, name)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(fd, dir_fd, name):
+                os.ftruncate(fd, 0)
+                return fd, found
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise BlockingIOError(errno.EAGAIN, "another process is saving it") from None
+            time.sleep(0.01)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+@contextmanager
+def locked(dir_fd: int, name: str) -> Iterator[None]:
+    """Hold the lock `name`, and remove it in the end."""
+    with opened(lock(dir_fd, name)[0]):
+        try:
+            yield
+        finally:
+            remove_file(dir_fd, name)
+
+
+def _open_or_create(dir_fd: int, name: str) -> tuple[int, bool]:
+    flags = os.O_RDWR | _NO_LINK
+    while True:
+        with suppress(FileExistsError):
+            return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=dir_fd), False
+        with suppress(FileNotFoundError):
+            return os.open(name, flags, dir_fd=dir_fd), True
+
+
+def _is_still(fd: int, dir_fd: int, name: str) -> bool:
+    """Whether the open file is the one of that name, and has no other name to be hurt by."""
+    ours = os.fstat(fd)
+    if not stat.S_ISREG(ours.st_mode) or ours.st_nlink > 1:
+        raise refused(f"{name} is not a temporary file of ours")
+    try:
+        there = status(dir_fd, name)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def rename(dir_fd: int, old: str, new: str) -> None:
+    """Give a file another name in the same directory, in place of what has that name."""
+    os.rename(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def same_bytes(dir_fd: int, name: str, other: str) -> bool:
+    """Whether two files of a directory hold the same."""
+    with (
+        os.fdopen(open_regular(dir_fd, name), "rb", buffering=0) as file,
+        os.fdopen(open_regular(dir_fd, other), "rb", buffering=0) as another,
+    ):
+        while chunk := file.read(_CHUNK):
+            if chunk != another.read(_CHUNK):
+                return False
+        return not another.read(1)
+
+
+def remove_file(dir_fd: int, name: str) -> bool:
+    """Remove a file; return whether there was one."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# Forcing to the disk
+
+
+class Sync(Protocol):
+    """How a group of saves is made durable."""
+
+    each_file: bool
+    """Whether every file must be forced to the disk as it is written."""
+
+    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+        """Return when all that was written and renamed in these directories is durable.
+
+        :param new: whether the directories themselves may be new
+        """
+
+
+class SyncFiles:
+    """Every file and every directory by itself: works everywhere, and waits for nobody
+    else's data."""
+
+    each_file = True
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+
+    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+        """Force each of these; new ones with all above them, which another process may just
+        have made."""
+        tops = {names[:depth] for names in below for depth in range(len(names))} if new else set()
+        for names in {*tops, *below}:
+            with opened(walk_down(self._root_fd, names)) as fd:
+                os.fsync(fd)
+
+
+class SyncFileSystem:
+    """The whole file system at once: many files for the price of one.
+
+    The descriptor must be open before anything is written: errors are counted from there.
+    """
+
+    each_file = False
+
+    def __init__(self, root_fd: int) -> None:
+        self._root_fd = root_fd
+
+    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+        """Force all of it."""
+        if _libc().syncfs(self._root_fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
+def can_sync_file_system(fd: int) -> bool:
+    """Whether `SyncFileSystem` keeps its promise on the file system that `fd` is on."""
+    if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
+        return False
+    buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
+    if _libc().fstatfs(fd, buffer) != 0:
+        return False
+    return buffer[0] & 0xFFFFFFFF in _SYNCFS_TYPES
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(digits) for digits in platform.release().split("-")[0].split(".")[:2])

@@ -1,0 +1,116 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Where a crash lies in a file system, and what a file name says: pure functions.
+
+::
+
+    root/YYYYMMDD/name/0b/ba/ID.json         the raw crash
+                             ID.dump         the main dump
+                             ID.NAME.dump    any other dump
+                             ID.jsonz        the processed crash, gzipped
+
+The day and the number of two-character directories come from the crash id.  Source of the
+rule: Mozilla Socorro, ``socorro/external/fs/crashstorage.py``, and its radix storage of
+before 2018, which had one more directory, named by the id, at the leaf.
+"""
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+
+from crashmover import crashid
+from crashmover.crash import MAIN_DUMP, Kind, canonical_dump_name
+from crashmover.errors import InvalidDumpName
+
+ID_LENGTH = 36
+RADIX = re.compile(r"[0-9a-f]{2}", re.ASCII)
+_DAY = re.compile(r"[0-9]{8}", re.ASCII)
+_COMPONENT = re.compile(r"[^/\0]+")
+
+# Depth digit -> the depths to look at, the first of which is written.  Today's collectors
+# write digit 0 flat; before 2018 it meant 4.  Anything else means the default.
+_DEPTHS = {"0": (0, 4), "1": (1,), "2": (2,), "3": (3,), "4": (4,)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names that a file-system store uses.
+
+    :raises ValueError: two suffixes are equal, or a name cannot be one
+    """
+
+    name_branch_base: str = "name"
+    json_file_suffix: str = ".json"
+    jsonz_file_suffix: str = ".jsonz"
+    dump_file_suffix: str = ".dump"
+    dump_field: str = MAIN_DUMP
+
+    def __post_init__(self) -> None:
+        base = self.name_branch_base
+        if base.startswith(".") or not _COMPONENT.fullmatch(base):
+            raise ValueError("name_branch_base must be the name of a directory")
+        suffixes = (self.json_file_suffix, self.jsonz_file_suffix, self.dump_file_suffix)
+        for suffix in suffixes:
+            if not suffix.startswith(".") or not _COMPONENT.fullmatch(suffix):
+                raise ValueError(f"a suffix starts with a dot and has no slash: {suffix!r}")
+        if len(set(suffixes)) < len(suffixes):
+            raise ValueError("two suffixes are the same")
+        if any(suffix.endswith(self.dump_file_suffix) for suffix in suffixes[:2]):
+            raise ValueError("the other suffixes must not end with that of dumps")
+        object.__setattr__(self, "dump_field", canonical_dump_name(self.dump_field))
+
+    def directories(self, crash_id: str) -> list[tuple[str, ...]]:
+        """Return the directories where the crash may lie, each as path components below the
+        root, in the order to look; the first is where it is written."""
+        day = (f"{crashid.date_of(crash_id):%Y%m%d}", self.name_branch_base)
+        found: list[tuple[str, ...]] = []
+        for depth in _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,)):
+            leaf = day + tuple(crash_id[2 * i : 2 * i + 2] for i in range(depth))
+            found += [leaf, (*leaf, crash_id)]
+        return found
+
+    def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
+        """Return what the file of a part is called."""
+        if kind is Kind.RAW_CRASH:
+            return crash_id + self.json_file_suffix
+        if kind is Kind.PROCESSED_CRASH:
+            return crash_id + self.jsonz_file_suffix
+        if name == self.dump_field:
+            return crash_id + self.dump_file_suffix
+        return f"{crash_id}.{name}{self.dump_file_suffix}"
+
+    def is_dump(self, file_name: str) -> bool:
+        """Whether a file whose name begins with a crash id holds a dump."""
+        rest = file_name[ID_LENGTH:]
+        return rest.startswith(".") and rest.endswith(self.dump_file_suffix)
+
+    def dump_name(self, file_name: str) -> str:
+        """Return the name of the dump in a file that `is_dump`.
+
+        :raises InvalidDumpName: it is one that no dump may have
+        """
+        rest = file_name[ID_LENGTH:]
+        if rest == self.dump_file_suffix:
+            return self.dump_field
+        name = rest.removesuffix(self.dump_file_suffix)[1:]
+        if not name:
+            raise InvalidDumpName(name, "it is empty")
+        return canonical_dump_name(name)
+
+
+def crash_id_in(file_name: str) -> str | None:
+    """Return the crash id that a file's or directory's name begins with, or None."""
+    start = file_name[:ID_LENGTH]
+    return start if crashid.is_valid(start) else None
+
+
+def day_in(directory_name: str) -> dt.date | None:
+    """Return the day that a directory stands for, or None."""
+    if not _DAY.fullmatch(directory_name):
+        return None
+    try:
+        return dt.date(int(directory_name[:4]), int(directory_name[4:6]), int(directory_name[6:]))
+    except ValueError:
+        return None

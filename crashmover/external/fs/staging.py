@@ -1,0 +1,240 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Saving: a crash's files are written beside where they will be, and then put in place, as
+many crashes at a time as shall become durable together.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from crashmover.crash import Crash, Kind
+from crashmover.errors import CrashIDNotFound
+from crashmover.external.fs import durable
+from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.listing import Listing
+from crashmover.external.fs.reading import gzipped
+
+_GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
+
+
+class StagedSave:
+    """The steps of one save, in the order in which whoever groups saves takes them:
+
+    `write`, (force to disk), `publish_dumps`, (force), `publish_marker`, (force), `close`;
+    and `undo` at any time before `close`.
+    """
+
+    def __init__(self, crash: Crash, layout: Layout, where: tuple[str, ...], dir_fd: int) -> None:
+        self.crash = crash
+        self.where = where
+        self._layout = layout
+        self._dir_fd = dir_fd
+        self._locks: dict[str, int] = {}
+        self._temporary: set[str] = set()  # final names of what is still under its temporary one
+        self._put: list[str] = []
+        self._recovered = False
+        try:
+            self._lock()
+        except BaseException:
+            self.close()
+            raise
+
+    def _name(self, kind: Kind, name: str = "") -> str:
+        return self._layout.file_name(self.crash.crash_id, kind, name)
+
+    @property
+    def _marker(self) -> str:
+        return self._name(Kind.RAW_CRASH)
+
+    def _lock(self) -> None:
+        """Keep other processes from saving the same, always in the same order."""
+        kinds = {part.kind for part in self.crash.parts}
+        if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
+            self._recovered = self._lock_one(self._marker)
+        if Kind.PROCESSED_CRASH in kinds:
+            self._lock_one(self._name(Kind.PROCESSED_CRASH))
+
+    def _lock_one(self, name: str) -> bool:
+        self._locks[name], found = self._open_temporary(name)
+        return found
+
+    def _open_temporary(self, name: str) -> tuple[int, bool]:
+        opened = durable.lock(self._dir_fd, durable.temporary_name(name))
+        self._temporary.add(name)
+        return opened
+
+    def write(self, mode: int, *, force: bool) -> None:
+        """Write every part under its temporary name.
+
+        :param force: whether to force each to the disk by itself
+        """
+        for part in self.crash.parts:
+            name = self._name(part.kind, part.name)
+            chunks: Iterable[bytes] = part.chunks()
+            if part.kind is Kind.PROCESSED_CRASH:
+                chunks = gzipped(chunks)
+            held = self._locks.get(name)
+            fd = held if held is not None else self._open_temporary(name)[0]
+            try:
+                durable.write_all(fd, chunks)
+                os.fchmod(fd, mode)
+                if force:
+                    os.fsync(fd)
+            finally:
+                if held is None:
+                    os.close(fd)
+
+    def publish_dumps(self) -> None:
+        """Put the dumps in place; no reader takes notice before the raw crash is there.
+
+        Where an older state of the crash is visible, it stops being so first, unless the
+        dumps are the same to the byte: then the raw crash alone is exchanged, in one step.
+
+        :raises CrashIDNotFound: dumps alone, and there is no raw crash to add them to
+        """
+        visible = durable.exists(self._dir_fd, self._marker)
+        if self.crash.raw_crash is None:
+            if self.crash.dumps:
+                self._touch_marker(visible)
+                self._put_dumps()
+            return
+        old = self._dumps_there() if visible or self._recovered else []
+        if visible and self._same_dumps(old):
+            return
+        if visible:
+            durable.remove_file(self._dir_fd, self._marker)
+            os.fsync(self._dir_fd)
+        new = self._put_dumps()
+        for name in set(old) - set(new):
+            durable.remove_file(self._dir_fd, name)
+
+    def publish_marker(self) -> None:
+        """Put the processed crash and then the raw crash in place: now the crash is visible."""
+        for kind in (Kind.PROCESSED_CRASH, Kind.RAW_CRASH):
+            if self.crash.part(kind):
+                self._put_one(
+                    self._name(kind), undoable=not durable.exists(self._dir_fd, self._name(kind))
+                )
+
+    def undo(self) -> None:
+        """Leave no trace, as far as the file system lets us; the marker goes first."""
+        for name in reversed(self._put):
+            with suppress(OSError):
+                durable.remove_file(self._dir_fd, name)
+
+    def close(self) -> None:
+        """Remove what is still temporary, and only then let go of the locks."""
+        for name in self._temporary:
+            with suppress(OSError):
+                durable.remove_file(self._dir_fd, durable.temporary_name(name))
+        for fd in (*self._locks.values(), self._dir_fd):
+            os.close(fd)
+
+    def _touch_marker(self, visible: bool) -> None:
+        """Let whoever is reading the crash notice that it changes."""
+        if not visible:
+            reason = "no raw crash to add dumps to"
+            raise CrashIDNotFound(self.crash.crash_id, reason=reason)
+        os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
+
+    def _dumps_there(self) -> list[str]:
+        listing = Listing.take(self._dir_fd, self._layout.json_file_suffix)
+        crash_id = self.crash.crash_id
+        names = (crash_id + suffix for suffix in listing.suffixes.get(crash_id, ()))
+        return [name for name in names if self._layout.is_dump(name)]
+
+    def _same_dumps(self, old: list[str]) -> bool:
+        new = [self._name(Kind.DUMP, part.name) for part in self.crash.dumps]
+        return set(old) == set(new) and all(
+            durable.same_bytes(self._dir_fd, name, durable.temporary_name(name)) for name in new
+        )
+
+    def _put_dumps(self) -> list[str]:
+        names = [self._name(Kind.DUMP, part.name) for part in self.crash.dumps]
+        for name in names:
+            added = self.crash.raw_crash is not None or not durable.exists(self._dir_fd, name)
+            self._put_one(name, undoable=added)
+        return names
+
+    def _put_one(self, name: str, *, undoable: bool) -> None:
+        if undoable:
+            self._put.append(name)
+        durable.rename(self._dir_fd, durable.temporary_name(name), name)
+        self._temporary.discard(name)
+
+
+class GroupCommit:
+    """Saves that become durable together: two waits for the disk for all of them.
+
+    What one save raises is its own result; when forcing to the disk fails, all of the group
+    have failed, for nobody knows what was written.
+
+    :param results: for each crash by its index, None or why it was not saved
+    """
+
+    def __init__(self, sync: durable.Sync, results: list[Exception | None]) -> None:
+        self._sync = sync
+        self._results = results
+        self._saves: dict[int, StagedSave] = {}
+        self._begun = 0.0
+
+    def is_due(self, crash_id: str) -> bool:
+        """Whether to commit before this crash is added."""
+        if not self._saves:
+            return False
+        old = time.monotonic() - self._begun > _GROUP_SECONDS
+        return old or any(save.crash.crash_id == crash_id for save in self._saves.values())
+
+    def add(self, index: int, stage: Callable[[], StagedSave], mode: int) -> None:
+        """Write one crash's files."""
+        if not self._saves:
+            self._begun = time.monotonic()
+        try:
+            self._saves[index] = stage()
+            self._saves[index].write(mode, force=self._sync.each_file)
+        except Exception as error:
+            self._fail(index, error)
+
+    def commit(self) -> None:
+        """Put all in place and make it durable."""
+        self._each(StagedSave.publish_dumps)
+        self._force(new=True)
+        self._each(StagedSave.publish_marker)
+        self._force(new=False)
+        self._close()
+
+    def abandon(self) -> None:
+        """Undo all that is not committed."""
+        for save in self._saves.values():
+            save.undo()
+        self._close()
+
+    def _each(self, do: Callable[[StagedSave], None]) -> None:
+        for index, save in list(self._saves.items()):
+            try:
+                do(save)
+            except Exception as error:
+                self._fail(index, error)
+
+    def _force(self, *, new: bool) -> None:
+        if not self._saves:
+            return
+        try:
+            self._sync.directories([save.where for save in self._saves.values()], new=new)
+        except OSError as error:
+            for index in list(self._saves):
+                self._fail(index, error)
+
+    def _fail(self, index: int, error: Exception) -> None:
+        self._results[index] = error
+        if save := self._saves.pop(index, None):
+            save.undo()
+            save.close()
+
+    def _close(self) -> None:
+        while self._saves:
+            self._saves.popitem()[1].close()

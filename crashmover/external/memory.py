@@ -1,0 +1,87 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""InMemoryCrashStorage: a store for tests and for trying things out."""
+
+import datetime as dt
+from collections.abc import Iterator, Set
+from threading import Lock
+from typing import Self
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.errors import CrashIDNotFound, CrashMoverError
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.uri import StorageURI
+
+Parts = dict[tuple[Kind, str], bytes]
+
+
+class InMemoryCrashStorage(CrashStorageBase):
+    """Keeps crashes as long as the object lives.  The reference for what a store does."""
+
+    uri = "memory:"
+
+    def __init__(self) -> None:
+        self._crashes: dict[str, Parts] = {}
+        self._lock = Lock()
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``memory:``; each one is a store of its own."""
+        uri.refuse("host", "path", "user", "password", "port")
+        return cls(**uri.options())
+
+    def identity(self) -> object:
+        """Itself: two of them share nothing."""
+        return id(self)
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        parts = self._crashes.get(crash_id, {})
+        marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
+        if (marker, "") not in parts:
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+        return Crash(
+            crash_id,
+            [
+                Part.of_bytes(kind, data, name)
+                for (kind, name), data in parts.items()
+                if kind in kinds
+            ],
+        )
+
+    def save_crash(self, crash: Crash) -> None:
+        """As the base class says."""
+        if not crash.parts:
+            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+        new = {part.key: part.read() for part in crash.parts}
+        with self._lock:
+            old = self._crashes.get(crash.crash_id, {})
+            replaced = {Kind.RAW_CRASH, Kind.DUMP} if crash.raw_crash else set()
+            kept = {key: data for key, data in old.items() if key[0] not in replaced}
+            # One assignment of a new dict: whoever reads sees the old crash or the new.
+            self._crashes[crash.crash_id] = kept | new
+
+    def remove(self, crash_id: str) -> None:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        with self._lock:
+            if self._crashes.pop(crash_id, None) is None:
+                raise CrashIDNotFound(crash_id, uri=self.uri)
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """As the base class says."""
+        with self._lock:
+            found = [name for name, parts in self._crashes.items() if (kind, "") in parts]
+        for crash_id in sorted(found, key=crashid.sort_key):
+            day = crashid.date_of(crash_id)
+            if (since is None or day >= since) and (until is None or day <= until):
+                yield crash_id

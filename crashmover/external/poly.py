@@ -1,0 +1,187 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""PolyCrashStorage: several stores as one."""
+
+import datetime as dt
+import heapq
+import logging
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn, Self
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.errors import (
+    CrashIDNotFound,
+    CrashMoverError,
+    InvalidURI,
+    PolyCrashStorageError,
+    StorageError,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.uri import StorageURI
+
+logger = logging.getLogger(__name__)
+
+
+class PolyCrashStorage(CrashStorageBase):
+    """Saves go to every child, reads come from the first child that has the crash.
+
+    A save or a removal is carried out on all children at the same time, on each to its end;
+    then whatever failed is raised as one `PolyCrashStorageError`.  A read goes on past a
+    child that is down; if no other has the crash, the failure is raised: it is then not
+    known that the crash does not exist.  Children may be `PolyCrashStorage` themselves.
+
+    :param children: the stores, which it closes when it is closed
+    """
+
+    def __init__(self, children: Sequence[CrashStorageBase]) -> None:
+        if not children:
+            raise ValueError("a PolyCrashStorage needs a store")
+        self.children = tuple(children)
+        self.uri = ", ".join(child.uri for child in children)
+        self._warned: set[CrashStorageBase] = set()
+        # Its threads start when they are first needed.
+        self._pool = ThreadPoolExecutor(self.workers * len(children), thread_name_prefix="poly")
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """There is no such URI: name several stores instead."""
+        raise InvalidURI("several stores have no URI; name each")
+
+    @property
+    def stores(self) -> tuple[CrashStorageBase, ...]:
+        """Every store below it, whatever the nesting."""
+        return tuple(store for child in self.children for store in child.stores)
+
+    def identity(self) -> object:
+        """Equal for the same stores in the same order."""
+        return tuple(store.identity() for store in self.stores)
+
+    # Everywhere at once
+
+    def save_crash(self, crash: Crash) -> None:
+        """As the base class says; `PolyCrashStorageError` of what failed."""
+        self._everywhere(lambda child: child.save_crash(crash), crash.crash_id)
+
+    def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says, each child given the whole batch."""
+        columns = self._pool.map(lambda child: child.save_crashes(crashes), self.children)
+        results: list[Exception | None] = []
+        for crash, row in zip(crashes, zip(*columns, strict=True), strict=True):
+            errors = [error for error in row if error is not None]
+            failed = PolyCrashStorageError(errors, crash_id=crash.crash_id) if errors else None
+            results.append(failed)
+        return results
+
+    def remove(self, crash_id: str) -> None:
+        """Remove it from every child that has it."""
+        crashid.validate(crash_id)
+        errors = self._outcomes(lambda child: child.remove(crash_id))
+        failed = [error for error in errors if not isinstance(error, CrashIDNotFound)]
+        if failed:
+            raise PolyCrashStorageError(failed, crash_id=crash_id)
+        if len(errors) == len(self.children):
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """To be read, one child that can be is enough; to be written, each must be."""
+        errors = self._outcomes(lambda child: child.verify_access(write=write))
+        if errors and (write or len(errors) == len(self.children)):
+            raise PolyCrashStorageError(errors)
+
+    def close(self) -> None:
+        """Close every child, whatever happens to the others."""
+        errors: list[Exception] = []
+        for child in self.children:
+            try:
+                child.close()
+            except Exception as error:
+                errors.append(error)
+        self._pool.shutdown()
+        if errors:
+            raise PolyCrashStorageError(errors)
+
+    # From the first that can
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        errors: list[Exception] = []
+        for child in self.children:
+            try:
+                return child.load_crash(crash_id, kinds)
+            except CrashIDNotFound:
+                continue
+            except StorageError as error:
+                self._warn_once(child, error)
+                errors.append(error)
+        self._not_found(crash_id, errors)
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        """Whether any child has it."""
+        crashid.validate(crash_id)
+        errors: list[Exception] = []
+        for child in self.children:
+            try:
+                if child.has_crash(crash_id, kind):
+                    return True
+            except StorageError as error:
+                errors.append(error)
+        if errors:
+            raise PolyCrashStorageError(errors, crash_id=crash_id)
+        return False
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """Every crash of every child.
+
+        A child that fails ends its own listing only; at the end its failure is raised, for
+        the listing is then not known to be complete.
+        """
+        errors: list[Exception] = []
+        listings = [
+            _collecting(child.new_crashes(since, until, kind), errors) for child in self.children
+        ]
+        last = None
+        for crash_id in heapq.merge(*listings, key=crashid.sort_key):
+            if crash_id != last:
+                yield crash_id
+            last = crash_id
+        if errors:
+            raise PolyCrashStorageError(errors)
+
+    # How
+
+    def _warn_once(self, child: CrashStorageBase, error: StorageError) -> None:
+        if child not in self._warned:
+            self._warned.add(child)
+            logger.warning("going on without a store: %s", error)
+
+    def _outcomes(self, action: Callable[[CrashStorageBase], None]) -> list[Exception]:
+        """Do it to every child at once and to its end; return what went wrong."""
+        futures = [self._pool.submit(action, child) for child in self.children]
+        errors = [future.exception() for future in futures]
+        return [error for error in errors if isinstance(error, Exception)]
+
+    def _everywhere(self, action: Callable[[CrashStorageBase], None], crash_id: str) -> None:
+        if errors := self._outcomes(action):
+            raise PolyCrashStorageError(errors, crash_id=crash_id)
+
+    def _not_found(self, crash_id: str, errors: list[Exception]) -> NoReturn:
+        if errors:
+            raise PolyCrashStorageError(errors, crash_id=crash_id)
+        raise CrashIDNotFound(crash_id, uri=self.uri)
+
+
+def _collecting(listing: Iterator[str], errors: list[Exception]) -> Iterator[str]:
+    try:
+        yield from listing
+    except CrashMoverError as error:
+        errors.append(error)

@@ -1,0 +1,373 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Mover: the copy engine.  Crash ids in, outcomes out."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Event
+from typing import BinaryIO
+
+from crashmover.comparison import MeasuredCrash, check_dump_checksums
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.delivery import Delivery, Destination, Existing
+from crashmover.errors import (
+    CrashConflict,
+    CrashIDNotFound,
+    PolyCrashStorageError,
+    StorageError,
+    describe,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.redactor import Redactor
+from crashmover.retry import RetryPolicy, is_retryable
+
+__all__ = ["Existing", "Mover", "Outcome", "Status"]
+
+_AHEAD = 2  # batches in flight for each worker
+_LOOK = 1024  # crashes looked at in listings before anything is reported
+
+
+class Status(StrEnum):
+    """What became of a crash."""
+
+    COPIED = "copied"
+    SKIPPED = "skipped"
+    CONFLICT = "conflict"
+    MISSING = "missing"
+    FAILED = "failed"
+    WOULD_COPY = "would-copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a crash, finally.
+
+    :param parts: how many of its parts were copied, or would be
+    :param bytes: how many bytes these have; counted once, however many destinations
+    :param attempts: how often it was tried
+    :param error: one line, where `status` is conflict, missing or failed
+    """
+
+    crash_id: str
+    status: Status
+    parts: int = 0
+    bytes: int = 0
+    attempts: int = 1
+    error: str | None = None
+
+
+@dataclass
+class _Job:
+    """A crash on its way."""
+
+    crash_id: str
+    destinations: Sequence[Destination]
+    crash: MeasuredCrash | None = None
+    error: Exception | None = None
+    deliveries: list[Delivery] = field(default_factory=list)
+
+
+class Mover:
+    """Copies crashes from a store to one or more others.
+
+    :param source: the store to read from
+    :param destination: the store to save to; each store of a `PolyCrashStorage` gets what
+        it lacks
+    :param kinds: the kinds of parts to copy
+    :param existing: what to do about a crash that a destination has
+    :param verify: read every part back and compare SHA-256, and hold the dumps against the
+        checksums in the raw crash
+    :param remove_source: remove a crash from the source once every destination has all of
+        it: because it was saved there, or compared
+    :param redactor: what to take out of processed crashes
+    :param dry_run: change nothing
+    :param limit: how many crashes at most; those that are skipped do not count
+    :param workers: how many threads; the stores know a good number
+    :param retry: what to try again
+    :raises ValueError: what was asked for would lose data
+    """
+
+    def __init__(
+        self,
+        source: CrashStorageBase,
+        destination: CrashStorageBase,
+        *,
+        kinds: Set[Kind] = ALL_KINDS,
+        existing: Existing = Existing.SKIP,
+        verify: bool = False,
+        remove_source: bool = False,
+        redactor: Redactor | None = None,
+        dry_run: bool = False,
+        limit: int | None = None,
+        workers: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        _refuse_loss(source, destination, kinds, remove_source, redactor)
+        self._source = source
+        self._kinds = frozenset(kinds)
+        self._verify = verify
+        self._remove_source = remove_source
+        self._redactor = redactor
+        self._dry_run = dry_run
+        self._limit = limit
+        self._retry = retry or RetryPolicy()
+        stores = destination.stores
+        self._destinations = [
+            Destination(
+                store,
+                kinds=self._kinds,
+                existing=existing,
+                verify=verify,
+                dry_run=dry_run,
+                retry=self._retry,
+            )
+            for store in stores
+        ]
+        self._workers = workers or max(store.workers for store in (*source.stores, *stores))
+        self._batch_size = max(store.batch_size for store in stores)
+        self._by_listing = existing is Existing.SKIP and not verify
+        self._stop = Event()
+        self._failure: StorageError | None = None
+
+    @property
+    def marker(self) -> Kind:
+        """The kind of part that says that a crash is there, for what is copied."""
+        if self._kinds == {Kind.PROCESSED_CRASH}:
+            return Kind.PROCESSED_CRASH
+        return Kind.RAW_CRASH
+
+    def stop(self) -> None:
+        """Take no further crash; what is in hand is finished.  From any thread or signal."""
+        self._stop.set()
+
+    def verify_access(self) -> None:
+        """Make sure that the source can be read, and a destination be written to.
+
+        :raises StorageError: none can
+        """
+        self._retry.call(lambda: self._source.verify_access(write=self._remove_source))
+        for destination in self._destinations:
+            destination.verify_access()
+        self._stop_if_all_down()
+        if self._failure:
+            raise self._failure
+
+    def run(
+        self,
+        crash_ids: Iterable[str],
+        listings: Callable[[CrashStorageBase], Iterator[str]] | None = None,
+    ) -> Iterator[Outcome]:
+        """Copy these crashes; yield what became of each, in no particular order, as soon as
+        it is final.
+
+        At most a few batches for each worker are in hand at a time.
+
+        :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
+            the same listing of a destination, so that what is there costs no requests
+        :raises StorageError: at the end, when the source or every destination went down, or
+            the listing failed: some crashes were then not looked at
+        """
+        if listings and self._by_listing and self.marker in self._kinds:
+            for destination in self._destinations:
+                destination.follow(listings(destination.store))
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(self._workers, "mover"))
+            stores = self._workers * len(self._destinations)
+            self._stores_pool = stack.enter_context(ThreadPoolExecutor(stores, "store"))
+            stack.callback(self.stop)
+            yield from self._run(iter(crash_ids), pool)
+        if self._failure:
+            raise self._failure
+
+    def _run(self, crash_ids: Iterator[str], pool: ThreadPoolExecutor) -> Iterator[Outcome]:
+        flight: dict[Future[list[Outcome]], int] = {}
+        done_count = 0
+        while True:
+            if len(flight) < _AHEAD * self._workers:
+                room = self._batch_size
+                if self._limit is not None:
+                    room = min(room, self._limit - done_count - sum(flight.values()))
+                jobs, passed = self._take(crash_ids, room)
+                yield from passed
+                if jobs:
+                    flight[pool.submit(self._move, jobs)] = len(jobs)
+                if jobs or passed:
+                    continue
+            if not flight:
+                return
+            for future in wait(flight, return_when=FIRST_COMPLETED).done:
+                del flight[future]
+                for outcome in future.result():
+                    done_count += outcome.status is not Status.SKIPPED
+                    yield outcome
+
+    def _take(self, crash_ids: Iterator[str], room: int) -> tuple[list[_Job], list[Outcome]]:
+        """Return the next crashes to be moved, `room` at most, and those to be passed over."""
+        jobs: list[_Job] = []
+        passed: list[Outcome] = []
+        while len(jobs) < room and len(passed) < _LOOK and not self._stop.is_set():
+            try:
+                crash_id = next(crash_ids)
+            except StopIteration:
+                break
+            except StorageError as error:
+                self._fail(error)
+                break
+            lacking = [to for to in self._destinations if not to.has(crash_id)]
+            if lacking:
+                jobs.append(_Job(crash_id, lacking))
+            else:
+                passed.append(Outcome(crash_id, Status.SKIPPED))
+        return jobs, passed
+
+    # In a worker's thread, which never raises for a crash
+
+    def _move(self, jobs: list[_Job]) -> list[Outcome]:
+        for job in jobs:
+            self._load(job)
+        loaded = [job for job in jobs if job.crash and job.crash.crash.parts]
+        for deliveries in self._at_each_destination(loaded):
+            for job, delivery in deliveries:
+                job.deliveries.append(delivery)
+        self._notice_outage(jobs)
+        return [self._finish(job) for job in jobs]
+
+    def _load(self, job: _Job) -> None:
+        try:
+            crash = self._retry.call(lambda: self._source.load_crash(job.crash_id, self._kinds))
+            if self._redactor:
+                crash = _redacted(crash, self._redactor)
+            job.crash = MeasuredCrash(crash, hashing=self._verify)
+        except Exception as error:
+            job.error = error
+
+    def _at_each_destination(self, jobs: list[_Job]) -> Iterator[list[tuple[_Job, Delivery]]]:
+        def bring(destination: Destination) -> list[tuple[_Job, Delivery]]:
+            lacking = [job for job in jobs if destination in job.destinations]
+            deliveries = destination.bring([job.crash for job in lacking if job.crash])
+            return list(zip(lacking, deliveries, strict=True))
+
+        if len(self._destinations) == 1:
+            return map(bring, self._destinations)
+        return self._stores_pool.map(bring, self._destinations)
+
+    def _notice_outage(self, jobs: list[_Job]) -> None:
+        """Stop when the source, or every destination, is down as a whole."""
+        self._stop_if_all_down()
+        errors = [error for job in jobs for error in _errors(job)]
+        if any(is_retryable(error) for error in errors) and not self._failure:
+            try:
+                self._source.verify_access()
+            except StorageError as error:
+                self._fail(error)
+
+    def _stop_if_all_down(self) -> None:
+        downs = [destination.down for destination in self._destinations]
+        if all(downs) and downs[0]:
+            self._fail(downs[0])
+
+    def _fail(self, error: StorageError) -> None:
+        self._failure = self._failure or error
+        self.stop()
+
+    def _finish(self, job: _Job) -> Outcome:
+        if isinstance(job.error, CrashIDNotFound):
+            return Outcome(job.crash_id, Status.MISSING, error=job.error.brief())
+        if job.crash is None or _errors(job):
+            return self._failed(job, _errors(job))
+        try:
+            if self._verify:
+                check_dump_checksums(job.crash)
+            self._remove_if_whole(job, job.crash)
+        except Exception as error:
+            return self._failed(job, [error])
+        return _outcome(job, self._status(job))
+
+    def _status(self, job: _Job) -> Status:
+        if not any(delivery.saved for delivery in job.deliveries):
+            return Status.SKIPPED
+        return Status.WOULD_COPY if self._dry_run else Status.COPIED
+
+    def _failed(self, job: _Job, errors: list[Exception]) -> Outcome:
+        conflict = all(isinstance(error, CrashConflict) for error in errors)
+        text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
+        return _outcome(job, Status.CONFLICT if conflict else Status.FAILED, text)
+
+    def _explain(self, error: Exception) -> str:
+        if not isinstance(error, StorageError):
+            return describe(error)
+        if isinstance(error, PolyCrashStorageError):
+            return error.brief()
+        # Stores name themselves; what is wrong with a part as such comes from the source.
+        return error.brief() if error.uri else f"{self._source.uri}: {error.brief()}"
+
+    def _remove_if_whole(self, job: _Job, crash: MeasuredCrash) -> None:
+        """Remove the crash from the source, if all of it is at every destination."""
+        whole = [delivery for delivery in job.deliveries if delivery.is_whole]
+        if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
+            return
+        there = self._retry.call(lambda: self._source.load_crash(job.crash_id))
+        copied = {key: measured.part.size for key, measured in crash.measured.items()}
+        if {part.key: part.size for part in there.parts} != copied:
+            raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
+        self._retry.call(lambda: self._source.remove(job.crash_id))
+
+
+def _refuse_loss(
+    source: CrashStorageBase,
+    destination: CrashStorageBase,
+    kinds: Set[Kind],
+    remove_source: bool,
+    redactor: Redactor | None,
+) -> None:
+    """Raise `ValueError` where the job as such would lose data."""
+    sources = {store.identity() for store in source.stores}
+    destinations = {store.identity() for store in destination.stores}
+    if sources == destinations or (remove_source and sources & destinations):
+        raise ValueError("source and destination are the same store")
+    if not kinds:
+        raise ValueError("no kinds of parts to copy")
+    if not remove_source:
+        return
+    if frozenset(kinds) != ALL_KINDS:
+        raise ValueError("a source can be removed only when all kinds of parts are copied")
+    if redactor:
+        raise ValueError("a source cannot be removed when the copy is redacted")
+    if len(source.stores) > 1:
+        raise ValueError("a source can be removed only when it is one store")
+
+
+def _errors(job: _Job) -> list[Exception]:
+    errors = [job.error, *(delivery.error for delivery in job.deliveries)]
+    return [error for error in errors if error]
+
+
+def _outcome(job: _Job, status: Status, error: str | None = None) -> Outcome:
+    saved = [delivery.saved for delivery in job.deliveries if not delivery.error]
+    keys = set().union(*saved)
+    return Outcome(
+        job.crash_id,
+        status,
+        parts=len(keys),
+        bytes=job.crash.bytes_of(keys) if job.crash else 0,
+        attempts=max((delivery.attempts for delivery in job.deliveries), default=1),
+        error=error,
+    )
+
+
+def _redacted(crash: Crash, redactor: Redactor) -> Crash:
+    """Return the crash with its processed crash redacted whenever that is read."""
+
+    def redacted(part: Part) -> Part:
+        def open_redacted() -> AbstractContextManager[BinaryIO]:
+            return json_part(part.kind, redactor.redact(json_object(part))).open()
+
+        return Part(part.kind, part.name, open_redacted)
+
+    parts = [redacted(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
+    return Crash(crash.crash_id, parts)

@@ -1,0 +1,53 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Redactor: takes out of a processed crash what not everybody may see."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FORBIDDEN_KEYS = (
+    "url",
+    "email",
+    "user_id",
+    "exploitability",
+    "json_dump.sensitive",
+    "upload_file_minidump_flash1.json_dump.sensitive",
+    "upload_file_minidump_flash2.json_dump.sensitive",
+    "upload_file_minidump_browser.json_dump.sensitive",
+    "memory_info",
+)
+"""Dotted paths, as Mozilla Socorro's `Redactor` forbids them."""
+
+
+class Redactor:
+    """Removes forbidden keys from a mapping.
+
+    :param forbidden_keys: dotted paths (``a.b.c`` is the key ``c`` in ``b`` in ``a``), as
+        an iterable or one comma-separated text
+    """
+
+    def __init__(self, forbidden_keys: str | Iterable[str] = FORBIDDEN_KEYS) -> None:
+        if isinstance(forbidden_keys, str):
+            forbidden_keys = forbidden_keys.split(",")
+        keys = (key.strip() for key in forbidden_keys)
+        self.forbidden_keys = tuple(key for key in keys if key)
+
+    def redact(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of `mapping` without the forbidden keys; `mapping` stays as it was."""
+        redacted = copy.deepcopy(dict(mapping))
+        for key in self.forbidden_keys:
+            _remove(redacted, key.split("."))
+        return redacted
+
+    __call__ = redact
+
+
+def _remove(value: Any, path: list[str]) -> None:
+    """Take one path out; where it is not there, or leads through no object, there is nothing."""
+    for name in path[:-1]:
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        value.pop(path[-1], None)

@@ -1,0 +1,73 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""From the text of a URI to an open store: scheme -> class, by entry point.
+
+The built-in stores are registered as a third party's are, in the group
+``crashmover.storage`` of the package's metadata.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from crashmover.config import Config, is_name
+from crashmover.errors import InvalidURI, MissingExtra
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.uri import StorageURI
+
+STORAGE_GROUP = "crashmover.storage"
+
+
+def open_storage(where: str | Sequence[str], *, config: Config | None = None) -> CrashStorageBase:
+    """Return the store at a URI, a path, a name from the configuration file, or several of
+    these: then a `PolyCrashStorage` of them all.
+
+    Nothing is contacted yet.
+
+    :raises InvalidURI: malformed, of an unknown scheme, or with an unknown option
+    :raises InvalidConfig: a name that the configuration file does not have
+    :raises MissingExtra: the driver for it is not installed
+    """
+    uris: list[str] = []
+    for text in [where] if isinstance(where, str) else where:
+        if is_name(text):
+            config = config or Config.load()
+            uris += config.stores(text)
+        else:
+            uris.append(text)
+    if not uris:
+        raise InvalidURI("no store is named")
+    stores = [_open_one(StorageURI.parse(uri)) for uri in uris]
+    if len(stores) == 1:
+        return stores[0]
+    from crashmover.external.poly import PolyCrashStorage
+
+    return PolyCrashStorage(stores)
+
+
+def _open_one(uri: StorageURI) -> CrashStorageBase:
+    storage_class = _load_class(STORAGE_GROUP, uri.scheme)
+    storage: CrashStorageBase = storage_class.from_uri(uri)
+    return storage
+
+
+def _load_class(group: str, scheme: str) -> Any:
+    found = entry_points(group=group)
+    matches = [entry for entry in found if entry.name == scheme]
+    if not matches:
+        known = ", ".join(sorted({entry.name for entry in found}))
+        raise InvalidURI(f"unknown scheme {scheme!r}; there are: {known}")
+    return _load(matches[0])
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        package = entry.dist.name if entry.dist else entry.module
+        extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
+        raise MissingExtra(
+            f"{entry.name}: no module named {error.name!r}; try: pip install '{package}{extras}'"
+        ) from error

@@ -1,0 +1,64 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The one retry policy: what is tried again, how often, how long."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from crashmover.errors import PolyCrashStorageError, QueueUnavailable, StorageUnavailable
+
+T = TypeVar("T")
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether trying again may help: by the type of the error, and by nothing else."""
+    if isinstance(error, PolyCrashStorageError):
+        return any(is_retryable(child) for child in error.exceptions)
+    return isinstance(error, StorageUnavailable | QueueUnavailable)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential back-off with jitter, bounded in attempts and in time.
+
+    :param attempts: at most, the first included
+    :param timeout: seconds after which no further attempt is begun
+    :param wait: seconds before the second attempt, doubled before each further one
+    :param wait_max: seconds between two attempts at most
+    """
+
+    attempts: int = 5
+    timeout: float = 45.0
+    wait: float = 0.2
+    wait_max: float = 5.0
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns; raise what it raised last."""
+        try:
+            return function()
+        except Exception as error:
+            if not is_retryable(error):
+                raise
+            return self._again(function, error)
+
+    def _again(self, function: Callable[[], T], first: Exception) -> T:
+        # Imported here: nearly every run never fails, and starts 40 ms sooner.
+        import tenacity
+
+        failures = [first]
+
+        def replay() -> T:
+            if failures:
+                raise failures.pop()
+            return function()
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_retryable),
+            stop=tenacity.stop_after_attempt(self.attempts)
+            | tenacity.stop_after_delay(self.timeout),
+            wait=tenacity.wait_exponential_jitter(self.wait, self.wait_max, jitter=self.wait),
+            reraise=True,
+        )(replay)

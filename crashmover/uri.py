@@ -1,0 +1,131 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""StorageURI: where a store or a queue is, parsed and safe to show.
+
+::
+
+    fs:///var/crashes?umask=027      ./crashes and /var/crashes mean fs too
+    s3://bucket/prefix?region=us-west-2
+    postgresql://user@host:5432/db?schema=crashes
+    memory:
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from crashmover.errors import InvalidURI
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
+_SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
+
+
+@dataclass(frozen=True)
+class StorageURI:
+    """A URI in its pieces.  Only `password` and the values of `query` can be secret, and
+    neither its text nor its `repr` shows them."""
+
+    scheme: str
+    host: str = ""
+    path: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    port: int | None = None
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "StorageURI":
+        """Parse a URI, or the path of a directory (one with a slash, or ``.`` or ``..``).
+
+        :raises InvalidURI: it is neither; the message does not repeat it
+        """
+        if not text or any(not char.isprintable() for char in text):
+            raise InvalidURI("a store's URI is empty or has control characters in it")
+        if text in (".", "..") or text.startswith(("/", "./", "../")):
+            path, _, query = text.partition("?")
+            return cls("fs", path=path, query=_query(query))
+        scheme, colon, rest = text.partition(":")
+        if not colon or not _SCHEME.fullmatch(scheme):
+            raise InvalidURI("neither a URI (such as fs:///var/crashes) nor a path with a slash")
+        return cls._parse_rest(scheme, rest)
+
+    @classmethod
+    def _parse_rest(cls, scheme: str, rest: str) -> "StorageURI":
+        try:
+            split = urlsplit(f"x:{rest}")
+            port = split.port
+        except ValueError:
+            # The parser's own message repeats the text, and with it a password.
+            raise InvalidURI(f"malformed {scheme} URI: its host or port is not one") from None
+        if split.fragment:
+            raise InvalidURI(f"malformed {scheme} URI: write # as %23")
+        return cls(
+            scheme,
+            host=unquote(_host(split.netloc)),
+            path=unquote(split.path),
+            user=unquote(split.username or ""),
+            password=unquote(split.password or ""),
+            port=port,
+            query=_query(split.query),
+        )
+
+    def options(self, **converters: Callable[[str], Any]) -> dict[str, Any]:
+        """Return the query as keyword arguments, each passed through its converter.
+
+        :raises InvalidURI: a key has no converter, or its converter raised `ValueError`
+        """
+        options = {}
+        for key, value in self.query.items():
+            if key not in converters:
+                known = ", ".join(sorted(converters)) or "none"
+                raise InvalidURI(
+                    f"{self.scheme}: unknown option {quote(key)[:40]!r}; there are: {known}"
+                )
+            try:
+                options[key] = converters[key](value)
+            except ValueError as error:
+                raise InvalidURI(f"{self.scheme}: option {key}: {error}") from None
+        return options
+
+    def refuse(self, *names: str) -> None:
+        """Raise `InvalidURI` where any of these pieces is given: this scheme has none."""
+        for name in names:
+            if getattr(self, name):
+                raise InvalidURI(f"{self.scheme}: a {self.scheme} URI has no {name}")
+
+    def __str__(self) -> str:
+        """The URI with every secret masked."""
+        user = quote(self.user) + (":***" if self.password else "")
+        netloc = f"{user}@" if user else ""
+        netloc += self.host + (f":{self.port}" if self.port is not None else "")
+        authority = f"//{netloc}" if netloc or self.path.startswith("/") else ""
+        masked = (
+            f"{quote(key)}={'***' if _SECRET.search(key) else quote(value, safe='/:,')}"
+            for key, value in self.query.items()
+        )
+        query = "&".join(masked)
+        return f"{self.scheme}:{authority}{quote(self.path)}" + (query and f"?{query}")
+
+
+def _host(netloc: str) -> str:
+    """The host as written: `SplitResult.hostname` would fold a bucket's name to lower case."""
+    host = netloc.rpartition("@")[2]
+    name, colon, port = host.rpartition(":")
+    return name if colon and (port.isdigit() or not port) else host
+
+
+def _query(text: str) -> dict[str, str]:
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError:
+        raise InvalidURI("malformed URI: what follows ? must be key=value&key=value") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise InvalidURI("malformed URI: an option is given twice")
+    return query
