@@ -260,7 +260,8 @@ class Mover:
         """Stop when the source, or every destination, is down as a whole."""
         self._stop_if_all_down()
         errors = [error for job in jobs for error in _errors(job)]
-        if any(is_retryable(error) for error in errors) and not self._failure:
+        # A disk that is not mounted any more has none of the crashes that it had.
+        if any(_may_be_outage(error) for error in errors) and not self._failure:
             try:
                 self._source.verify_access()
             except StorageError as error:
@@ -340,6 +341,10 @@ def _refuse_loss(
         raise ValueError("a source cannot be removed when the copy is redacted")
     if len(source.stores) > 1:
         raise ValueError("a source can be removed only when it is one store")
+
+
+def _may_be_outage(error: Exception) -> bool:
+    return is_retryable(error) or isinstance(error, CrashIDNotFound)
 
 
 def _errors(job: _Job) -> list[Exception]:

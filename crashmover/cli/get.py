@@ -89,6 +89,7 @@ def command(
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
     with settings.open_storage(sources) as storage:
+        RetryPolicy().call(storage.verify_access)
         if what["everything"]:
             _write_all(storage, crash_id, unredacted, output or Path(crash_id))
         elif what["dump"] is not None:

@@ -60,6 +60,9 @@ class InMemoryCrashStorage(CrashStorageBase):
         new = {part.key: part.read() for part in crash.parts}
         with self._lock:
             old = self._crashes.get(crash.crash_id, {})
+            if crash.dumps and (Kind.RAW_CRASH, "") not in old | new:
+                reason = "no raw crash to add dumps to"
+                raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
             replaced = {Kind.RAW_CRASH, Kind.DUMP} if crash.raw_crash else set()
             kept = {key: data for key, data in old.items() if key[0] not in replaced}
             # One assignment of a new dict: whoever reads sees the old crash or the new.

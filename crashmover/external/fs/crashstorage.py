@@ -14,7 +14,7 @@ import errno
 import heapq
 import os
 from collections.abc import Iterator, Sequence, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -107,7 +107,7 @@ class FSPermanentStorage(CrashStorageBase):
         parts: list[Part] = []
         with (
             self._translator.translating("cannot be read", crash_id),
-            opened(durable.open_root(self.root)) as root_fd,
+            self._reading(crash_id) as root_fd,
         ):
             if kinds != {Kind.PROCESSED_CRASH}:
                 parts += self._raw_crash_and_dumps(root_fd, crash_id, kinds)
@@ -120,12 +120,23 @@ class FSPermanentStorage(CrashStorageBase):
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
         crashid.validate(crash_id)
-        with self._translator.translating("cannot be read", crash_id):
-            try:
-                with opened(durable.open_root(self.root)) as root_fd:
-                    return self._find(root_fd, crash_id, kind) is not None
-            except FileNotFoundError:  # nothing was ever saved here
-                return False
+        with (
+            self._translator.translating("cannot be read", crash_id),
+            suppress(CrashIDNotFound),
+            self._reading(crash_id) as root_fd,
+        ):
+            return self._find(root_fd, crash_id, kind) is not None
+        return False
+
+    @contextmanager
+    def _reading(self, crash_id: str) -> Iterator[int]:
+        """Open the root; where it is not there yet, no crash is."""
+        try:
+            root_fd = durable.open_root(self.root)
+        except FileNotFoundError:
+            raise CrashIDNotFound(crash_id, uri=self.uri) from None
+        with opened(root_fd):
+            yield root_fd
 
     def _find(self, root_fd: int, crash_id: str, kind: Kind) -> tuple[Where, os.stat_result] | None:
         """Return the directory that holds the raw or processed crash, and its file's status."""
@@ -295,7 +306,7 @@ class FSPermanentStorage(CrashStorageBase):
         crashid.validate(crash_id)
         with (
             self._translator.translating("cannot be removed", crash_id),
-            opened(durable.open_root(self.root)) as root_fd,
+            self._reading(crash_id) as root_fd,
         ):
             removed = [
                 self._remove_in(root_fd, crash_id, where)

@@ -219,10 +219,14 @@ def _is_still(fd: int, dir_fd: int, name: str) -> bool:
     if not stat.S_ISREG(ours.st_mode) or ours.st_nlink > 1:
         raise refused(f"{name} is not a temporary file of ours")
     try:
-        there = status(dir_fd, name)
+        return is_same_file(fd, dir_fd, name)
     except FileNotFoundError:
         return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def is_same_file(fd: int, dir_fd: int, name: str) -> bool:
+    """Whether the open file is the one of that name."""
+    return os.path.samestat(os.fstat(fd), status(dir_fd, name))
 
 
 def rename(dir_fd: int, old: str, new: str) -> None:

@@ -9,6 +9,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -59,14 +60,16 @@ class CrashFile:
         with self.translator.translating(action, self.crash_id):
             try:
                 with (
+                    ExitStack() as unless_all_is_well,
                     durable.opened(durable.open_root(self.root)) as root_fd,
                     durable.opened(durable.walk_down(root_fd, self.where)) as dir_fd,
                 ):
                     fd = durable.open_regular(dir_fd, self.name)
                     file = open_file(fd, self.translator.explain(action, self.crash_id))
+                    unless_all_is_well.callback(file.close)
                     if self._is_changed(dir_fd):
-                        file.close()
                         raise self._changed()
+                    unless_all_is_well.pop_all()
                     return file
             except FileNotFoundError as error:
                 raise self._changed() from error

@@ -104,6 +104,7 @@ class StagedSave:
             return
         old = self._dumps_there() if visible or self._recovered else []
         if visible and self._same_dumps(old):
+            self._drop_dumps()
             return
         if visible:
             durable.remove_file(self._dir_fd, self._marker)
@@ -121,7 +122,13 @@ class StagedSave:
                 )
 
     def undo(self) -> None:
-        """Leave no trace, as far as the file system lets us; the marker goes first."""
+        """Leave no trace, as far as the file system lets us; the marker goes first.
+
+        Putting the marker in place let go of its lock: if another process has saved the
+        crash since, all of it is that process's now.
+        """
+        if self._marker in self._put and not self._is_ours(self._marker):
+            return
         for name in reversed(self._put):
             with suppress(OSError):
                 durable.remove_file(self._dir_fd, name)
@@ -152,6 +159,18 @@ class StagedSave:
         return set(old) == set(new) and all(
             durable.same_bytes(self._dir_fd, name, durable.temporary_name(name)) for name in new
         )
+
+    def _drop_dumps(self) -> None:
+        """Remove the temporary dumps now, while the crash is locked."""
+        for part in self.crash.dumps:
+            name = self._name(Kind.DUMP, part.name)
+            durable.remove_file(self._dir_fd, durable.temporary_name(name))
+            self._temporary.discard(name)
+
+    def _is_ours(self, name: str) -> bool:
+        with suppress(OSError):
+            return durable.is_same_file(self._locks[name], self._dir_fd, name)
+        return False
 
     def _put_dumps(self) -> list[str]:
         names = [self._name(Kind.DUMP, part.name) for part in self.crash.dumps]
