@@ -59,6 +59,7 @@ class RetryPolicy:
             retry=tenacity.retry_if_exception(is_retryable),
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout),
-            wait=tenacity.wait_exponential_jitter(self.wait, self.wait_max, jitter=self.wait),
+            wait=tenacity.wait_exponential(self.wait, max=self.wait_max)
+            + tenacity.wait_random(0, self.wait),
             reraise=True,
         )(replay)

@@ -1,0 +1,567 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The copy engine: what becomes of a crash, whatever the stores do."""
+
+import datetime as dt
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator, Set
+from itertools import count
+from typing import Any
+
+import pytest
+
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
+from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.memory import InMemoryCrashStorage
+from crashmover.external.poly import PolyCrashStorage
+from crashmover.mover import Existing, Mover, Outcome, Status
+from crashmover.redactor import Redactor
+from crashmover.retry import RetryPolicy
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    Contents,
+    contents,
+    crash_of,
+    read,
+    without,
+)
+from tests.faulty import FaultyStorage, all_down, denied, unavailable
+
+AT_ONCE = RetryPolicy(wait=0, wait_max=0)
+
+
+def store_of(*crashes: Crash) -> InMemoryCrashStorage:
+    storage = InMemoryCrashStorage()
+    for crash in crashes:
+        storage.save_crash(crash)
+    return storage
+
+
+def some_crashes(number: int) -> list[Crash]:
+    ids = (f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(number))
+    return [crash_of(contents(crash_id), crash_id) for crash_id in ids]
+
+
+def move(
+    source: CrashStorageBase, destination: CrashStorageBase, *crash_ids: str, **options: Any
+) -> list[Outcome]:
+    mover = Mover(source, destination, retry=AT_ONCE, **options)
+    return sorted(mover.run(crash_ids or (CRASH_ID,)), key=lambda outcome: outcome.crash_id)
+
+
+def move_all(
+    source: CrashStorageBase, destination: CrashStorageBase, **options: Any
+) -> list[Outcome]:
+    """Move as a copy of a range of days does: by listings."""
+    mover = Mover(source, destination, retry=AT_ONCE, **options)
+
+    def listings(store: CrashStorageBase) -> Iterator[str]:
+        return store.new_crashes(kind=mover.marker)
+
+    return list(mover.run(listings(source), listings))
+
+
+# Copying
+
+
+def test_a_crash_is_copied_whole() -> None:
+    source, destination = store_of(crash_of(contents())), InMemoryCrashStorage()
+    [outcome] = move(source, destination)
+    size = sum(map(len, contents().values()))
+    assert outcome == Outcome(CRASH_ID, Status.COPIED, parts=4, bytes=size)
+    assert read(destination) == contents()
+    assert read(source) == contents()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ({Kind.RAW_CRASH}, {RAW}),
+        ({Kind.RAW_CRASH, Kind.DUMP}, {RAW, MAIN, BROWSER}),
+        (ALL_KINDS, {RAW, MAIN, BROWSER, PROCESSED}),
+    ],
+)
+def test_only_the_kinds_asked_for_are_copied(kinds: Set[Kind], expected: set[Any]) -> None:
+    destination = InMemoryCrashStorage()
+    move(store_of(crash_of(contents())), destination, kinds=kinds)
+    assert read(destination).keys() == expected
+
+
+def test_a_processed_crash_that_came_later_is_copied_by_its_kind() -> None:
+    source = store_of(crash_of(contents()))
+    destination = store_of(crash_of(without(contents(), PROCESSED)))
+    kinds = {Kind.PROCESSED_CRASH}
+    assert move_all(source, destination)[0].status is Status.SKIPPED
+    assert move_all(source, destination, kinds=kinds)[0].status is Status.COPIED
+    assert read(destination) == contents()
+    assert move_all(source, destination, kinds=kinds)[0].status is Status.SKIPPED
+    assert move(source, destination, kinds=kinds)[0].status is Status.SKIPPED
+
+
+def test_dumps_alone_are_copied_where_they_are_lacking() -> None:
+    source = store_of(crash_of(contents()))
+    destination = store_of(crash_of(without(contents(), BROWSER)))
+    for expected in (Status.COPIED, Status.SKIPPED):
+        [outcome] = move(source, destination, kinds={Kind.DUMP})
+        assert outcome.status is expected
+    assert read(destination) == contents()
+
+
+def test_each_destination_gets_what_it_lacks() -> None:
+    source = store_of(*some_crashes(4))
+    has_some, has_none = store_of(*some_crashes(2)), InMemoryCrashStorage()
+    nested = PolyCrashStorage([has_some, PolyCrashStorage([has_none])])
+    outcomes = move_all(source, nested)
+    assert [outcome.status for outcome in outcomes] == [Status.COPIED] * 4
+    for store in (has_some, has_none):
+        assert list(store.new_crashes()) == list(source.new_crashes())
+    assert {outcome.status for outcome in move_all(source, nested)} == {Status.SKIPPED}
+
+
+def test_a_missing_crash_is_missing_and_never_an_empty_save() -> None:
+    destination = InMemoryCrashStorage()
+    [outcome] = move(store_of(crash_of(contents(), NEIGHBOUR)), destination)
+    assert outcome.status is Status.MISSING
+    assert outcome.error == "memory:: no such crash"
+    assert list(destination.new_crashes()) == []
+
+
+def test_redacted_copies_lack_what_is_protected() -> None:
+    processed = b'{"uuid": "x", "url": "secret", "json_dump": {"sensitive": 1, "threads": []}}'
+    source = store_of(crash_of(contents() | {PROCESSED: processed}))
+    destination = InMemoryCrashStorage()
+    move(source, destination, redactor=Redactor(), verify=True)
+    assert json.loads(read(destination)[PROCESSED]) == {"uuid": "x", "json_dump": {"threads": []}}
+    assert read(destination)[RAW] == contents()[RAW]
+    [outcome] = move(source, destination, redactor=Redactor(), existing=Existing.COMPARE)
+    assert outcome.status is Status.SKIPPED
+
+
+def test_what_cannot_be_redacted_is_not_copied() -> None:
+    source = store_of(crash_of(contents() | {PROCESSED: b"not JSON"}))
+    destination = InMemoryCrashStorage()
+    [outcome] = move(source, destination, redactor=Redactor())
+    assert outcome.status is Status.FAILED
+    assert outcome.error == "memory:: processed_crash is not JSON"
+    assert not destination.has_crash(CRASH_ID)
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    source, destination = store_of(*some_crashes(3)), store_of(*some_crashes(1))
+    outcomes = move_all(source, destination, dry_run=True, remove_source=True)
+    assert [outcome.status for outcome in outcomes].count(Status.WOULD_COPY) == 2
+    assert outcomes[-1].parts == 4
+    assert outcomes[-1].bytes > 10_000
+    assert len(list(destination.new_crashes())) == 1
+    assert len(list(source.new_crashes())) == 3
+
+
+# What the destination has
+
+
+def difference(new: Contents) -> tuple[InMemoryCrashStorage, InMemoryCrashStorage]:
+    """Return a source, and a destination that has the crash with other contents."""
+    return store_of(crash_of(contents())), store_of(crash_of(new))
+
+
+@pytest.mark.parametrize(
+    ("there", "status", "parts", "after"),
+    [
+        (contents(), Status.SKIPPED, 0, contents()),
+        (contents() | {PROCESSED: b"{}"}, Status.COPIED, 1, contents()),
+        (without(contents(), PROCESSED), Status.COPIED, 1, contents()),
+        (without(contents(), BROWSER), Status.COPIED, 1, contents()),
+        (contents() | {RAW: b"{}"}, Status.CONFLICT, 0, contents() | {RAW: b"{}"}),
+        (contents() | {MAIN: b"x"}, Status.CONFLICT, 0, contents() | {MAIN: b"x"}),
+        (
+            contents() | {(Kind.DUMP, "more"): b"x"},
+            Status.CONFLICT,
+            0,
+            contents() | {(Kind.DUMP, "more"): b"x"},
+        ),
+    ],
+    ids=["same", "processed", "no processed", "no dump", "raw", "dump", "extra dump"],
+)
+def test_comparing_mends_what_it_may_and_reports_the_rest(
+    there: Contents, status: Status, parts: int, after: Contents
+) -> None:
+    source, destination = difference(there)
+    [outcome] = move(source, destination, existing=Existing.COMPARE, verify=True)
+    assert (outcome.status, outcome.parts) == (status, parts)
+    assert (outcome.error is None) == (status is not Status.CONFLICT)
+    assert read(destination) == after
+    assert read(source) == contents()
+
+
+def test_overwriting_does_not_look() -> None:
+    source, destination = difference(contents("b"))
+    [outcome] = move(source, destination, existing=Existing.OVERWRITE)
+    assert outcome.status is Status.COPIED
+    assert read(destination) == contents()
+
+
+def test_skipping_does_not_touch() -> None:
+    source, destination = difference(contents("b"))
+    assert move(source, destination)[0].status is Status.SKIPPED
+    assert read(destination) == contents("b")
+
+
+def test_a_listing_costs_no_request_for_a_crash() -> None:
+    destination = FaultyStorage()
+    for crash in some_crashes(50):
+        destination.save_crash(crash)
+    destination.calls.clear()
+    outcomes = move_all(store_of(*some_crashes(50)), destination)
+    assert [outcome.status for outcome in outcomes] == [Status.SKIPPED] * 50
+    assert {call.split(",")[0] for call in destination.calls} == {"new_crashes"}
+
+
+# Verifying
+
+
+def test_verifying_reads_back_what_was_saved() -> None:
+    class Rotting(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            self._crashes[crash.crash_id][MAIN] += b"!"
+
+    source = store_of(crash_of(contents()))
+    [outcome] = move(source, Rotting(), verify=True, remove_source=True)
+    assert outcome.status is Status.FAILED
+    assert outcome.error == f"memory:: read back and not the same: different: {MAIN_DUMP}"
+    assert read(source) == contents()
+    [unverified] = move(source, Rotting())
+    assert unverified.status is Status.COPIED
+
+
+def test_verifying_finds_what_was_skipped_and_is_not_the_same() -> None:
+    source, destination = difference(contents() | {MAIN: b"x"})
+    [outcome] = move(source, destination, verify=True)
+    assert outcome.status is Status.CONFLICT
+    assert read(destination)[MAIN] == b"x"
+
+
+def checked(*, dumps: Contents, checksums: object) -> Crash:
+    raw = json.dumps({"metadata": {"dump_checksums": checksums}}).encode()
+    return crash_of({RAW: raw} | dumps)
+
+
+GOOD = hashlib.sha256(b"dump").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("checksums", "error"),
+    [
+        ({MAIN_DUMP: GOOD}, None),
+        ({"dump": GOOD.upper()}, None),
+        ({MAIN_DUMP: "0" * 32}, None),  # an MD5 of old: says nothing
+        ({MAIN_DUMP: GOOD[:-1] + "\n"}, None),
+        (["not", "a", "mapping"], None),
+        ({MAIN_DUMP: "0" * 64}, "memory:: dump upload_file_minidump does not match its checksum"),
+        ({MAIN_DUMP: GOOD, "lost": GOOD}, "memory:: dump lost is missing"),
+    ],
+)
+def test_dumps_are_held_against_the_collector_s_checksums(
+    checksums: object, error: str | None
+) -> None:
+    source = store_of(checked(dumps={MAIN: b"dump"}, checksums=checksums))
+    [outcome] = move(source, InMemoryCrashStorage(), verify=True, remove_source=True)
+    if error is None:
+        assert (outcome.status, outcome.error) == (Status.COPIED, None)
+        assert not source.has_crash(CRASH_ID)
+    else:
+        assert outcome.status is Status.FAILED
+        assert (outcome.error or "").startswith(error)
+        assert source.has_crash(CRASH_ID)
+
+
+# Removing the source
+
+
+def test_the_source_is_removed_when_every_destination_has_the_crash() -> None:
+    source = store_of(*some_crashes(5))
+    destinations = [InMemoryCrashStorage(), InMemoryCrashStorage()]
+    move_all(source, PolyCrashStorage(destinations), remove_source=True)
+    assert list(source.new_crashes()) == []
+    assert all(len(list(store.new_crashes())) == 5 for store in destinations)
+
+
+@pytest.mark.parametrize(
+    ("options", "removed"),
+    [
+        ({}, False),
+        ({"verify": True}, True),
+        ({"existing": Existing.COMPARE}, True),
+        ({"existing": Existing.OVERWRITE}, True),
+    ],
+)
+def test_a_crash_that_was_skipped_by_its_marker_alone_is_not_removed(
+    options: dict[str, Any], removed: bool
+) -> None:
+    for by_listing in (False, True):
+        source, destination = difference(contents())
+        (move_all if by_listing else move)(source, destination, remove_source=True, **options)
+        assert source.has_crash(CRASH_ID) is not removed
+
+
+def test_the_source_is_kept_when_one_destination_skipped_the_crash() -> None:
+    source, has_it = difference(contents())
+    poly = PolyCrashStorage([InMemoryCrashStorage(), has_it])
+    for run in (move, move_all):
+        assert run(source, poly, remove_source=True)[0].status in (Status.COPIED, Status.SKIPPED)
+        assert source.has_crash(CRASH_ID)
+
+
+def test_the_source_is_kept_when_one_destination_failed() -> None:
+    source = store_of(crash_of(contents()))
+    good = InMemoryCrashStorage()
+    poly = PolyCrashStorage([good, FaultyStorage("save_crashes", error=denied())])
+    [outcome] = move(source, poly, remove_source=True)
+    assert outcome.status is Status.FAILED
+    assert read(source) == read(good) == contents()
+
+
+def test_the_source_is_kept_when_it_has_changed_since() -> None:
+    source = store_of(crash_of(without(contents(), PROCESSED)))
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            source.save_crash(crash_of({PROCESSED: b"{}"}))
+
+    [outcome] = move(source, Slow(), remove_source=True)
+    assert outcome.error == "memory:: copied, not removed: it has changed since"
+    assert source.has_crash(CRASH_ID)
+
+
+def test_a_source_that_cannot_be_removed_is_a_failure() -> None:
+    source = FaultyStorage("remove", error=denied())
+    source.save_crash(crash_of(contents()))
+    [outcome] = move(source, InMemoryCrashStorage(), remove_source=True)
+    assert (outcome.status, outcome.error) == (Status.FAILED, "memory:faulty: access denied")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kinds": {Kind.RAW_CRASH}}, {"redactor": Redactor()}, {"kinds": set()}],
+)
+def test_what_would_lose_data_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"removed|no kinds"):
+        Mover(InMemoryCrashStorage(), InMemoryCrashStorage(), remove_source=True, **options)
+
+
+def test_a_store_is_not_copied_to_itself() -> None:
+    one, other = InMemoryCrashStorage(), InMemoryCrashStorage()
+    with pytest.raises(ValueError, match="same store"):
+        Mover(one, one)
+    with pytest.raises(ValueError, match="same store"):
+        Mover(one, PolyCrashStorage([other, one]), remove_source=True)
+    with pytest.raises(ValueError, match="one store"):
+        Mover(PolyCrashStorage([one, other]), InMemoryCrashStorage(), remove_source=True)
+    Mover(PolyCrashStorage([one, other]), one)  # brings what `one` lacks
+
+
+# When stores fail
+
+
+def test_what_fails_in_passing_is_tried_again() -> None:
+    source = FaultyStorage("load_crash", times=2)
+    source.save_crash(crash_of(contents()))
+    destination = FaultyStorage("save_crashes", times=2)
+    [outcome] = move(source, destination)
+    assert (outcome.status, outcome.attempts) == (Status.COPIED, 3)
+    assert read(destination) == contents()
+
+
+def test_only_what_failed_is_tried_again() -> None:
+    class Flaky(InMemoryCrashStorage):
+        batch_size = 8
+        saved: list[str]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.saved = []
+
+        def save_crash(self, crash: Crash) -> None:
+            self.saved.append(crash.crash_id)
+            if self.saved.count(crash.crash_id) == 1 and crash.crash_id.startswith("00000003"):
+                raise unavailable()
+            super().save_crash(crash)
+
+    destination = Flaky()
+    outcomes = move_all(store_of(*some_crashes(8)), destination)
+    assert {outcome.status for outcome in outcomes} == {Status.COPIED}
+    assert len(destination.saved) == 9
+
+
+def test_what_is_denied_is_not_tried_again() -> None:
+    destination = FaultyStorage("save_crashes", error=denied())
+    [outcome] = move(store_of(crash_of(contents())), destination)
+    assert (outcome.status, outcome.error) == (Status.FAILED, "memory:faulty: access denied")
+    assert destination.calls.count("save_crashes") == 1
+
+
+def test_a_part_that_cannot_be_read_is_the_source_s_failure() -> None:
+    class Unreadable(InMemoryCrashStorage):
+        uri = "memory:unreadable"
+
+        def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+            short = Part(*MAIN, lambda: io.BytesIO(b"four"), 5)
+            return Crash(crash_id, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), short])
+
+    destination = InMemoryCrashStorage()
+    [outcome] = move(Unreadable(), destination)
+    assert outcome.status is Status.FAILED
+    expected = "memory:unreadable: dump upload_file_minidump: read 4 bytes of 5"
+    assert outcome.error == expected
+    assert not destination.has_crash(CRASH_ID)
+
+
+def test_a_source_that_goes_down_ends_the_run() -> None:
+    source = FaultyStorage()
+    for crash in some_crashes(500):
+        source.save_crash(crash)
+    source.failing = {"load_crash", "verify_access"}
+    with pytest.raises(StorageUnavailable):
+        list(Mover(source, InMemoryCrashStorage(), retry=AT_ONCE).run(source.new_crashes()))
+    assert source.calls.count("load_crash") < 500
+
+
+def test_a_destination_that_is_down_stops_the_run_only_when_it_is_the_last() -> None:
+    good = InMemoryCrashStorage()
+    source = store_of(*some_crashes(20))
+    mover = Mover(source, PolyCrashStorage([all_down(), good]), retry=AT_ONCE)
+    mover.verify_access()
+    outcomes = list(mover.run(source.new_crashes()))
+    assert {outcome.status for outcome in outcomes} == {Status.FAILED}
+    assert {outcome.error for outcome in outcomes} == {"memory:faulty: connection refused"}
+    assert list(good.new_crashes()) == list(source.new_crashes())
+    with pytest.raises(StorageError):
+        Mover(source, PolyCrashStorage([all_down(), all_down()]), retry=AT_ONCE).verify_access()
+
+
+def test_a_destination_that_goes_down_on_the_way_is_not_tried_for_every_crash() -> None:
+    source = store_of(*some_crashes(200))
+    down = FaultyStorage("save_crashes", "verify_access")
+    with pytest.raises(StorageUnavailable):
+        list(Mover(source, down, retry=AT_ONCE).run(source.new_crashes()))
+    assert down.calls.count("save_crashes") <= 5 * down.workers
+
+
+def test_a_source_that_cannot_be_listed_to_its_end_is_an_error_at_the_end() -> None:
+    source = FaultyStorage("new_crashes, after one")
+    for crash in some_crashes(3):
+        source.save_crash(crash)
+    destination = InMemoryCrashStorage()
+    outcomes: list[Outcome] = []
+    mover = Mover(source, destination, retry=AT_ONCE)
+    with pytest.raises(StorageUnavailable):
+        for outcome in mover.run(source.new_crashes()):
+            outcomes.append(outcome)
+    assert [outcome.status for outcome in outcomes] == [Status.COPIED]
+    assert len(list(destination.new_crashes())) == 1
+
+
+def test_a_destination_that_cannot_be_listed_gets_nothing_overwritten() -> None:
+    source, destination = store_of(*some_crashes(3)), FaultyStorage("new_crashes, after one")
+    for crash in some_crashes(2):
+        destination.save_crash(crash_of(contents("theirs"), crash.crash_id))
+    with pytest.raises(StorageUnavailable):
+        move_all(source, destination)
+    for crash in some_crashes(2):
+        assert read(destination, crash.crash_id) == contents("theirs")
+
+
+def test_an_exception_that_nobody_expects_is_a_failed_crash() -> None:
+    class Buggy(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            raise ZeroDivisionError("bug")
+
+    [outcome] = move(store_of(crash_of(contents())), Buggy())
+    assert (outcome.status, outcome.error) == (Status.FAILED, "ZeroDivisionError: bug")
+
+
+# The run
+
+
+def test_the_run_is_lazy() -> None:
+    taken = []
+
+    def endless() -> Iterator[str]:
+        for n in count():
+            taken.append(n)
+            yield f"{n:08x}-8721-460c-dead-a43c22071025"
+
+    source = InMemoryCrashStorage()
+    run = Mover(source, InMemoryCrashStorage(), workers=2, retry=AT_ONCE).run(endless())
+    assert next(run).status is Status.MISSING
+    assert len(taken) <= 20
+    run.close()  # type: ignore[attr-defined]
+
+
+def test_workers_work_at_the_same_time() -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    class Meeting(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            together.wait()
+            super().save_crash(crash)
+
+    outcomes = move_all(store_of(*some_crashes(8)), Meeting(), workers=4)
+    assert {outcome.status for outcome in outcomes} == {Status.COPIED}
+
+
+@pytest.mark.parametrize("by_listing", [False, True])
+def test_a_limit_counts_what_is_not_skipped(by_listing: bool) -> None:
+    source, destination = store_of(*some_crashes(10)), store_of(*some_crashes(4))
+    ids = list(source.new_crashes())
+    for expected in (7, 10, 10):
+        if by_listing:
+            move_all(source, destination, limit=3)
+        else:
+            move(source, destination, *ids, limit=3)
+        assert len(list(destination.new_crashes())) == expected
+
+
+def test_stopping_finishes_what_is_in_hand() -> None:
+    source, destination = store_of(*some_crashes(300)), InMemoryCrashStorage()
+    mover = Mover(source, destination, workers=2)
+    outcomes = []
+    for outcome in mover.run(source.new_crashes()):
+        outcomes.append(outcome)
+        mover.stop()
+    assert 1 <= len(outcomes) <= 10
+    assert {outcome.crash_id for outcome in outcomes} == set(destination.new_crashes())
+
+
+def test_dates_do_not_matter_to_the_listing() -> None:
+    ids = [f"{n:08x}-8721-460c-dead-a43c22{day}" for n in (2, 1) for day in ("261120", "071025")]
+    source = store_of(*(crash_of(contents(), crash_id) for crash_id in ids))
+    destination = store_of(crash_of(contents(), ids[1]), crash_of(contents(), ids[2]))
+    statuses = {outcome.crash_id: outcome.status for outcome in move_all(source, destination)}
+    assert [statuses[crash_id] for crash_id in ids] == [
+        Status.COPIED,
+        Status.SKIPPED,
+        Status.SKIPPED,
+        Status.COPIED,
+    ]
+    assert list(source.new_crashes(dt.date(2026, 11, 20))) == [ids[2], ids[0]]
+
+
+def test_corrupt_is_not_retried() -> None:
+    source = FaultyStorage("load_crash", error=CorruptCrash("torn", uri="memory:faulty"))
+    source.save_crash(crash_of(contents()))
+    [outcome] = move(source, InMemoryCrashStorage())
+    assert (outcome.status, outcome.error) == (Status.FAILED, "memory:faulty: torn")
+    assert source.calls.count("load_crash") == 1
