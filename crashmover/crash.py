@@ -20,8 +20,9 @@ from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
 MAIN_DUMP = "upload_file_minidump"
 """The canonical name of a crash's main dump."""
 
-CHUNK = 1 << 20
-"""How many bytes of a part are in memory at a time."""
+CHUNK = 1 << 16
+"""How many bytes of a part are read at a time: more costs memory that must be mapped anew
+for each, and gains nothing."""
 
 _DUMP_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _RESERVED = frozenset({"raw_crash", "dump_names", "processed_crash", "crash_report"})

@@ -31,7 +31,6 @@ import pytest
 from crashmover import crashid
 from crashmover.crash import (
     ALL_KINDS,
-    CHUNK,
     MAIN_DUMP,
     Crash,
     FileDumpsMapping,
@@ -62,7 +61,10 @@ CRASH_ID = "0bba929f-8721-460c-dead-a43c22071025"
 NEIGHBOUR = "0bba929f-8721-460c-dead-b43c22071025"
 """A crash that file systems keep in the same directory."""
 
-LARGE = 24 * CHUNK + 1
+AT_ONCE = 8 << 20
+"""How much of a part a store may ask for at a time."""
+
+LARGE = 3 * AT_ONCE + 1
 
 
 class ReadFailed(Exception):
@@ -138,7 +140,7 @@ class _Pattern(io.RawIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         assert size is not None, "a part was read in one piece"
-        assert 0 < size <= 8 * CHUNK, f"{size} bytes of a part were asked for at once"
+        assert 0 < size <= AT_ONCE, f"{size} bytes of a part were asked for at once"
         count = min(size, self._left)
         self._left -= count
         return bytes(count)
@@ -391,7 +393,7 @@ class StorageConformance:
         storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump]))
         digest = hashlib.sha256()
         for chunk in storage.find_dump(CRASH_ID).chunks():
-            assert len(chunk) <= 8 * CHUNK
+            assert len(chunk) <= AT_ONCE
             digest.update(chunk)
         assert digest.digest() == hashlib.sha256(bytes(LARGE)).digest()
 

@@ -104,18 +104,22 @@ class FSPermanentStorage(CrashStorageBase):
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
         """As the base class says."""
         crashid.validate(crash_id)
-        parts: list[Part] = []
+        raw: list[Part] | None = None if kinds != {Kind.PROCESSED_CRASH} else []
+        processed: list[Part] | None = None if Kind.PROCESSED_CRASH in kinds else []
         with (
             self._translator.translating("cannot be read", crash_id),
             self._reading(crash_id) as root_fd,
         ):
-            if kinds != {Kind.PROCESSED_CRASH}:
-                parts += self._raw_crash_and_dumps(root_fd, crash_id, kinds)
-            if Kind.PROCESSED_CRASH in kinds:
-                parts += self._processed_crash(root_fd, crash_id)
-            if not parts and kinds == {Kind.PROCESSED_CRASH}:
-                raise CrashIDNotFound(crash_id, uri=self.uri, reason="no processed_crash")
-            return Crash(crash_id, parts)
+            for where, dir_fd in self._directories(root_fd, crash_id):
+                if raw is None:
+                    raw = self._raw_crash_and_dumps(dir_fd, crash_id, where, kinds)
+                if processed is None:
+                    processed = self._processed_crash(dir_fd, crash_id, where)
+                if None not in (raw, processed):
+                    break
+            if raw is None or (processed is None and kinds == {Kind.PROCESSED_CRASH}):
+                raise CrashIDNotFound(crash_id, uri=self.uri)
+            return Crash(crash_id, raw + (processed or []))
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
@@ -138,43 +142,52 @@ class FSPermanentStorage(CrashStorageBase):
         with opened(root_fd):
             yield root_fd
 
-    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> tuple[Where, os.stat_result] | None:
-        """Return the directory that holds the raw or processed crash, and its file's status."""
+    def _directories(self, root_fd: int, crash_id: str) -> Iterator[tuple[Where, int]]:
+        """Yield each directory that there is of those where the crash may lie, open."""
+        for leaf in self.layout.leaves(crash_id):
+            with suppress(FileNotFoundError), opened(durable.walk_down(root_fd, leaf)) as leaf_fd:
+                yield leaf, leaf_fd
+                with opened(durable.step(leaf_fd, crash_id)) as own_fd:
+                    yield (*leaf, crash_id), own_fd
+
+    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
+        """Return the directory that holds the raw or processed crash."""
         name = self.layout.file_name(crash_id, kind)
-        for where in self.layout.directories(crash_id):
-            with (
-                suppress(FileNotFoundError),
-                opened(durable.walk_down(root_fd, where)) as dir_fd,
-            ):
-                return where, durable.status(dir_fd, name)
+        for where, dir_fd in self._directories(root_fd, crash_id):
+            if durable.exists(dir_fd, name):
+                return where
         return None
 
-    def _raw_crash_and_dumps(self, root_fd: int, crash_id: str, kinds: Set[Kind]) -> Iterator[Part]:
-        found = self._find(root_fd, crash_id, Kind.RAW_CRASH)
-        if found is None:
-            raise CrashIDNotFound(crash_id, uri=self.uri)
-        where, status = found
+    def _raw_crash_and_dumps(
+        self, dir_fd: int, crash_id: str, where: Where, kinds: Set[Kind]
+    ) -> list[Part] | None:
+        """Return the parts that lie in a directory, None if the raw crash does not."""
+        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
+        try:
+            status = durable.status(dir_fd, marker)
+        except FileNotFoundError:
+            return None
         state = generation(status)
+        parts: list[Part] = []
         if Kind.RAW_CRASH in kinds:
-            name = self.layout.file_name(crash_id, Kind.RAW_CRASH)
-            file = self._file(crash_id, where, name, state)
-            yield file.part(Kind.RAW_CRASH, "", status.st_size)
+            file = self._file(crash_id, where, marker, state)
+            parts.append(file.part(Kind.RAW_CRASH, "", status.st_size))
         if Kind.DUMP in kinds:
-            with opened(durable.walk_down(root_fd, where)) as dir_fd:
-                yield from self._dumps(dir_fd, crash_id, where, state)
+            parts += self._dumps(dir_fd, crash_id, where, state)
+        return parts
 
     def _dumps(self, dir_fd: int, crash_id: str, where: Where, state: Generation) -> Iterator[Part]:
         for name in self._listings.names_of(crash_id, state, dir_fd, where):
             if self.layout.is_dump(name):
-                size = durable.status(dir_fd, name).st_size
                 file = self._file(crash_id, where, name, state)
+                size = durable.status(dir_fd, name).st_size
                 yield file.part(Kind.DUMP, self.layout.dump_name(name), size)
 
-    def _processed_crash(self, root_fd: int, crash_id: str) -> Iterator[Part]:
-        if found := self._find(root_fd, crash_id, Kind.PROCESSED_CRASH):
-            name = self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)
-            file = self._file(crash_id, found[0], name, None)
-            yield file.part(Kind.PROCESSED_CRASH, "", None)
+    def _processed_crash(self, dir_fd: int, crash_id: str, where: Where) -> list[Part] | None:
+        name = self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)
+        if not durable.exists(dir_fd, name):
+            return None
+        return [self._file(crash_id, where, name, None).part(Kind.PROCESSED_CRASH, "", None)]
 
     def _file(self, crash_id: str, where: Where, name: str, state: Generation | None) -> CrashFile:
         marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
@@ -295,7 +308,7 @@ class FSPermanentStorage(CrashStorageBase):
             if found is None:
                 reason = "no raw crash to add dumps to"
                 raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
-            return found[0]
+            return found
         return self.layout.directories(crash.crash_id)[0]
 
     # Removing

@@ -61,15 +61,17 @@ class Layout:
             raise ValueError("the other suffixes must not end with that of dumps")
         object.__setattr__(self, "dump_field", canonical_dump_name(self.dump_field))
 
+    def leaves(self, crash_id: str) -> list[tuple[str, ...]]:
+        """Return the directories at whose depth the crash may lie, each as path components
+        below the root, in the order to look; the first is where it is written."""
+        day = (f"20{crash_id[-6:]}", self.name_branch_base)
+        depths = _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
+        return [day + tuple(crash_id[2 * i : 2 * i + 2] for i in range(n)) for n in depths]
+
     def directories(self, crash_id: str) -> list[tuple[str, ...]]:
-        """Return the directories where the crash may lie, each as path components below the
-        root, in the order to look; the first is where it is written."""
-        day = (f"{crashid.date_of(crash_id):%Y%m%d}", self.name_branch_base)
-        found: list[tuple[str, ...]] = []
-        for depth in _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,)):
-            leaf = day + tuple(crash_id[2 * i : 2 * i + 2] for i in range(depth))
-            found += [leaf, (*leaf, crash_id)]
-        return found
+        """Return all the directories where the crash may lie: the leaves, and in each the
+        older form's own directory."""
+        return [place for leaf in self.leaves(crash_id) for place in (leaf, (*leaf, crash_id))]
 
     def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
         """Return what the file of a part is called."""

@@ -17,8 +17,8 @@ from threading import Lock
 
 from crashmover.external.fs.layout import ID_LENGTH
 
-_WORTH_KEEPING = 256  # crashes; a smaller directory is listed again in no time
-_KEPT = 4  # directories
+_WORTH_KEEPING = 32  # crashes; a smaller directory is listed again in no time
+_KEPT = 16  # directories
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
 # trusted only for crashes that had been there for a while when it was made.
