@@ -7,10 +7,11 @@
 import datetime as dt
 import fcntl
 import json
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -144,6 +145,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
           --report report.jsonl
     """
     _check_usage(crash_ids, options)
+    _allow_open_files()
     with ExitStack() as stack:
         source = stack.enter_context(settings.open_storage(options["sources"]))
         destination = stack.enter_context(settings.open_storage(options["destinations"]))
@@ -164,6 +166,13 @@ def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
         raise click.UsageError("either crash ids or a range of days")
     if since and until and since > until:
         raise click.UsageError(f"--since {since} is after --until {until}")
+
+
+def _allow_open_files() -> None:
+    """Many workers hold many files open at a time: use what the system grants us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _mover(

@@ -90,9 +90,9 @@ class FSPermanentStorage(CrashStorageBase):
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is made or written."""
         there = self.root
-        while write and not there.exists() and there != there.parent:
-            there = there.parent  # what is missing will be made
         with self._translator.translating("cannot be written to" if write else "cannot be read"):
+            while write and not there.exists() and there != there.parent:
+                there = there.parent  # what is missing will be made
             os.close(durable.open_root(there))
             if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
                 read_only = os.statvfs(there).f_flag & os.ST_RDONLY

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from crashmover.crash import Crash, Kind
-from crashmover.errors import CrashIDNotFound
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout
 from crashmover.external.fs.listing import Listing
@@ -36,7 +35,8 @@ class StagedSave:
         self._locks: dict[str, int] = {}
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
-        self._recovered = False
+        self._dump_names = {self._name(Kind.DUMP, part.name) for part in crash.dumps}
+        self._recovered = False  # whether somebody died in the middle of saving it
         try:
             self._lock()
         except BaseException:
@@ -91,35 +91,36 @@ class StagedSave:
     def publish_dumps(self) -> None:
         """Put the dumps in place; no reader takes notice before the raw crash is there.
 
-        Where an older state of the crash is visible, it stops being so first, unless the
-        dumps are the same to the byte: then the raw crash alone is exchanged, in one step.
-
-        :raises CrashIDNotFound: dumps alone, and there is no raw crash to add them to
+        Where an older state of the crash is visible, it stops being so first; unless the
+        dumps are the same to the byte, when a reader cannot tell old from new.
         """
-        visible = durable.exists(self._dir_fd, self._marker)
         if self.crash.raw_crash is None:
-            if self.crash.dumps:
-                self._touch_marker(visible)
-                self._put_dumps()
+            self._add_dumps()
             return
-        old = self._dumps_there() if visible or self._recovered else []
-        if visible and self._same_dumps(old):
-            self._drop_dumps()
-            return
-        if visible:
+        visible = durable.exists(self._dir_fd, self._marker)
+        old = self._dumps_there() if visible or self._recovered else set()
+        is_same = visible and self._same_dumps(old)
+        if visible and not is_same:
             durable.remove_file(self._dir_fd, self._marker)
             os.fsync(self._dir_fd)
-        new = self._put_dumps()
-        for name in set(old) - set(new):
+        for name in self._dump_names:
+            self._put_one(name, undoable=not is_same)
+        for name in old - self._dump_names:
             durable.remove_file(self._dir_fd, name)
+
+    def _add_dumps(self) -> None:
+        """Put dumps beside a raw crash that is there, and let whoever is reading it notice."""
+        if self._dump_names:
+            os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
+        for name in self._dump_names:
+            self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
 
     def publish_marker(self) -> None:
         """Put the processed crash and then the raw crash in place: now the crash is visible."""
         for kind in (Kind.PROCESSED_CRASH, Kind.RAW_CRASH):
+            name = self._name(kind)
             if self.crash.part(kind):
-                self._put_one(
-                    self._name(kind), undoable=not durable.exists(self._dir_fd, self._name(kind))
-                )
+                self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
 
     def undo(self) -> None:
         """Leave no trace, as far as the file system lets us; the marker goes first.
@@ -141,43 +142,21 @@ class StagedSave:
         for fd in (*self._locks.values(), self._dir_fd):
             os.close(fd)
 
-    def _touch_marker(self, visible: bool) -> None:
-        """Let whoever is reading the crash notice that it changes."""
-        if not visible:
-            reason = "no raw crash to add dumps to"
-            raise CrashIDNotFound(self.crash.crash_id, reason=reason)
-        os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
-
-    def _dumps_there(self) -> list[str]:
+    def _dumps_there(self) -> set[str]:
         listing = Listing.take(self._dir_fd, self._layout.json_file_suffix)
         crash_id = self.crash.crash_id
         names = (crash_id + suffix for suffix in listing.suffixes.get(crash_id, ()))
-        return [name for name in names if self._layout.is_dump(name)]
+        return {name for name in names if self._layout.is_dump(name)}
 
-    def _same_dumps(self, old: list[str]) -> bool:
-        new = [self._name(Kind.DUMP, part.name) for part in self.crash.dumps]
-        return set(old) == set(new) and all(
-            durable.same_bytes(self._dir_fd, name, durable.temporary_name(name)) for name in new
+    def _same_dumps(self, old: set[str]) -> bool:
+        return old == self._dump_names and all(
+            durable.same_bytes(self._dir_fd, name, durable.temporary_name(name)) for name in old
         )
-
-    def _drop_dumps(self) -> None:
-        """Remove the temporary dumps now, while the crash is locked."""
-        for part in self.crash.dumps:
-            name = self._name(Kind.DUMP, part.name)
-            durable.remove_file(self._dir_fd, durable.temporary_name(name))
-            self._temporary.discard(name)
 
     def _is_ours(self, name: str) -> bool:
         with suppress(OSError):
             return durable.is_same_file(self._locks[name], self._dir_fd, name)
         return False
-
-    def _put_dumps(self) -> list[str]:
-        names = [self._name(Kind.DUMP, part.name) for part in self.crash.dumps]
-        for name in names:
-            added = self.crash.raw_crash is not None or not durable.exists(self._dir_fd, name)
-            self._put_one(name, undoable=added)
-        return names
 
     def _put_one(self, name: str, *, undoable: bool) -> None:
         if undoable:
