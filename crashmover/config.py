@@ -25,6 +25,8 @@ ENVIRONMENT = "CRASHMOVER_CONFIG"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
+_CALLED = {"storage": "store", "queue": "queue"}
+
 Names = Mapping[str, str | list[str]]
 
 
@@ -86,7 +88,7 @@ class Config:
         if name not in names:
             known = ", ".join(sorted(names)) or "none"
             raise InvalidConfig(
-                f"no {section} named {name!r} in {self.path} (there: {known});"
+                f"no {_CALLED[section]} named {name!r} in {self.path} (there: {known});"
                 " the path of a directory needs a slash, as in ./crashes"
             )
         value = names[name]

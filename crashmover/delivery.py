@@ -84,8 +84,9 @@ class Destination:
 
     def follow(self, listed: Iterator[str]) -> None:
         """From now on `has` asks this listing of the store, in the order of the ids."""
-        self._listed = listed
-        self._advance()
+        if not self.down:
+            self._listed = listed
+            self._advance()
 
     def has(self, crash_id: str) -> bool:
         """Whether the listing has the crash; to be asked in the order of `crashid.sort_key`."""

@@ -64,6 +64,9 @@ class CommandLine(click.Group):
                 code = super().main(*args, **kwargs)
         except click.exceptions.Exit as end:
             code = end.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            code = ExitCode.USAGE
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "crashmover"

@@ -43,7 +43,8 @@ class InMemoryCrashStorage(CrashStorageBase):
         parts = self._crashes.get(crash_id, {})
         marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
         if (marker, "") not in parts:
-            raise CrashIDNotFound(crash_id, uri=self.uri)
+            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
+            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
         return Crash(
             crash_id,
             [

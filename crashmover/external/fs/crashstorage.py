@@ -117,8 +117,10 @@ class FSPermanentStorage(CrashStorageBase):
                     processed = self._processed_crash(dir_fd, crash_id, where)
                 if None not in (raw, processed):
                     break
-            if raw is None or (processed is None and kinds == {Kind.PROCESSED_CRASH}):
+            if raw is None:
                 raise CrashIDNotFound(crash_id, uri=self.uri)
+            if processed is None and kinds == {Kind.PROCESSED_CRASH}:
+                raise CrashIDNotFound(crash_id, uri=self.uri, reason="no processed_crash")
             return Crash(crash_id, raw + (processed or []))
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
@@ -384,4 +386,4 @@ def _octal(text: str) -> int:
     try:
         return int(text, 8)
     except ValueError:
-        raise ValueError("an octal number such as 027") from None
+        raise ValueError("must be an octal number such as 027") from None
