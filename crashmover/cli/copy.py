@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import Any, TextIO, cast
 
 import click
@@ -225,7 +225,7 @@ def _run(
     summary = _Summary()
     stopper = signals.Stopper(mover.stop)
     failure = None
-    with signals.handling(stopper), _time_limit(options["max_duration"], mover):
+    with signals.handling(stopper), _time_limit(options["max_duration"], mover) as expired:
         try:
             for outcome in mover.run(ids, listings):
                 summary.add(outcome)
@@ -237,6 +237,8 @@ def _run(
             failure = error
     if failure:
         bar.failed(f"crashmover: {failure}")
+    if expired.is_set():
+        bar.failed("crashmover: stopped by --max-duration; another run copies the rest")
     bar.failed(summary.text())
     if options["as_json"]:
         click.echo(json.dumps(summary.as_dict()))
@@ -316,14 +318,21 @@ def _open(path: str, mode: str, option: str) -> TextIO:
 
 
 @contextmanager
-def _time_limit(seconds: float | None, mover: Mover) -> Iterator[None]:
+def _time_limit(seconds: float | None, mover: Mover) -> Iterator[Event]:
+    """Stop the mover after so many seconds; give what says whether that has happened."""
+    expired = Event()
     if seconds is None:
-        yield
+        yield expired
         return
-    timer = Timer(seconds, mover.stop)
+
+    def expire() -> None:
+        expired.set()
+        mover.stop()
+
+    timer = Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield expired
     finally:
         timer.cancel()

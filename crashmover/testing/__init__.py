@@ -1,0 +1,76 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The conformance suite: what every store promises, as tests.
+
+A backend of your own joins with five lines (pytest is needed: the ``testing`` extra)::
+
+    class TestMyStorage(StorageConformance):
+        @pytest.fixture
+        def storage(self) -> Iterator[CrashStorageBase]:
+            with MyStorage() as storage:
+                yield storage
+
+The fixture gives a store that is empty and that can be written to.
+"""
+
+import pytest
+
+# So that a failed promise shows the values that it compared.
+pytest.register_assert_rewrite("crashmover.testing.keeping", "crashmover.testing.saving")
+
+from crashmover.testing.keeping import KeepingConformance, SocorroConformance
+from crashmover.testing.samples import (
+    AT_ONCE,
+    BROWSER,
+    CRASH_ID,
+    LARGE,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    Contents,
+    ReadFailed,
+    broken,
+    contents,
+    crash_of,
+    observed,
+    read,
+    whole_or_none,
+    without,
+)
+from crashmover.testing.saving import SavingConformance, WholenessConformance
+
+__all__ = [
+    "AT_ONCE",
+    "BROWSER",
+    "CRASH_ID",
+    "LARGE",
+    "MAIN",
+    "NEIGHBOUR",
+    "PROCESSED",
+    "RAW",
+    "Contents",
+    "ReadFailed",
+    "StorageConformance",
+    "all_cases",
+    "broken",
+    "contents",
+    "crash_of",
+    "observed",
+    "read",
+    "whole_or_none",
+    "without",
+]
+
+
+class StorageConformance(
+    SavingConformance, WholenessConformance, KeepingConformance, SocorroConformance
+):
+    """The promises of `CrashStorageBase`; give it a fixture `storage`."""
+
+
+def all_cases() -> list[str]:
+    """Return the names of the promises."""
+    return [name for name in dir(StorageConformance) if name.startswith("test_")]

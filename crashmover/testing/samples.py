@@ -1,0 +1,140 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Crashes to test with, and parts that go wrong."""
+
+import io
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+from crashmover.crash import (
+    MAIN_DUMP,
+    Crash,
+    Kind,
+    Part,
+)
+from crashmover.errors import (
+    CrashIDNotFound,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase
+
+Key = tuple[Kind, str]
+Contents = dict[Key, bytes]
+
+RAW: Key = (Kind.RAW_CRASH, "")
+MAIN: Key = (Kind.DUMP, MAIN_DUMP)
+BROWSER: Key = (Kind.DUMP, "upload_file_minidump_browser")
+PROCESSED: Key = (Kind.PROCESSED_CRASH, "")
+
+CRASH_ID = "0bba929f-8721-460c-dead-a43c22071025"
+NEIGHBOUR = "0bba929f-8721-460c-dead-b43c22071025"
+"""A crash that file systems keep in the same directory."""
+
+AT_ONCE = 8 << 20
+"""How much of a part a store may ask for at a time."""
+
+LARGE = 3 * AT_ONCE + 1
+
+
+class ReadFailed(Exception):
+    """What a broken part raises."""
+
+
+# Making crashes
+
+
+def contents(version: str = "a") -> Contents:
+    """What a crash of every kind of part holds; another for every `version`."""
+    return {
+        RAW: json.dumps({"ProductName": "Firefox", "version": version}).encode(),
+        MAIN: b"MDMP" + bytes(range(256)) * 40 + version.encode(),
+        BROWSER: version.encode() * 1000,
+        PROCESSED: json.dumps({"signature": version, "uuid": CRASH_ID}).encode(),
+    }
+
+
+def crash_of(parts: Contents, crash_id: str = CRASH_ID) -> Crash:
+    """Return the crash of these contents."""
+    return Crash(crash_id, [Part.of_bytes(k, data, name) for (k, name), data in parts.items()])
+
+
+def without(parts: Contents, *keys: Key) -> Contents:
+    """Return the contents less some parts."""
+    return {key: data for key, data in parts.items() if key not in keys}
+
+
+def read(storage: CrashStorageBase, crash_id: str = CRASH_ID) -> Contents:
+    """Return all that a store has of a crash."""
+    return {part.key: part.read() for part in storage.load_crash(crash_id).parts}
+
+
+def whole_or_none(storage: CrashStorageBase, *states: Contents) -> bool:
+    """Whether a reader sees one of these states of the crash, or no crash."""
+    try:
+        return read(storage) in states
+    except CrashIDNotFound:
+        return True
+
+
+def observed(key: Key, data: bytes, notice: Callable[[], None]) -> Part:
+    """A part that calls `notice` whenever somebody begins to read it."""
+
+    def opened() -> AbstractContextManager[BinaryIO]:
+        notice()
+        return io.BytesIO(data)
+
+    return Part(*key, opened, len(data))
+
+
+def broken(key: Key, data: bytes, *, after: int) -> Part:
+    """A part of which no more than `after` bytes can be read."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() >= after:
+                raise ReadFailed(f"at {self.tell()}")
+            return super().read(min(after - self.tell(), size if size and size > 0 else after))
+
+    return Part(*key, lambda: Broken(data), len(data))
+
+
+class Pattern(io.RawIOBase):
+    """A large file that nobody has to keep; it refuses to be read in one piece."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None, "a part was read in one piece"
+        assert 0 < size <= AT_ONCE, f"{size} bytes of a part were asked for at once"
+        count = min(size, self._left)
+        self._left -= count
+        return bytes(count)
+
+
+def with_broken(parts: Contents, bad: Key, after: int, crash_id: str = CRASH_ID) -> Crash:
+    return Crash(
+        crash_id,
+        [
+            broken(key, data, after=after) if key == bad else Part.of_bytes(key[0], data, key[1])
+            for key, data in parts.items()
+        ],
+    )
+
+
+def some_ids() -> list[str]:
+    """Crash ids of three days and of every depth, in the order in which they are listed."""
+    days = ("071025", "260101", "261120")
+    starts = ("00000000", "0bba929f", "0bbb0000", "ff00aa11")
+    return [
+        f"{start}-8721-460c-dead-a43c2{depth}{day}"
+        for day in days
+        for start in starts
+        for depth in "01234a"
+    ]
