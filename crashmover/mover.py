@@ -4,6 +4,7 @@
 
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
@@ -27,6 +28,8 @@ from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
+
+logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in flight for each worker
 _LOOK = 1024  # crashes looked at in listings before anything is reported
@@ -203,6 +206,7 @@ class Mover:
             for future in wait(flight, return_when=FIRST_COMPLETED).done:
                 del flight[future]
                 for outcome in future.result():
+                    logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 

@@ -4,11 +4,14 @@
 
 """The one retry policy: what is tried again, how often, how long."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from crashmover.errors import PolyCrashStorageError, QueueUnavailable, StorageUnavailable
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,11 +58,16 @@ class RetryPolicy:
                 raise failures.pop()
             return function()
 
+        def log(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            logger.info("trying again in %.1f s: %s", state.upcoming_sleep, error)
+
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_retryable),
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout),
             wait=tenacity.wait_exponential(self.wait, max=self.wait_max)
             + tenacity.wait_random(0, self.wait),
+            before_sleep=log,
             reraise=True,
         )(replay)

@@ -100,7 +100,12 @@ class CommandLine(click.Group):
     show_envvar=True,
     help="File with named stores; else config.toml in the platform's configuration directory.",
 )
-@click.option("-v", "--verbose", count=True, help="Say what is done; twice: in detail.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Say what is tried again; twice: also what becomes of every crash.",
+)
 @click.version_option(__version__, prog_name="crashmover")
 @click.pass_context
 def main(ctx: click.Context, config: str | None, verbose: int) -> None:

@@ -31,10 +31,11 @@ def say(text: str) -> None:
 
 
 def set_up_log(verbosity: int) -> None:
-    """Send the log to standard error: warnings, with one -v what is done, with two all."""
+    """Send the log to standard error: warnings; with one -v what is tried again, too; with two
+    what became of every crash."""
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("crashmover: %(levelname)s: %(message)s"))
+    handler.setFormatter(_OneLine())
     logger = logging.getLogger("crashmover")
     logger.handlers = [handler]
     logger.setLevel(levels[min(verbosity, 2)])
@@ -43,7 +44,7 @@ def set_up_log(verbosity: int) -> None:
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record).replace(record.levelname, record.levelname.lower()))
+        return printable(f"crashmover: {record.levelname.lower()}: {record.getMessage()}")
 
 
 class Progress:
