@@ -72,6 +72,8 @@ class Config:
             raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
         except ValueError as error:  # not UTF-8, or tomllib.TOMLDecodeError
             raise InvalidConfig(f"{where}: not TOML: {error}") from None
+        except RecursionError:
+            raise InvalidConfig(f"{where}: nested too deeply") from None
         return cls(where, **_sections(where, content))
 
     def stores(self, name: str) -> list[str]:
@@ -81,14 +83,18 @@ class Config:
         """
         return self._follow("storage", name, ())
 
+    @property
+    def _called(self) -> str:
+        return str(self.path or "the configuration")
+
     def _follow(self, section: str, name: str, above: tuple[str, ...]) -> list[str]:
         names: Names = getattr(self, section)
         if name in above:
-            raise InvalidConfig(f"{self.path}: {section}.{name} contains itself")
+            raise InvalidConfig(f"{self._called}: {section}.{name} contains itself")
         if name not in names:
             known = ", ".join(sorted(names)) or "none"
             raise InvalidConfig(
-                f"no {_CALLED[section]} named {name!r} in {self.path} (there: {known});"
+                f"no {_CALLED[section]} named {name!r} in {self._called} (there: {known});"
                 " the path of a directory needs a slash, as in ./crashes"
             )
         value = names[name]
@@ -102,12 +108,14 @@ def _sections(path: Path, content: Mapping[str, Any]) -> dict[str, Names]:
     """Check the shape of the file without ever quoting a value."""
     for section, names in content.items():
         if section not in ("storage", "queue"):
-            raise InvalidConfig(f"{path}: unknown section [{section}]; there are: storage, queue")
+            shown = f"[{section}]" if is_name(section) else ""
+            raise InvalidConfig(f"{path}: unknown section {shown}; there are: storage, queue")
         if not isinstance(names, dict):
             raise InvalidConfig(f"{path}: {section} must be a section: [{section}]")
         for name, value in names.items():
             if not is_name(name):
-                raise InvalidConfig(f"{path}: {section}: not a name: {name!r}")
+                # Not shown: it may be a URI that changed places with its name.
+                raise InvalidConfig(f"{path}: [{section}] has a name that is none: A-Z a-z 0-9 _ -")
             if not _is_uri_or_list(value):
                 raise InvalidConfig(f"{path}: {section}.{name} must be a URI or a list of them")
     return dict(content)

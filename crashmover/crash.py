@@ -111,8 +111,10 @@ class Part:
         with self.open() as file:
             while chunk := file.read(at_once):
                 count += len(chunk)
+                if self.size is not None and count > self.size:
+                    raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
                 yield chunk
-        if self.size is not None and count != self.size:
+        if self.size is not None and count < self.size:
             raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
 
     def read(self) -> bytes:
@@ -204,14 +206,16 @@ class MemoryDumpsMapping(dict[str, bytes]):
     def as_file_dumps_mapping(
         self, crash_id: str, temp_path: str | os.PathLike[str], dump_file_suffix: str = ".dump"
     ) -> "FileDumpsMapping":
-        """Write each dump to ``temp_path/ID.NAME.TEMPORARY.dump`` and return where they are."""
-        crashid.validate(crash_id)
+        """Write each dump to ``temp_path/ID.NAME.TEMPORARY.dump`` and return where they are.
+
+        :raises InvalidCrashID, InvalidDumpName, CorruptCrash: of a bad id, a bad name, or two
+            names for one dump; nothing is written
+        """
         files = FileDumpsMapping()
-        for name, data in self.items():
-            name = canonical_dump_name(name)
-            path = temporary_dump_path(temp_path, crash_id, name, dump_file_suffix)
-            path.write_bytes(data)
-            files[name] = str(path)
+        for part in Crash(crash_id, self.as_parts()).parts:
+            path = temporary_dump_path(temp_path, crash_id, part.name, dump_file_suffix)
+            path.write_bytes(part.read())
+            files[part.name] = str(path)
         return files
 
     def as_parts(self) -> list[Part]:

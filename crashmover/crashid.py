@@ -21,8 +21,9 @@ from crashmover.errors import InvalidCrashID
 
 _ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{6}[0-9]{6}"
 _STRICT = re.compile(_ID)
-_TYPED = re.compile(rf"(?:https?://\S*/)?(?:bp-)?({_ID})(?:[/?#]\S*)?")
-_URL = re.compile(r"https?://")
+_TYPED = re.compile(rf"(?:bp-)?({_ID})")
+_URL = re.compile(rf"https?://\S*/(?:bp-)?({_ID})(?:[/?#]\S*)?")
+_ANY = re.compile(_ID)
 
 DEFAULT_DEPTH = 2
 
@@ -61,10 +62,12 @@ def parse(text: str) -> str:
 
     :raises InvalidCrashID: there is no crash id in it
     """
-    typed = text.strip()
-    match = _TYPED.fullmatch(typed.lower()) if typed.isascii() else None
-    if match is None or (match.end(1) != len(typed) and not _URL.match(typed.lower())):
+    typed = text.strip().lower() if text.strip().isascii() else ""
+    match = _TYPED.fullmatch(typed) or _URL.fullmatch(typed)
+    if match is None:
         raise InvalidCrashID(text)
+    if len(set(_ANY.findall(typed))) > 1:
+        raise InvalidCrashID(text, "there are several in it")
     return validate(match.group(1))
 
 
@@ -73,9 +76,12 @@ def create(date: dt.date | None = None, depth: int = DEFAULT_DEPTH) -> str:
 
     :param date: the day it is of; today in UTC when not given
     :param depth: how many directories deep file systems file it, 0 to 4
+    :raises ValueError: the day is of another century, or `depth` is none
     """
     if not 0 <= depth <= 4:
         raise ValueError(f"depth is 0 to 4, not {depth}")
+    if date and date.year // 100 != 20:
+        raise ValueError(f"a crash id cannot say the year {date.year}")
     date = date or dt.datetime.now(dt.UTC).date()
     return f"{str(uuid.uuid4())[:-7]}{depth}{date:%y%m%d}"
 

@@ -113,8 +113,8 @@ class Destination:
                     todo.append((crash, delivery, wanted))
             except Exception as error:
                 delivery.error = error
-        for _, delivery, wanted in todo:
-            delivery.saved = {part.key for part in wanted.parts}
+        for crash, delivery, wanted in todo:
+            delivery.saved = {part.key for part in wanted.parts} & crash.measured.keys()
             delivery.is_whole = True
         if not self._dry_run:
             self._save([(delivery, wanted) for _, delivery, wanted in todo])
@@ -127,7 +127,7 @@ class Destination:
         if self.down:
             raise self.down
         if self._existing is Existing.OVERWRITE:
-            return crash.crash
+            return self._with_dumps_there(crash.crash)
         if self._existing is Existing.SKIP and not self._verify:
             return None if self._is_there(crash.crash) else crash.crash
         try:
@@ -137,6 +137,16 @@ class Destination:
         wanted = self._mending(crash, difference)
         delivery.is_whole = wanted is None
         return wanted
+
+    def _with_dumps_there(self, crash: Crash) -> Crash:
+        """A raw crash replaces all dumps: where these are not brought, they are kept."""
+        if Kind.RAW_CRASH not in self._kinds or Kind.DUMP in self._kinds:
+            return crash
+        try:
+            there = self._call(lambda: self.store.load_crash(crash.crash_id, {Kind.DUMP}))
+        except CrashIDNotFound:
+            return crash
+        return Crash(crash.crash_id, [*crash.parts, *there.parts])
 
     def _is_there(self, crash: Crash) -> bool:
         """Whether the destination has the crash, by the commit marker of what is brought."""

@@ -41,6 +41,7 @@ class InvalidCrashID(CrashMoverError, ValueError):
 
     def __init__(self, crash_id: object, reason: str = "") -> None:
         super().__init__(f"not a crash id: {_shorten(crash_id)}" + (reason and f": {reason}"))
+        self.reason = reason
 
 
 class InvalidDumpName(CrashMoverError, ValueError):
@@ -156,6 +157,7 @@ def _brief(error: Exception) -> str:
 
 def describe(error: BaseException) -> str:
     """One line for any exception, its type where its text says nothing."""
+    text = " ".join(str(error).split())
     if isinstance(error, CrashMoverError):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

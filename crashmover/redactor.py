@@ -4,7 +4,6 @@
 
 """Redactor: takes out of a processed crash what not everybody may see."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,8 +35,11 @@ class Redactor:
         self.forbidden_keys = tuple(key for key in keys if key)
 
     def redact(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of `mapping` without the forbidden keys; `mapping` stays as it was."""
-        redacted = copy.deepcopy(dict(mapping))
+        """Return a copy of `mapping` without the forbidden keys; `mapping` stays as it was.
+
+        The copy shares with it whatever no forbidden key leads through.
+        """
+        redacted = dict(mapping)
         for key in self.forbidden_keys:
             _remove(redacted, key.split("."))
         return redacted
@@ -45,9 +47,17 @@ class Redactor:
     __call__ = redact
 
 
-def _remove(value: Any, path: list[str]) -> None:
-    """Take one path out; where it is not there, or leads through no object, there is nothing."""
+def _remove(value: dict[str, Any], path: list[str]) -> None:
+    """Take one path out; where it is not there, or leads through no object, there is nothing.
+
+    The objects on the way are copied, and no others: what is removed may be far down in a
+    document that is too deep to be copied whole.
+    """
     for name in path[:-1]:
-        value = value.get(name) if isinstance(value, dict) else None
-    if isinstance(value, dict):
-        value.pop(path[-1], None)
+        inner = value.get(name)
+        if not isinstance(inner, Mapping):
+            return
+        copied = dict(inner)
+        value[name] = copied
+        value = copied
+    value.pop(path[-1], None)

@@ -6,14 +6,14 @@
 
 import datetime as dt
 import re
-import tempfile
+import sqlite3
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Self
 
 from crashmover import crashid
 from crashmover.errors import InvalidCrashID
 
+_BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
 
 
@@ -35,50 +35,59 @@ def parse_day(text: str, today: dt.date | None = None) -> dt.date:
     raise ValueError("not a day")
 
 
-class CrashIDFile:
-    """The crash ids in a text, one a line; blank lines and what follows ``#`` do not count.
+class CrashIDs:
+    """Crash ids, each once, in the order in which they were added first.
 
-    All of it is read and checked before the first id is handed out, so that a bad line
-    stops a command before it has changed anything; the ids wait on disk, not in memory.
-
-    :param lines: of the file
-    :param name: of the file, for messages
-    :raises InvalidCrashID: of a line, which it names
+    They wait on disk, not in memory: all are read and checked before the first is handed
+    out, so that a bad one stops a command before it has changed anything.
     """
 
-    def __init__(self, lines: Iterable[str], name: str) -> None:
-        self._spool = tempfile.TemporaryFile("w+", encoding="ascii")
-        self.count = 0
-        try:
-            for number, line in enumerate(lines, 1):
-                self._add(line, f"{name}, line {number}")
-        except BaseException:
-            self._spool.close()
-            raise
+    def __init__(self) -> None:
+        # An unnamed database is a temporary file that is gone when it is closed.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE ids (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
+        self._database.execute("BEGIN")
 
-    def _add(self, line: str, where: str) -> None:
-        # A report's URL may have a fragment: a comment needs a blank before its #.
-        text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
-        if not text:
-            return
-        try:
-            self._spool.write(crashid.parse(text) + "\n")
-        except InvalidCrashID as error:
-            raise InvalidCrashID(text, where) from error
-        self.count += 1
+    def add(self, crash_id: str) -> None:
+        """Add one that is valid."""
+        self._database.execute("INSERT OR IGNORE INTO ids (id) VALUES (?)", (crash_id,))
+
+    def add_lines(self, lines: Iterable[str], name: str) -> None:
+        """Add those in a text, one a line, as people type them; blank lines and what follows
+        a ``#`` do not count.
+
+        :param name: of the file, for messages
+        :raises InvalidCrashID: of a line, which it names
+        """
+        for number, line in enumerate(lines, 1):
+            # A report's URL may have a fragment: a comment needs a blank before its #.
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+            if not text:
+                continue
+            try:
+                self.add(crashid.parse(text))
+            except InvalidCrashID as error:
+                where = f"{name}, line {number}"
+                reason = f"{where}: {error.reason}" if error.reason else where
+                raise InvalidCrashID(text, reason) from error
+
+    def __len__(self) -> int:
+        (count,) = self._database.execute("SELECT count(*) FROM ids").fetchone()
+        return int(count)
 
     def __iter__(self) -> Iterator[str]:
-        self._spool.seek(0)
-        for line in self._spool:
-            yield line.rstrip("\n")
+        for (crash_id,) in self._database.execute("SELECT id FROM ids ORDER BY number"):
+            yield crash_id
+
+    def close(self) -> None:
+        """Forget them."""
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._spool.close()
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

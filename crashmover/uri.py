@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from crashmover.errors import InvalidURI
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
+_USER_IN_URI = re.compile(r"//.*@", re.DOTALL)
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
 
@@ -63,7 +64,12 @@ class StorageURI:
             raise InvalidURI(f"malformed {scheme} URI: its host or port is not one") from None
         if split.fragment:
             raise InvalidURI(f"malformed {scheme} URI: write # as %23")
-        return cls(
+        if "@" in split.path + split.query and scheme != "fs":
+            # A password with a / or ? in it ends the host early: the rest of it is here.
+            raise InvalidURI(
+                f"malformed {scheme} URI: write / ? and @ in a password as %2F %3F %40"
+            )
+        uri = cls(
             scheme,
             host=unquote(_host(split.netloc)),
             path=unquote(split.path),
@@ -72,6 +78,9 @@ class StorageURI:
             port=port,
             query=_query(split.query),
         )
+        if not (uri.host + uri.path + uri.user).isprintable():
+            raise InvalidURI(f"malformed {scheme} URI: it has control characters in it")
+        return uri
 
     def options(self, **converters: Callable[[str], Any]) -> dict[str, Any]:
         """Return the query as keyword arguments, each passed through its converter.
@@ -99,12 +108,12 @@ class StorageURI:
 
     def __str__(self) -> str:
         """The URI with every secret masked."""
-        user = quote(self.user) + (":***" if self.password else "")
+        user = quote(self.user, safe="") + (":***" if self.password else "")
         netloc = f"{user}@" if user else ""
-        netloc += self.host + (f":{self.port}" if self.port is not None else "")
+        netloc += _quote_host(self.host) + (f":{self.port}" if self.port is not None else "")
         authority = f"//{netloc}" if netloc or self.path.startswith("/") else ""
         masked = (
-            f"{quote(key)}={'***' if _SECRET.search(key) else quote(value, safe='/:,')}"
+            f"{quote(key)}={'***' if _SECRET.search(key) else _quote_value(value)}"
             for key, value in self.query.items()
         )
         query = "&".join(masked)
@@ -116,6 +125,15 @@ def _host(netloc: str) -> str:
     host = netloc.rpartition("@")[2]
     name, colon, port = host.rpartition(":")
     return name if colon and (port.isdigit() or not port) else host
+
+
+def _quote_host(host: str) -> str:
+    return host if host.startswith("[") else quote(host, safe="")
+
+
+def _quote_value(value: str) -> str:
+    """A value that is itself a URI may hold a user and a password."""
+    return quote(_USER_IN_URI.sub("//***@", value), safe="/:,*")
 
 
 def _query(text: str) -> dict[str, str]:

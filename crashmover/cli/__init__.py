@@ -4,7 +4,9 @@
 
 """The command line: one file a command, and here what they have in common."""
 
+import io
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -57,8 +59,19 @@ class CommandLine(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our output is gone; let the interpreter not complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(ExitCode.SIGNAL + signal.SIGPIPE) from None
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # not every terminal can show every name
+                stream.reconfigure(errors="backslashreplace")
         try:
             with signals.handling(signals.unwind):
                 code = super().main(*args, **kwargs)
@@ -73,14 +86,10 @@ class CommandLine(click.Group):
             say(f"{command}: {error.format_message()} ({command} --help tells more)")
             code = error.exit_code
         except click.Abort:
-            code = ExitCode.SIGNAL + 2
+            code = ExitCode.SIGNAL + signal.SIGINT
         except CrashMoverError as error:
             say(f"crashmover: {error}")
             code = of_error(error)
-        except BrokenPipeError:
-            # Whoever read our output is gone; let the interpreter not complain at exit.
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123
-            code = ExitCode.SIGNAL + 13
         except OSError as error:
             say(f"crashmover: {error.filename or 'output'}: {error.strerror}")
             code = ExitCode.FAILED

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any, TextIO, cast
@@ -35,7 +34,7 @@ from crashmover.errors import InvalidCrashID, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.redactor import Redactor
-from crashmover.selection import CrashIDFile
+from crashmover.selection import CrashIDs
 
 _KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
 
@@ -150,7 +149,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         source = stack.enter_context(settings.open_storage(options["sources"]))
         destination = stack.enter_context(settings.open_storage(options["destinations"]))
         mover = _mover(source, destination, options)
-        ids, total, listings = _selected(source, mover.marker, crash_ids, options)
+        ids, total, listings = _selected(stack, source, mover.marker, crash_ids, options)
         if options["lock"]:
             stack.enter_context(_locked(options["lock"]))
         mover.verify_access()
@@ -195,16 +194,23 @@ Listings = Callable[[CrashStorageBase], Iterator[str]]
 
 
 def _selected(
-    source: CrashStorageBase, marker: Kind, crash_ids: tuple[str, ...], options: dict[str, Any]
+    stack: ExitStack,
+    source: CrashStorageBase,
+    marker: Kind,
+    crash_ids: tuple[str, ...],
+    options: dict[str, Any],
 ) -> tuple[Iterator[str], int | None, Listings | None]:
     """Return the crash ids, how many they are, and how to list the same in another store."""
     file = options["ids_from"]
     if crash_ids or file:
+        ids = stack.enter_context(CrashIDs())
+        for crash_id in crash_ids:
+            ids.add(crash_id)
         try:
-            from_file = CrashIDFile(file or (), getattr(file, "name", ""))
+            ids.add_lines(file or (), getattr(file, "name", ""))
         except InvalidCrashID as error:
             raise click.UsageError(f"--ids-from: {error}") from None
-        return chain(crash_ids, from_file), len(crash_ids) + from_file.count, None
+        return iter(ids), len(ids), None
 
     def listings(store: CrashStorageBase) -> Iterator[str]:
         since: dt.date | None = options["since"]

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import click
 
@@ -219,16 +219,18 @@ def _write(find: Callable[[], Part], output: Path | None) -> None:
         RetryPolicy().call(fetch)
         spool.seek(0)
         if output is None:
+            _refuse_binary_on_terminal(spool)
             shutil.copyfileobj(spool, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         else:
-            with _whole_file(output) as file:
+            with _naming(output), _whole_file(output) as file:
                 shutil.copyfileobj(spool, file)
 
 
 def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, directory: Path) -> None:
     crash = RetryPolicy().call(lambda: _load(storage, crash_id))
-    directory.mkdir(parents=True, exist_ok=True)
+    with _naming(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     for part in crash.parts:
         path = directory / _file_name(crash_id, part)
         if part.kind is Kind.PROCESSED_CRASH:
@@ -241,6 +243,25 @@ def _file_name(crash_id: str, part: Part) -> str:
     if part.kind is Kind.DUMP:
         return f"{crash_id}.{part.name}.dump"
     return f"{crash_id}.{part.kind}.json"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which output an error is about, as it was given."""
+    try:
+        yield
+    except OSError as error:
+        raise click.UsageError(f"-o {path}: {error.strerror}") from None
+
+
+def _refuse_binary_on_terminal(file: IO[bytes]) -> None:
+    """What should be JSON may be anything: nothing but text is shown on a terminal."""
+    if not sys.stdout.isatty():
+        return
+    text = file.read().decode("utf-8", "replace")
+    if not all(char.isprintable() or char in "\r\n\t" for char in text) or "\ufffd" in text:
+        raise click.UsageError("it is binary: write it to a file with -o, or to a pipe")
+    file.seek(0)
 
 
 @contextmanager
