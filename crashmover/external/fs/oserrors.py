@@ -16,7 +16,15 @@ from crashmover.errors import (
     StorageUnavailable,
 )
 
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR}
+# ENOENT: the root; waiting does not bring a mistyped path into being.
+_DENIED = {
+    errno.EACCES,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 # These pass: another process lets go, a file server comes back.
 _PASSING = {
@@ -25,7 +33,6 @@ _PASSING = {
     errno.EHOSTDOWN,
     errno.EMFILE,
     errno.ENFILE,
-    errno.ENOENT,  # a root that is not mounted; a crash's own missing files are handled before
     errno.ENOLCK,
     errno.ENOTCONN,
     errno.ESTALE,

@@ -6,6 +6,7 @@
 many crashes at a time as shall become durable together.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -111,7 +112,10 @@ class StagedSave:
     def _add_dumps(self) -> None:
         """Put dumps beside a raw crash that is there, and let whoever is reading it notice."""
         if self._dump_names:
-            os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
+            try:
+                os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
         for name in self._dump_names:
             self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
 

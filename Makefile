@@ -1,0 +1,45 @@
+# Everything runs in one virtual environment, .venv, which is made when it is first needed
+# and made anew when setup.cfg has changed, or PYTHON is another.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/made-with-$(subst /,-,$(PYTHON))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## make sample crashes, copy them between two stores, and show one
+	@bash examples/demo.sh
+
+test: $(READY) ## run the tests, but for the slow ones
+	@$(BIN)/pytest -q -n 2 -m "not slow"
+
+test-all: $(READY) ## run all tests
+	@$(BIN)/pytest -q -n 2
+
+lint: $(READY) ## check format, style and types
+	@$(BIN)/ruff format --check --config .ci/ruff.toml .
+	@$(BIN)/ruff check --config .ci/ruff.toml .
+	@$(BIN)/mypy
+
+bench: $(READY) ## time a copy against cp -a and sync
+	@$(BIN)/python examples/bench_copy.py
+
+clean: ## remove all that was made here
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist demo-crashes crashmover.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): setup.cfg setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "Python 3.11 or later is needed; if you have one, name it: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "making .venv; this takes a minute the first time"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -e '.[dev]' >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,186 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The README: what it shows is what happens.
+
+Its ``console`` blocks are run, one after the other in one directory, and must print what it
+says; its named ``python`` blocks are run too.  Its ``sh`` blocks are for places that a test has
+not: of these only the options are looked at.
+"""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from crashmover import cli, open_storage
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.rst").read_text("utf-8")
+COMMANDS = ("save", "get", "copy")
+GROUP = click.Context(cli.main, **cli.main.context_settings)
+
+
+class Shown(NamedTuple):
+    """A command as the README shows it."""
+
+    command: str
+    output: str
+
+
+@cache
+def document() -> nodes.document:
+    return publish_doctree(README, settings_overrides={"report_level": 5})
+
+
+def blocks(language: str) -> list[nodes.literal_block]:
+    found = document().findall(nodes.literal_block)
+    return [block for block in found if language in block["classes"]]
+
+
+def named_blocks() -> dict[str, str]:
+    """The blocks that are files, by the names of these."""
+    found = document().findall(nodes.literal_block)
+    return {name: block.astext() for block in found for name in block["names"]}
+
+
+def shown() -> Iterator[Shown]:
+    for block in blocks("console"):
+        for prompted in re.split(r"^\$ ", block.astext(), flags=re.MULTILINE)[1:]:
+            command, _, output = prompted.partition("\n")
+            yield Shown(command, output)
+
+
+def command_of(name: str) -> click.Command:
+    command = cli.main.get_command(GROUP, name)
+    assert command
+    return command
+
+
+def options_of(command: click.Command) -> set[str]:
+    parameters = command.get_params(click.Context(command, parent=GROUP))
+    return {
+        name
+        for parameter in parameters
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(cwd),
+        "LC_ALL": "C.UTF-8",
+    }
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def comparable(output: str, home: Path) -> str:
+    """The output without what is another each time: how long it took, and where."""
+    output = output.replace(str(home), "/home/me")
+    return re.sub(r"in \d+\.\d s$", "in 0.0 s", output, flags=re.MULTILINE).strip()
+
+
+def test_it_is_read_without_a_warning() -> None:
+    warnings = io.StringIO()
+    settings = {"report_level": 2, "halt_level": 5, "warning_stream": warnings}
+    publish_doctree(README, settings_overrides=settings)
+    assert warnings.getvalue() == ""
+
+
+def test_every_command_runs_and_prints_what_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name, text in named_blocks().items():
+        (tmp_path / name).write_text(text, "utf-8")
+    for command, output in shown():
+        done = run("bash", "-c", command, cwd=tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        assert comparable(done.stdout, tmp_path) == comparable(output, tmp_path), command
+
+
+@pytest.mark.parametrize("name", ["tour.py", "move.py"])
+def test_every_program_runs(name: str, tmp_path: Path) -> None:
+    samples = str(ROOT / "examples" / "sample_crashes.py")
+    run(sys.executable, samples, "./archive", "--crashes", "3", cwd=tmp_path)
+    done = run(sys.executable, "-W", "error", "-c", named_blocks()[name], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_engine_as_shown_copies_to_both_stores(tmp_path: Path) -> None:
+    samples = str(ROOT / "examples" / "sample_crashes.py")
+    made = run(sys.executable, samples, "./archive", "--crashes", "3", cwd=tmp_path)
+    run(sys.executable, "-c", named_blocks()["move.py"], cwd=tmp_path)
+    for directory in ("x", "y"):
+        with open_storage(f"{tmp_path}/{directory}") as storage:
+            assert sorted(storage.new_crashes()) == sorted(made.stdout.split())
+
+
+def test_the_store_that_is_shown_keeps_every_promise(tmp_path: Path) -> None:
+    for name in ("my_storage.py", "test_my_storage.py"):
+        (tmp_path / name).write_text(named_blocks()[name], "utf-8")
+    done = run(sys.executable, "-m", "pytest", "-q", "-W", "error", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_options_of_a_command_are_listed_all_and_no_others(name: str) -> None:
+    [section] = [
+        section
+        for section in document().findall(nodes.section)
+        if section[0].astext() == f"crashmover {name}"
+    ]
+    listed = {option.astext() for option in section.findall(nodes.option_string)}
+    assert listed == options_of(command_of(name))
+
+
+def test_every_option_that_is_named_exists(tmp_path: Path) -> None:
+    samples = run(sys.executable, str(ROOT / "examples/sample_crashes.py"), "--help", cwd=tmp_path)
+    known = set(re.findall(r"--[a-z-]+", samples.stdout))
+    known |= options_of(cli.main).union(*(options_of(command_of(name)) for name in COMMANDS))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    re.findall(r"\bcrashmover (\w+) (.*)", "\n".join(block.astext() for block in blocks("sh"))),
+)
+def test_what_is_shown_and_not_run_is_no_usage_error(name: str, arguments: str) -> None:
+    command = command_of(name)
+    with command.make_context(name, shlex.split(arguments), parent=GROUP) as context:
+        assert context.params
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    named = set(re.findall(r"\bmake ([a-z-]+)\b(?=`|\s+#| [A-Z]+=)", README))
+    assert {"demo", "test"} <= named <= set(targets)
+
+
+def test_the_map_of_the_package_has_a_place_for_every_module_and_no_other() -> None:
+    package = ROOT / "crashmover"
+    places = re.findall(r"^ {6}([\w/]+(?:\.py|/)) ", README, re.MULTILINE)
+    for place in places:
+        assert (package / place).exists(), place
+    for module in package.rglob("[!_]*.py"):
+        assert module.relative_to(package).as_posix().startswith(tuple(places)), module
