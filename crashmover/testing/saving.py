@@ -59,7 +59,7 @@ class SavingConformance:
 
     def test_bytes_out_are_bytes_in(self, storage: CrashStorageBase) -> None:
         every_byte = bytes(range(256))
-        odd = {RAW: b'{"a": 1, "a": 2, "\xff": 1e999} \x00', MAIN: every_byte, BROWSER: b""}
+        odd = {RAW: b'{"a": 1, "a": 2, "\xff": 1e999} \x00 \n', MAIN: every_byte, BROWSER: b""}
         for parts in (contents(), odd | {PROCESSED: b"not JSON\r\n\x00\xff"}, {RAW: b""}):
             storage.save_crash(crash_of(parts))
             assert read(storage) == parts
