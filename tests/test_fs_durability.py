@@ -1,0 +1,380 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The file-system store: what a save leaves behind when it succeeds, fails, or is killed."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from crashmover.crash import Crash, Part
+from crashmover.errors import (
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
+from crashmover.external.fs import durable
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    broken,
+    contents,
+    crash_of,
+    read,
+    whole_or_none,
+    without,
+)
+
+LEAF = Path("20071025/name/0b/ba")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def names(root: Path) -> set[str]:
+    """What the files of the crash's directory are called, less its id."""
+    leaf = root / LEAF
+    return {path.name.replace(CRASH_ID, "") for path in leaf.iterdir()} if leaf.exists() else set()
+
+
+class WatchedSync:
+    """Forces to the disk as another does, looks at each time, and may fail.
+
+    :param fail: the number of the call that fails
+    """
+
+    def __init__(self, sync: durable.Sync, look: Callable[[], None], fail: int = 0) -> None:
+        self.each_file = sync.each_file
+        self._sync = sync
+        self._look = look
+        self._fail = fail
+        self.calls = 0
+
+    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+        self.calls += 1
+        self._look()
+        if self.calls == self._fail:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._sync.directories(below, new=new)
+
+
+class WatchedStorage(FSPermanentStorage):
+    """Tells what is in place each time before it is forced to the disk."""
+
+    def __init__(self, root: Path, *, whole: bool, fail: int = 0) -> None:
+        super().__init__(root)
+        self.seen: list[set[str]] = []
+        self._whole = whole
+        self._fail = fail
+
+    def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+        kind = durable.SyncFileSystem if self._whole else durable.SyncFiles
+        look = lambda: self.seen.append(names(self.root))  # noqa: E731
+        return WatchedSync(kind(root_fd), look, self._fail)
+
+
+both_ways = pytest.mark.parametrize("whole", [False, True], ids=["each file", "file system"])
+
+
+# The order
+
+
+@both_ways
+def test_the_raw_crash_is_put_in_place_when_all_else_is_on_the_disk(
+    root: Path, whole: bool
+) -> None:
+    storage = WatchedStorage(root, whole=whole)
+    storage.save_crash(crash_of(contents()))
+    dumps = {".dump", ".upload_file_minidump_browser.dump"}
+    waiting = {"..json.tmp", "..jsonz.tmp"}
+    assert storage.seen == [dumps | waiting, dumps | {".json", ".jsonz"}]
+    assert names(root) == dumps | {".json", ".jsonz"}
+
+
+@both_ways
+def test_a_crash_is_out_of_sight_while_its_dumps_are_exchanged(root: Path, whole: bool) -> None:
+    storage = WatchedStorage(root, whole=whole)
+    storage.save_crash(crash_of(contents("a")))
+    storage.seen.clear()
+    storage.save_crash(crash_of(without(contents("b"), BROWSER, PROCESSED)))
+    assert storage.seen == [
+        {".dump", ".jsonz", "..json.tmp"},
+        {".dump", ".jsonz", ".json"},
+    ]
+
+
+@both_ways
+def test_a_crash_with_the_same_dumps_stays_in_sight(root: Path, whole: bool) -> None:
+    storage = WatchedStorage(root, whole=whole)
+    storage.save_crash(crash_of(contents()))
+    storage.seen.clear()
+    storage.save_crash(crash_of(contents()))
+    assert all(".json" in seen for seen in storage.seen)
+
+
+# Failures
+
+
+@both_ways
+@pytest.mark.parametrize("fail", [1, 2])
+def test_what_cannot_be_forced_to_the_disk_is_not_saved(root: Path, whole: bool, fail: int) -> None:
+    crashes = [crash_of(contents(), crash_id) for crash_id in (CRASH_ID, NEIGHBOUR)]
+    storage = WatchedStorage(root, whole=whole, fail=fail)
+    errors = storage.save_crashes(crashes)
+    assert [str(error) for error in errors] == [
+        f"fs://{root}: {crash.crash_id}: cannot be saved: Input/output error" for crash in crashes
+    ]
+    assert names(root) == set()
+    assert list(FSPermanentStorage(root).new_crashes()) == []
+    assert FSPermanentStorage(root).save_crashes(crashes) == [None, None]
+
+
+@both_ways
+@pytest.mark.parametrize("fail", [1, 2])
+def test_what_cannot_be_forced_to_the_disk_does_not_tear_the_crash_before(
+    root: Path, whole: bool, fail: int
+) -> None:
+    for new in (contents("b"), contents("a") | {RAW: b"[]"}):
+        FSPermanentStorage(root).save_crash(crash_of(contents("a")))
+        with pytest.raises(StorageError):
+            WatchedStorage(root, whole=whole, fail=fail).save_crash(crash_of(new))
+        with FSPermanentStorage(root) as storage:
+            # The processed crash is a file by itself, exchanged in one step.
+            states = [
+                old | {PROCESSED: contents(v)[PROCESSED]}
+                for old in (contents("a"), new)
+                for v in "ab"
+            ]
+            assert whole_or_none(storage, *states)
+        assert not any(name.endswith(".tmp") for name in names(root))
+
+
+@pytest.mark.parametrize("bad", list(contents()))
+@pytest.mark.parametrize("after", [0, 20])
+def test_a_part_that_cannot_be_read_leaves_no_file(
+    root: Path, bad: tuple[object, str], after: int
+) -> None:
+    with FSPermanentStorage(root) as storage:
+        storage.save_crash(crash_of(contents(), NEIGHBOUR))
+        before = names(root)
+        parts = [
+            broken(key, data, after=after) if key == bad else Part.of_bytes(key[0], data, key[1])
+            for key, data in contents().items()
+        ]
+        with pytest.raises(Exception, match="at "):
+            storage.save_crash(Crash(CRASH_ID, parts))
+        assert names(root) == before
+        assert read(storage, NEIGHBOUR) == contents()
+
+
+SAVER = """
+import resource, signal, sys
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import contents, crash_of
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    FSPermanentStorage(sys.argv[1]).save_crash(crash_of(contents()))
+except Exception as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_said_and_leaves_no_file(root: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", SAVER, root], capture_output=True, text=True)
+    assert said.stdout == f"fs://{root}: {CRASH_ID}: cannot be saved: File too large\n", said.stderr
+    assert names(root) == set()
+
+
+def test_a_root_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    storage = FSPermanentStorage(tmp_path / "file" / "root")
+    with pytest.raises(StorageDenied, match="cannot be saved: Not a directory"):
+        storage.save_crash(crash_of(contents()))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+# Kills
+
+
+KILLED = """
+import os, signal, sys
+from crashmover.crash import Crash, Part
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import CRASH_ID, contents
+def part(number, key, data):
+    def opened():
+        if number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Part.of_bytes(key[0], data, key[1]).open()
+    return Part(*key, opened, len(data))
+parts = [part(n, key, data) for n, (key, data) in enumerate(contents("b").items())]
+FSPermanentStorage(sys.argv[1]).save_crash(Crash(CRASH_ID, parts))
+"""
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_save_that_is_killed_leaves_what_was_there_and_the_next_tidies_up(
+    root: Path, at: int
+) -> None:
+    with FSPermanentStorage(root) as storage:
+        for before in (None, contents("a")):
+            if before:
+                storage.save_crash(crash_of(before))
+            ended = subprocess.run([sys.executable, "-c", KILLED, root, str(at)], check=False)
+            assert ended.returncode == -signal.SIGKILL
+            if before:
+                assert read(storage) == before
+            else:
+                assert not storage.has_crash(CRASH_ID)
+            assert list(storage.new_crashes()) == ([CRASH_ID] if before else [])
+        storage.save_crash(crash_of(contents("b")))
+        assert read(storage) == contents("b")
+    assert not any(name.endswith(".tmp") for name in names(root))
+
+
+def test_dumps_of_a_save_that_died_are_not_taken_into_the_next(root: Path) -> None:
+    leaf = root / LEAF
+    leaf.mkdir(parents=True)
+    (leaf / f".{CRASH_ID}.json.tmp").write_bytes(b"half a raw crash")
+    (leaf / f"{CRASH_ID}.stale.dump").write_bytes(b"of the save that died")
+    with FSPermanentStorage(root) as storage:
+        storage.save_crash(crash_of({RAW: b"{}", MAIN: b"new"}))
+        assert read(storage) == {RAW: b"{}", MAIN: b"new"}
+    assert names(root) == {".json", ".dump"}
+
+
+# Locks
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    with durable.opened(os.open(tmp_path, os.O_RDONLY)) as fd:
+        yield fd
+
+
+def test_a_lock_that_is_held_is_waited_for_and_not_for_ever(directory: int) -> None:
+    held, found = durable.lock(directory, "lock")
+    assert not found
+    with pytest.raises(BlockingIOError, match="another process is saving it"):
+        durable.lock(directory, "lock", timeout=0.05)
+    os.close(held)
+    again, found = durable.lock(directory, "lock", timeout=0)
+    assert found
+    os.close(again)
+
+
+def test_a_save_waits_until_another_has_let_go(root: Path) -> None:
+    storage = FSPermanentStorage(root)
+    (root / LEAF).mkdir(parents=True)
+    path = root / LEAF / f".{CRASH_ID}.json.tmp"
+    with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        saving = pool.submit(storage.save_crash, crash_of(contents()))
+        with pytest.raises(TimeoutError):
+            saving.result(0.2)
+        assert not storage.has_crash(CRASH_ID)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        saving.result(10)
+    assert read(storage) == contents()
+
+
+@pytest.mark.parametrize("plant", ["symlink", "hard link"])
+def test_a_link_under_the_temporary_name_is_refused(root: Path, tmp_path: Path, plant: str) -> None:
+    (root / LEAF).mkdir(parents=True)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    path = root / LEAF / f".{CRASH_ID}.json.tmp"
+    path.symlink_to(precious) if plant == "symlink" else path.hardlink_to(precious)
+    with pytest.raises(StorageDenied):
+        FSPermanentStorage(root).save_crash(crash_of(contents()))
+    assert precious.read_bytes() == b"precious"
+
+
+RACER = """
+import sys
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import contents, crash_of
+storage = FSPermanentStorage(sys.argv[1])
+for _ in range(10):
+    storage.save_crash(crash_of(contents(sys.argv[2])))
+"""
+
+
+def test_processes_that_save_one_crash_do_not_mix(root: Path) -> None:
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, root, version], stderr=subprocess.PIPE)
+        for version in "abcd"
+    ]
+    for racer in racers:
+        _, said = racer.communicate()
+        assert racer.returncode == 0, said
+    with FSPermanentStorage(root) as storage:
+        found = read(storage)
+    states = [without(contents(version), PROCESSED) for version in "abcd"]
+    assert without(found, PROCESSED) in states
+    assert names(root) == {".json", ".jsonz", ".dump", ".upload_file_minidump_browser.dump"}
+
+
+def test_removing_and_saving_at_the_same_time_tears_nothing(root: Path) -> None:
+    storage = FSPermanentStorage(root)
+
+    def remove() -> None:
+        for _ in range(40):
+            try:
+                storage.remove(CRASH_ID)
+            except CrashIDNotFound:
+                continue
+
+    with ThreadPoolExecutor(1) as pool:
+        removing = pool.submit(remove)
+        for turn in range(20):
+            storage.save_crash(crash_of(contents("ab"[turn % 2])))
+        removing.result()
+    assert whole_or_none(storage, contents("b"))
+    storage.save_crash(crash_of(contents()))
+    assert read(storage) == contents()
+
+
+# Errors and what they mean
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EACCES, StorageDenied),
+        (errno.EROFS, StorageDenied),
+        (errno.ESTALE, StorageUnavailable),
+        (errno.EMFILE, StorageUnavailable),
+        (errno.ENOSPC, StorageError),
+        (errno.EIO, StorageError),
+    ],
+)
+def test_what_an_error_of_the_system_means(
+    root: Path, number: int, kind: type[StorageError]
+) -> None:
+    class Failing(FSPermanentStorage):
+        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(StorageError) as caught:
+        Failing(root).save_crash(crash_of(contents()))
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"fs://{root}: {CRASH_ID}: cannot be saved: {os.strerror(number)}"
