@@ -63,8 +63,6 @@ class CommandLine(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Whoever read our output is gone; let the interpreter not complain at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise click.exceptions.Exit(ExitCode.SIGNAL + signal.SIGPIPE) from None
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -93,7 +91,31 @@ class CommandLine(click.Group):
         except OSError as error:
             say(f"crashmover: {error.filename or 'output'}: {error.strerror}")
             code = ExitCode.FAILED
-        sys.exit(code or 0)
+            _drop_output()
+        sys.exit(_flushed(int(code or 0)))
+
+
+def _flushed(code: int) -> int:
+    """Write what is still waiting to be written, and return the exit code.
+
+    Were it left to the interpreter, a full disk or a reader that is gone would end in its own
+    message and its own exit code.
+    """
+    try:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code = ExitCode.SIGNAL + signal.SIGPIPE
+    except OSError as error:
+        say(f"crashmover: output: {error.strerror}")
+        code = code or ExitCode.FAILED
+    _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Let what still waits to be written go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.command(
