@@ -21,6 +21,7 @@ from crashmover.errors import (
     CrashIDNotFound,
     PolyCrashStorageError,
     StorageError,
+    StorageUnavailable,
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
@@ -232,14 +233,27 @@ class Mover:
     # In a worker's thread, which never raises for a crash
 
     def _move(self, jobs: list[_Job]) -> list[Outcome]:
+        self._load_and_bring(jobs)
+        # A crash that was replaced at the source while it was read must be loaded anew.
+        replaced = [job for job in jobs if self._is_replaced(job)]
+        for job in replaced:
+            job.deliveries.clear()
+        self._load_and_bring(replaced)
+        self._notice_outage(jobs)
+        return [self._finish(job) for job in jobs]
+
+    def _load_and_bring(self, jobs: list[_Job]) -> None:
         for job in jobs:
             self._load(job)
-        loaded = [job for job in jobs if job.crash and job.crash.crash.parts]
+        loaded = [job for job in jobs if not job.error and job.crash and job.crash.crash.parts]
         for deliveries in self._at_each_destination(loaded):
             for job, delivery in deliveries:
                 job.deliveries.append(delivery)
-        self._notice_outage(jobs)
-        return [self._finish(job) for job in jobs]
+
+    def _is_replaced(self, job: _Job) -> bool:
+        sources = {store.uri for store in self._source.stores}
+        errors = (delivery.error for delivery in job.deliveries)
+        return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
 
     def _load(self, job: _Job) -> None:
         try:

@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Iterator, Set
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.mover import Existing, Mover, Outcome, Status
@@ -426,6 +428,24 @@ def test_a_part_that_cannot_be_read_is_the_source_s_failure() -> None:
     expected = "memory:unreadable: dump upload_file_minidump: read 4 bytes of 5"
     assert outcome.error == expected
     assert not destination.has_crash(CRASH_ID)
+
+
+def test_a_crash_that_is_replaced_while_it_is_copied_is_copied_as_it_is_then(
+    tmp_path: Path,
+) -> None:
+    source = FSPermanentStorage(tmp_path)
+    source.save_crash(crash_of(contents("a")))
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            if read(source) == contents("a"):
+                source.save_crash(crash_of(contents("b")))
+            super().save_crash(crash)
+
+    destination = Slow()
+    [outcome] = move(source, destination, verify=True)
+    assert outcome.status is Status.COPIED
+    assert read(destination) == contents("b")
 
 
 def test_a_source_that_goes_down_ends_the_run() -> None:
