@@ -1,0 +1,280 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""S3CrashStorage: crashes in an S3 bucket, each part an object."""
+
+import datetime as dt
+import re
+import zlib
+from collections.abc import Callable, Iterator, Set
+from functools import partial
+from threading import Lock
+from typing import Any, BinaryIO, Self
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    CrashMoverError,
+    InvalidURI,
+    StorageDenied,
+    StorageUnavailable,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.s3 import keys
+from crashmover.external.s3.connection_context import CHECKSUMS, S3ConnectionContext, S3Options
+from crashmover.external.s3.listing import Listing
+from crashmover.external.s3.objects import (
+    RAW_CRASH_SHA256,
+    SHA256,
+    Objects,
+    StoredObject,
+)
+from crashmover.external.s3.saving import Save
+from crashmover.uri import StorageURI
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
+_LOCKS = 256
+
+
+class S3CrashStorage(CrashStorageBase):
+    """Keeps crashes in a bucket, as `keys` says.
+
+    A save puts the list of dumps, the dumps, and then the raw crash.  Each object says by the
+    SHA-256 of its raw crash which save it comes from, so that a reader who meets a crash that
+    is being replaced notices, at the price of no request.
+
+    :param bucket: its name
+    :param prefix: of every key, without a slash at its ends
+    :param options: how to reach it
+    :param uri: what messages call the store
+    """
+
+    workers = 16
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        options: S3Options | None = None,
+        uri: str | None = None,
+    ) -> None:
+        self.uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
+        self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
+        self._objects = Objects(self._context, prefix)
+        self._identity = (self._context.options.endpoint_url, bucket, prefix)
+        self._save = Save(self._objects, self.uri)
+        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._denied: StorageDenied | None = None
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``s3://bucket/prefix?region=us-west-2``; the options are those of `S3Options`."""
+        uri.refuse("user", "password", "port")
+        if not _BUCKET.fullmatch(uri.host):
+            raise InvalidURI("s3: the bucket is missing or is not one; write s3://bucket/prefix")
+        prefix = uri.path.strip("/")
+        if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
+            raise InvalidURI("s3: the prefix has an empty step, or one that is . or ..")
+        return cls(uri.host, prefix, S3Options(**uri.options(**_CONVERTERS)), str(uri))
+
+    def identity(self) -> object:
+        """The server, the bucket and the prefix."""
+        return self._identity
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """As the base class says; nothing is written.
+
+        Whether it can be saved to shows when it is; a refusal is remembered until a save
+        succeeds.
+        """
+        self._objects.verify_access()
+        if write and self._denied:
+            raise self._denied
+
+    # Reading
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As the base class says.  The body of a small raw or processed crash comes along, as
+        it takes no more than the question whether it is there."""
+        crashid.validate(crash_id)
+        parts: list[Part] = []
+        if kinds != {Kind.PROCESSED_CRASH}:
+            parts += self._raw_and_dumps(crash_id, kinds)
+        if Kind.PROCESSED_CRASH in kinds:
+            processed = self._objects.fetch(keys.processed_crash_key(crash_id), crash_id)
+            if processed:
+                parts.append(self._part(Kind.PROCESSED_CRASH, processed, crash_id))
+            elif kinds == {Kind.PROCESSED_CRASH}:
+                raise CrashIDNotFound(crash_id, uri=self.uri, reason="no processed_crash")
+        return Crash(crash_id, parts)
+
+    def _raw_and_dumps(self, crash_id: str, kinds: Set[Kind]) -> list[Part]:
+        wanted = Kind.RAW_CRASH in kinds
+        raw = self._objects.find_raw_crash(crash_id, body=wanted)
+        if raw is None:
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+        parts = [self._part(Kind.RAW_CRASH, raw, crash_id)] if wanted else []
+        if Kind.DUMP in kinds:
+            names = self._dump_names(crash_id, raw)
+            parts += [
+                Part(Kind.DUMP, name, partial(self._open_dump, name, crash_id, raw))
+                for name in names
+            ]
+        return parts
+
+    def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
+        return Part(kind, "", partial(self._open, stored, crash_id), stored.size)
+
+    def _open(self, stored: StoredObject, crash_id: str) -> BinaryIO:
+        if stored.body is not None:
+            return stored.open_body()
+        found = self._objects.open(stored.key, crash_id)
+        if found is None or found[0].e_tag != stored.e_tag:
+            raise self._replaced(crash_id)
+        return found[1]
+
+    def _open_dump(self, name: str, crash_id: str, raw: StoredObject) -> BinaryIO:
+        found = self._objects.open(keys.dump_key(crash_id, name), crash_id)
+        if found is None:
+            raise self._torn(f"dump {name} is listed and not there", crash_id, raw)
+        if not _belongs(found[0], raw):
+            found[1].close()
+            raise self._torn(f"dump {name} was saved with another raw crash", crash_id, raw)
+        return found[1]
+
+    def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
+        stored = self._objects.fetch(keys.dump_names_key(crash_id), crash_id)
+        if stored is None:
+            return []
+        if not _belongs(stored, raw):
+            raise self._torn("dump_names was saved with another raw crash", crash_id, raw)
+        with self._open(stored, crash_id) as file:
+            try:
+                return keys.parse_dump_names(file.read())
+            except CorruptCrash as error:
+                raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error
+
+    def _torn(
+        self, reason: str, crash_id: str, raw: StoredObject
+    ) -> StorageUnavailable | CorruptCrash:
+        """Return what to raise about objects that are not of one save: whether somebody is
+        replacing the crash now, or something is wrong with it for good."""
+        now = self._objects.look(raw.key, crash_id)
+        if now is None or now.e_tag != raw.e_tag:
+            return self._replaced(crash_id)
+        return CorruptCrash(reason, crash_id=crash_id, uri=self.uri)
+
+    def _replaced(self, crash_id: str) -> StorageUnavailable:
+        reason = "it was replaced or removed while it was read"
+        return StorageUnavailable(reason, crash_id=crash_id, uri=self.uri)
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        if kind is Kind.PROCESSED_CRASH:
+            return self._objects.look(keys.processed_crash_key(crash_id), crash_id) is not None
+        return self._objects.find_raw_crash(crash_id) is not None
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """As the base class says, in one request for about a thousand crashes."""
+        listing = Listing(self._objects, self.uri, since or dt.date.min, until or dt.date.max)
+        if kind is Kind.PROCESSED_CRASH:
+            return listing.processed_crashes()
+        return listing.raw_crashes()
+
+    # Saving and removing
+
+    def save_crash(self, crash: Crash) -> None:
+        """As the base class says.
+
+        A crash that is there with another raw crash is taken away before its dumps are
+        replaced; for that moment a reader finds none.
+        """
+        if not crash.parts:
+            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+        try:
+            with self._lock(crash.crash_id):
+                self._save(crash)
+        except StorageDenied as error:
+            if error.uri == self.uri:
+                self._denied = error
+            raise
+        self._denied = None
+
+    def remove(self, crash_id: str) -> None:
+        """As the base class says; the raw crash goes first."""
+        crashid.validate(crash_id)
+        with self._lock(crash_id):
+            self._save.remove(crash_id)
+
+    def _lock(self, crash_id: str) -> Lock:
+        return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]
+
+
+def _belongs(stored: StoredObject, raw: StoredObject) -> bool:
+    """Whether an object was saved with this raw crash, as far as they say; what other
+    programs have put there says nothing."""
+    theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.metadata.get(SHA256)
+    return theirs is None or its is None or theirs == its
+
+
+# Options
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"it is one of {', '.join(values)}")
+        return text
+
+    return convert
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("it is true or false")
+    return text.lower() == "true"
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
+        raise ValueError("it is a number of seconds, such as 5 or 0.5")
+    return float(text)
+
+
+def _endpoint(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
+        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
+    return text
+
+
+def _text(text: str) -> str:
+    if not text.isprintable() or not text:
+        raise ValueError("it is empty or has control characters in it")
+    return text
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "region": _text,
+    "endpoint_url": _endpoint,
+    "profile": _text,
+    "anonymous": _boolean,
+    "checksum": _one_of(*CHECKSUMS),
+    "addressing_style": _one_of("auto", "path", "virtual"),
+    "storage_class": _text,
+    "sse": _one_of("AES256", "aws:kms", "aws:kms:dsse"),
+    "sse_kms_key_id": _text,
+    "request_payer": _one_of("requester"),
+    "ca_bundle": _text,
+    "verify_ssl": _boolean,
+    "connect_timeout": _seconds,
+    "read_timeout": _seconds,
+}

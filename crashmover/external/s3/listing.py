@@ -1,0 +1,175 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Which crashes a bucket holds, from listings, in the order of days and ids."""
+
+import datetime as dt
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain
+
+from crashmover import crashid
+from crashmover.errors import StorageError
+from crashmover.external.s3 import keys
+from crashmover.external.s3.objects import Objects
+
+_PAGE = 1000
+_PAST_ALL_DAYS = f"{keys.RAW_CRASHES}/21"  # days begin with 19 or 20, ids with any digit
+_LISTINGS_AT_ONCE = 16
+
+
+class Listing:
+    """The crashes of some days.
+
+    :param since: the first day
+    :param until: the last day
+    """
+
+    def __init__(self, objects: Objects, uri: str, since: dt.date, until: dt.date) -> None:
+        self._objects = objects
+        self._uri = uri
+        self._since = since
+        self._until = until
+
+    def raw_crashes(self) -> Iterator[str]:
+        """Yield the ids of those that have a raw crash, at any of its keys, each once.
+
+        What lies in directories of days is listed lazily, day by day; what lies elsewhere,
+        as in old buckets, is listed first and waits on disk.
+        """
+        with closing(_SortedIDs()) as others:
+            days = self._list_undated(others)
+            directories, _ = self._objects.children(keys.OLD_RAW_CRASHES)
+            old_days = self._days(directories)
+            self._list_by_start(filter(keys.is_entropy, directories), others)
+            dated = chain.from_iterable(
+                self._of_day(day, day in days, day in old_days) for day in sorted(days | old_days)
+            )
+            yield from _each_once(heapq.merge(dated, others, key=crashid.sort_key))
+
+    def processed_crashes(self) -> Iterator[str]:
+        """Yield the ids of those that have a processed crash.
+
+        Their keys have no day in them: all are listed, however few days are asked for.
+        """
+        with closing(_SortedIDs()) as ids:
+            for page in self._objects.pages(keys.PROCESSED_CRASHES):
+                ids.add(self._of_range(map(_name, page)))
+            yield from ids
+
+    # In directories of days
+
+    def _days(self, directories: Iterable[str]) -> set[dt.date]:
+        days = filter(None, map(keys.parse_day_name, directories))
+        return {day for day in days if self._since <= day <= self._until}
+
+    def _of_day(self, day: dt.date, new: bool, old: bool) -> Iterator[str]:
+        places = [keys.RAW_CRASHES] * new + [keys.OLD_RAW_CRASHES] * old
+        return heapq.merge(*(self._of_directory(place, day) for place in places))
+
+    def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
+        last = ""
+        for page in self._objects.pages(f"{place}/{keys.day_name(day)}"):
+            for name in map(_name, page):
+                if name <= last:  # then neither merging nor going on after a page is possible
+                    reason = "the server lists its keys out of order: name the crash ids instead"
+                    raise StorageError(reason, uri=self._uri)
+                last = name
+                if crashid.is_valid(name) and crashid.date_of(name) == day:
+                    yield name
+
+    # Elsewhere
+
+    def _list_undated(self, ids: "_SortedIDs") -> set[dt.date]:
+        """Add the crashes beside the directories of days; return these days.
+
+        A bucket that has any such crash has some past all days: one look there tells whether
+        one listing of all that is beside the directories is short.
+        """
+        page = next(self._objects.pages(keys.RAW_CRASHES, _PAST_ALL_DAYS), [])
+        if len(page) >= _PAGE:
+            return self._days(self._walk(ids))
+        directories, names = self._objects.children(keys.RAW_CRASHES)
+        ids.add(self._of_range(names))
+        return self._days(directories)
+
+    def _walk(self, ids: "_SortedIDs") -> list[str]:
+        """As `Objects.children`, a page at a time, however many there are."""
+        directories: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            pages = self._objects.pages(keys.RAW_CRASHES, after)
+            after = None
+            for page in pages:
+                names = [key[len(keys.RAW_CRASHES) + 1 :] for key in page]
+                below = next((name for name in names if "/" in name), None)
+                ids.add(self._of_range(names[: names.index(below)] if below else names))
+                if below:
+                    directories.append(below.partition("/")[0])
+                    # A key that is behind every key in the directory: 0 comes after the slash.
+                    after = f"{keys.RAW_CRASHES}/{directories[-1]}0"
+                    break
+        return directories
+
+    def _list_by_start(self, starts: Iterable[str], ids: "_SortedIDs") -> None:
+        """Add the crashes that lie in directories by the start of their ids."""
+        with ThreadPoolExecutor(_LISTINGS_AT_ONCE, "list") as pool:
+            for found in pool.map(self._of_start, starts):
+                ids.add(found)
+
+    def _of_start(self, start: str) -> list[str]:
+        directory = f"{keys.OLD_RAW_CRASHES}/{start}"
+        last_day = keys.day_name(self._until)
+        found: list[str] = []
+        for page in self._objects.pages(directory, f"{directory}/{keys.day_name(self._since)}"):
+            found += self._of_range(map(_name, page))
+            if page[-1].split("/")[-2] > last_day:
+                break
+        return found
+
+    def _of_range(self, names: Iterable[str]) -> list[str]:
+        return [
+            name
+            for name in names
+            if crashid.is_valid(name) and self._since <= crashid.date_of(name) <= self._until
+        ]
+
+
+class _SortedIDs:
+    """Crash ids that wait on disk, to be handed out in order."""
+
+    def __init__(self) -> None:
+        # An unnamed database is a temporary file that is gone when it is closed.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(
+            "CREATE TABLE ids (day TEXT, id TEXT, PRIMARY KEY (day, id)) WITHOUT ROWID"
+        )
+        self._database.execute("BEGIN")
+
+    def add(self, ids: list[str]) -> None:
+        rows = ((keys.day_name(crashid.date_of(crash_id)), crash_id) for crash_id in ids)
+        self._database.executemany("INSERT OR IGNORE INTO ids VALUES (?, ?)", rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for (crash_id,) in self._database.execute("SELECT id FROM ids ORDER BY day, id"):
+            yield crash_id
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _each_once(ids: Iterable[str]) -> Iterator[str]:
+    last = None
+    for crash_id in ids:
+        if crash_id != last:
+            yield crash_id
+        last = crash_id

@@ -1,0 +1,383 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Objects: the bytes of one bucket, in and out, whole and checked."""
+
+import hashlib
+import io
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from threading import BoundedSemaphore, Lock
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import obstore
+
+from crashmover.crash import Part
+from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.external.s3 import keys
+from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.s3errors import is_missing_object
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from obstore import GetResult
+
+PART_SIZE = 8 << 20
+"""Bytes: what is larger goes up in parts of this size, and is never in memory as a whole."""
+
+SHA256 = "sha256"
+"""The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
+
+RAW_CRASH_SHA256 = "raw-crash-sha256"
+"""The name, in an object's metadata, of the SHA-256 of the raw crash that it was saved with."""
+
+_MIDDLING = 1 << 20  # of bodies larger than this only a few are in memory at a time
+_AT_ONCE = 4
+_KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
+_KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
+_STREAM = 256 << 10
+_NOBODYS = "00000000-0000-0000-0000-000000000101"  # a crash id that no crash is given
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class StoredObject:
+    """An object as it was found.
+
+    :param size: in bytes
+    :param e_tag: the server's name for just these bytes
+    :param metadata: what was saved with it
+    :param body: its bytes, where they were few enough to come along
+    """
+
+    key: str
+    size: int
+    e_tag: str | None
+    metadata: Mapping[str, str]
+    body: bytes | None = field(default=None, repr=False)
+
+    def open_body(self) -> BinaryIO:
+        """Open the body that came along."""
+        return io.BytesIO(self.body or b"")
+
+
+class Objects:
+    """The objects of a bucket below a prefix.  Safe for use from many threads.
+
+    :param context: how to reach the bucket
+    :param prefix: ``""``, or without a slash at its ends
+    """
+
+    def __init__(self, context: S3ConnectionContext, prefix: str) -> None:
+        self._context = context
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._bucket_is_there = False
+        self._large = BoundedSemaphore(_AT_ONCE)
+        self._kept = _Allowance(_KEPT_BODIES)
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether the server is Amazon's own."""
+        self._context.client()
+        return self._context.is_aws
+
+    # Reading
+
+    def verify_access(self) -> None:
+        """Raise `StorageError` unless objects can be read."""
+        self._get(keys.dump_names_key(_NOBODYS), None)
+
+    def look(self, key: str, crash_id: str) -> StoredObject | None:
+        """Return what is known of an object without its body, or None where there is none."""
+        result = self._get(key, crash_id, head=True)
+        if result is None and not self._bucket_is_there:
+            # The answer to this kind of request cannot say that the bucket is missing.
+            self.verify_access()
+        return _stored(key, result) if result else None
+
+    def find_raw_crash(self, crash_id: str, *, body: bool = False) -> StoredObject | None:
+        """Return the raw crash from the first of its keys that has one.
+
+        :param body: as `fetch`
+        """
+        find = self.fetch if body else self.look
+        found = (find(key, crash_id) for key in keys.raw_crash_keys(crash_id))
+        return next(filter(None, found), None)
+
+    def fetch(self, key: str, crash_id: str) -> StoredObject | None:
+        """As `look`, with the body where it is small: one request for both."""
+        if not self._kept.has(_KEPT_BODY):
+            return self.look(key, crash_id)
+        result = self._get(key, crash_id)
+        if result is None:
+            return None
+        if result.meta["size"] > _KEPT_BODY:
+            return _stored(key, result)
+        stored = _stored(key, result, self._read(result, crash_id))
+        self._kept.lend(stored, stored.size)
+        return stored
+
+    def open(self, key: str, crash_id: str) -> tuple[StoredObject, BinaryIO] | None:
+        """Open an object to be read; None where there is none.
+
+        :raises StorageError: when reading, where its bytes are fewer than announced, or not
+            those that were saved
+        """
+        result = self._get(key, crash_id)
+        if result is None:
+            return None
+        stored = _stored(key, result)
+        if stored.size > _MIDDLING:
+            return stored, cast(BinaryIO, _Body(result, stored, self._context, crash_id))
+        return stored, io.BytesIO(self._read(result, crash_id))
+
+    def _get(self, key: str, crash_id: str | None, *, head: bool = False) -> "GetResult | None":
+        client = self._context.client()
+        result = None
+        try:
+            result = obstore.get(client, self._prefix + key, options={"head": head})
+        except Exception as error:
+            if not is_missing_object(error):
+                raise self._context.explain(error, crash_id) from error
+        self._bucket_is_there |= result is not None or not head
+        return result
+
+    def _read(self, result: "GetResult", crash_id: str) -> bytes:
+        with self._context.translating(crash_id):
+            data = bytes(result.bytes())
+        check = _Check(result.meta["size"], result.attributes.get(SHA256))
+        check.update(data)
+        check.finish(self._context.uri, crash_id)
+        return data
+
+    # Writing
+
+    def put(
+        self,
+        key: str,
+        body: bytes | Part,
+        crash_id: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        create: bool = False,
+    ) -> None:
+        """Save an object.
+
+        :param body: what cannot be read of it raises what its reading raises
+        :param create: only where there is none; servers that do not know this save it all the
+            same, and so does every server what is larger than `PART_SIZE`
+        :raises AlreadyThere: there is one, where `create` was asked for
+        """
+        attributes = {**metadata, "Content-Type": content_type}
+        if self._context.options.storage_class:
+            attributes["Storage-Class"] = self._context.options.storage_class
+        size = len(body) if isinstance(body, bytes) else body.size
+        with nullcontext() if size is not None and size <= _MIDDLING else self._large:
+            if isinstance(body, bytes):
+                self._put_small(key, body, crash_id, attributes, create)
+                return
+            start, rest = _start(body)
+            if rest is None:
+                self._put_small(key, start, crash_id, attributes, create)
+            else:
+                source = _Source(start, rest, label=body.label, sha256=attributes.get(SHA256))
+                self._put_large(key, source, crash_id, attributes)
+
+    def _put_small(
+        self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
+    ) -> None:
+        client = self._context.client()
+        digest = hashlib.sha256(data).hexdigest()
+        with self._context.translating(crash_id):
+            obstore.put(
+                client,
+                self._prefix + key,
+                data,
+                attributes=attributes | {SHA256: digest},
+                mode="create" if create else "overwrite",
+                use_multipart=False,
+            )
+
+    def _put_large(
+        self, key: str, source: "_Source", crash_id: str, attributes: dict[str, str]
+    ) -> None:
+        client = self._context.client()
+        try:
+            with self._context.translating(crash_id):
+                # Aborts the upload when the source or a request fails.
+                obstore.put(
+                    client,
+                    self._prefix + key,
+                    source,
+                    attributes=attributes,
+                    use_multipart=True,
+                    chunk_size=PART_SIZE,
+                    max_concurrency=2,
+                )
+        except StorageError:
+            if source.error:
+                raise source.error from None
+            raise
+
+    def delete(self, keys: Sequence[str], crash_id: str) -> None:
+        """Delete objects; that there is none is no error."""
+        client = self._context.client()
+        with self._context.translating(crash_id):
+            obstore.delete(client, [self._prefix + key for key in keys])
+
+    # Listing
+
+    def pages(self, prefix: str, after: str = "") -> Iterator[list[str]]:
+        """Yield the keys below a prefix, page by page, in their order.
+
+        :param prefix: whole steps of a key, without a slash at its end
+        :param after: begin behind this key
+        """
+        client = self._context.client()
+        with self._context.translating():
+            pages = obstore.list(
+                client,
+                self._prefix + prefix,
+                offset=self._prefix + after if after else None,
+                chunk_size=1000,
+            )
+            for page in pages:
+                yield [meta["path"][len(self._prefix) :] for meta in page]
+
+    def children(self, prefix: str) -> tuple[list[str], list[str]]:
+        """Return the names of the directories and of the objects directly below a prefix."""
+        client = self._context.client()
+        with self._context.translating():
+            found = obstore.list_with_delimiter(client, self._prefix + prefix)
+        directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
+        return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
+
+
+class _Allowance:
+    """How many bytes of bodies may be kept, over all."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = Lock()
+
+    def has(self, count: int) -> bool:
+        return self._left >= count
+
+    def lend(self, to: StoredObject, count: int) -> None:
+        """Count these bytes until `to` is no more."""
+        self._add(-count)
+        weakref.finalize(to, self._add, count).atexit = False
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self._left += count
+
+
+class _Check:
+    """Whether the bytes that come are those that were announced."""
+
+    def __init__(self, size: int, sha256: str | None) -> None:
+        self._size = size
+        self._sha256 = sha256
+        self._hash = hashlib.sha256()
+        self._count = 0
+
+    def update(self, data: bytes) -> None:
+        self._count += len(data)
+        if self._sha256:
+            self._hash.update(data)
+
+    def finish(self, uri: str, crash_id: str) -> None:
+        if self._count != self._size:
+            reason = f"the answer ended after {self._count} bytes of {self._size}"
+            raise StorageUnavailable(reason, crash_id=crash_id, uri=uri)
+        if self._sha256 and self._hash.hexdigest() != self._sha256:
+            reason = "its bytes are not those that were saved: the SHA-256 differs"
+            raise CorruptCrash(reason, crash_id=crash_id, uri=uri)
+
+
+class _Body(io.RawIOBase):
+    """A large object as it comes."""
+
+    def __init__(
+        self,
+        result: "GetResult",
+        stored: StoredObject,
+        context: S3ConnectionContext,
+        crash_id: str,
+    ) -> None:
+        self._context = context
+        self._crash_id = crash_id
+        self._check: _Check | None = _Check(stored.size, stored.metadata.get(SHA256))
+        self._stream = iter(result.stream(min_chunk_size=_STREAM))
+        self._chunk = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        if not self._chunk:
+            self._chunk = memoryview(self._next())
+        count = min(len(view), len(self._chunk))
+        view[:count] = self._chunk[:count]
+        self._chunk = self._chunk[count:]
+        return count
+
+    def _next(self) -> bytes:
+        with self._context.translating(self._crash_id):
+            data = bytes(next(self._stream, b""))
+        if data and self._check:
+            self._check.update(data)
+        elif self._check:
+            self._check.finish(self._context.uri, self._crash_id)
+            self._check = None
+        return data
+
+
+class _Source:
+    """Chunks to be sent, and what went wrong with them: it is not the client's to explain.
+
+    :param sha256: of all of them, where that was said in advance
+    """
+
+    def __init__(
+        self, start: bytes, rest: Iterator[bytes], *, label: str, sha256: str | None
+    ) -> None:
+        self._chunks = chain((start,), rest)
+        self._label = label
+        self._sha256 = sha256
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        digest = hashlib.sha256() if self._sha256 else None
+        try:
+            for chunk in self._chunks:
+                if digest:
+                    digest.update(chunk)
+                yield chunk
+            if digest and digest.hexdigest() != self._sha256:
+                raise CorruptCrash(f"{self._label} changed while it was read")
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _start(part: Part) -> tuple[bytes, Iterator[bytes] | None]:
+    """Return all of a part, or its first `PART_SIZE` bytes and what follows."""
+    chunks = part.chunks()
+    start = bytearray()
+    for chunk in chunks:
+        start += chunk
+        if len(start) > PART_SIZE:
+            return bytes(start), chunks
+    return bytes(start), None
+
+
+def _stored(key: str, result: "GetResult", body: bytes | None = None) -> StoredObject:
+    meta = result.meta
+    return StoredObject(key, meta["size"], meta["e_tag"], dict(result.attributes), body)

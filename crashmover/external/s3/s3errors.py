@@ -1,0 +1,120 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What goes wrong with an object store, in crashmover's words."""
+
+import re
+
+import obstore.exceptions
+
+from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+
+_STATUS = re.compile(r"status code: ([0-9]{3})")
+_CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
+_REGION = re.compile(r"<Region>\s*([a-z0-9-]{1,40})\s*</Region>")
+_HTTP_KIND = re.compile(r"HttpError \{\s*kind: ([A-Za-z]+)")
+_OS_MESSAGE = re.compile(r'Os \{[^}]*message: "([^"]{1,100})"')
+_TLS = re.compile(r"certificate|tls|Tls|InvalidContentType")
+
+_DENIALS = {
+    "AccessDenied": "access denied",
+    "AllAccessDisabled": "access denied",
+    "ExpiredToken": "the credentials have expired",
+    "ExpiredTokenException": "the credentials have expired",
+    "InvalidAccessKeyId": "the access key is not known there",
+    "InvalidToken": "the session token is not valid",
+    "NoSuchBucket": "no such bucket",
+    "RequestTimeTooSkewed": "the clock here and the clock there differ too much",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "TokenRefreshRequired": "the credentials have expired",
+}
+_ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_ELSEWHERE |= {"PermanentRedirect", "TemporaryRedirect"}
+_PASSING = {"BadDigest", "IncompleteBody", "InternalError", "RequestTimeout", "SlowDown"}
+_PASSING |= {"Throttling", "ThrottlingException", "XAmzContentChecksumMismatch"}
+_PASSING |= {"XAmzContentSHA256Mismatch"}
+
+_TROUBLE = {
+    "Connect": "cannot be reached",
+    "Timeout": "no answer in time",
+    "Interrupted": "the connection broke off",
+    "Request": "the connection broke off",
+}
+
+DRIVER_ERRORS = (obstore.exceptions.BaseError, FileNotFoundError, ValueError, OSError)
+"""What the client raises on its own."""
+
+
+class AlreadyThere(Exception):
+    """The object that was to be made new is there."""
+
+
+def is_missing_object(error: BaseException) -> bool:
+    """Whether it says that there is no such object (and not that there is no such bucket)."""
+    return isinstance(error, FileNotFoundError) and _code(str(error)) != "NoSuchBucket"
+
+
+def explain(error: Exception, uri: str, crash_id: str | None = None) -> StorageError:
+    """Return what to raise instead.  The client's own text is never shown: it is long, and
+    has addresses and headers in it."""
+    text = str(error)
+    for explanation in (_by_code, _by_status, _by_transport):
+        if found := explanation(text):
+            kind, reason = found
+            return kind(reason, crash_id=crash_id, uri=uri)
+    return StorageError(_first_line(text), crash_id=crash_id, uri=uri)
+
+
+Explanation = tuple[type[StorageError], str] | None
+
+
+def _by_code(text: str) -> Explanation:
+    code = _code(text)
+    if code in _ELSEWHERE or "incorrectly configured region" in text:
+        region = _REGION.search(text)
+        where = f"region {region.group(1)}" if region else "another region"
+        return StorageDenied, f"the bucket is in {where}: say so with ?region="
+    if code in _DENIALS:
+        return StorageDenied, _DENIALS[code]
+    if code in _PASSING:
+        return StorageUnavailable, f"the server says {code}"
+    return None
+
+
+def _by_status(text: str) -> Explanation:
+    match = _STATUS.search(text)
+    if not match:
+        return None
+    status, code = int(match.group(1)), _code(text)
+    says = f"the server says {status}" + (f" {code}" if code else "")
+    if status in (401, 403):
+        return StorageDenied, f"access denied{f' ({code})' if code else ''}"
+    if status in (408, 429) or status >= 500:
+        return StorageUnavailable, says
+    return StorageError, says
+
+
+def _by_transport(text: str) -> Explanation:
+    match = _HTTP_KIND.search(text)
+    if not match:
+        if "MissingContentLength" in text or "list response" in text:
+            return StorageUnavailable, "the answer is not that of an S3 server"
+        return None
+    if _TLS.search(text):
+        return StorageDenied, "no trusted TLS connection can be made"
+    if "dns error" in text:
+        return StorageUnavailable, "its host is not known"
+    if message := _OS_MESSAGE.search(text):
+        return StorageUnavailable, message.group(1).lower()
+    return StorageUnavailable, _TROUBLE.get(match.group(1), "the connection broke off")
+
+
+def _code(text: str) -> str:
+    match = _CODE.search(text)
+    return match.group(1) if match else ""
+
+
+def _first_line(text: str) -> str:
+    line = text.partition("\n")[0].removeprefix("Generic S3 error: ")
+    return line[:200] or "it went wrong, and the client does not say why"

@@ -1,0 +1,245 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Save: the order in which the objects of a crash are put and deleted."""
+
+import hashlib
+
+from crashmover.crash import Crash, Part
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
+from crashmover.external.s3 import keys
+from crashmover.external.s3.objects import (
+    PART_SIZE,
+    RAW_CRASH_SHA256,
+    SHA256,
+    Objects,
+)
+from crashmover.external.s3.s3errors import AlreadyThere
+
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+_TRIES = 3
+
+
+class Save:
+    """Saves and removes crashes, one at a time for each crash id.
+
+    The list of dumps is put first, on the condition that there is none (``If-None-Match``):
+    a crash that is new costs no request more than it has objects, and one that is there
+    already is noticed before anything of it is touched.  The raw crash is put last, on the
+    same condition, so that of two processes that save a crash one notices the other.
+
+    :param objects: of the bucket
+    :param uri: what messages call the store
+    """
+
+    def __init__(self, objects: Objects, uri: str) -> None:
+        self._objects = objects
+        self._uri = uri
+        self._conditions: bool | None = None  # whether the server is known to understand them
+
+    def __call__(self, crash: Crash) -> None:
+        """Save the parts that there are."""
+        if crash.raw_crash:
+            self._save_with_raw_crash(crash, RawCrash(crash.raw_crash))
+            return
+        if crash.dumps:
+            self._add_dumps(crash)
+        self._put_processed(crash)
+
+    # A crash with a raw crash
+
+    def _save_with_raw_crash(self, crash: Crash, raw: "RawCrash") -> None:
+        try:
+            is_new = self._claim(crash, raw)
+            for _ in range(_TRIES):
+                in_place = False if is_new else self._make_way(crash, raw)
+                if self._put_all(crash, raw, is_new=is_new, in_place=in_place):
+                    return
+                is_new = False
+        except AlreadyThere as error:
+            raise AssertionError("only what is new is put on a condition") from error
+        reason = "another process saves the same crash at this moment"
+        raise StorageUnavailable(reason, crash_id=crash.crash_id, uri=self._uri)
+
+    def _claim(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Put the list of dumps where there is none; return whether there was none."""
+        key = keys.dump_names_key(crash.crash_id)
+        if self._conditions is None and self._objects.is_aws:
+            self._conditions = True
+        if not self._conditions and self._objects.look(key, crash.crash_id):
+            return False
+        if self._conditions is None:
+            self._learn(crash, raw)
+            return True
+        try:
+            self._put_dump_names(crash, raw, create=self._conditions)
+        except AlreadyThere:
+            return False
+        return True
+
+    def _learn(self, crash: Crash, raw: "RawCrash") -> None:
+        """Put the list of dumps, and find out whether the server understands conditions: if
+        it does, it refuses to do it twice."""
+        self._put_dump_names(crash, raw, create=False)
+        try:
+            self._put_dump_names(crash, raw, create=True)
+            self._conditions = False
+        except AlreadyThere:
+            self._conditions = True
+        except StorageError as error:
+            if "501" not in error.reason and "NotImplemented" not in error.reason:
+                raise
+            self._conditions = False
+
+    def _make_way(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Take the crash that is there away, unless it is this one: return whether it is.
+
+        To replace what is there by the same, nothing has to be taken away; so a crash that two
+        queues hand out twice is never missing.
+        """
+        there = self._objects.find_raw_crash(crash.crash_id)
+        old_names = self._old_dump_names(crash.crash_id)
+        names = {part.name for part in crash.dumps}
+        if there and there.metadata.get(SHA256) == raw.sha256 and names == old_names:
+            return there.key == keys.raw_crash_keys(crash.crash_id)[0]
+        if there:
+            self._objects.delete(keys.raw_crash_keys(crash.crash_id), crash.crash_id)
+        if gone := old_names - names:
+            obsolete = [keys.dump_key(crash.crash_id, name) for name in sorted(gone)]
+            self._objects.delete(obsolete, crash.crash_id)
+        return False
+
+    def _put_all(self, crash: Crash, raw: "RawCrash", *, is_new: bool, in_place: bool) -> bool:
+        """Put everything, the raw crash last; return whether that was still possible.
+
+        :param is_new: the list of dumps is there already
+        :param in_place: so is the raw crash, and it is the same
+        """
+        if not is_new:
+            self._put_dump_names(crash, raw)
+        self._put_dumps(crash.dumps, crash.crash_id, raw.sha256)
+        self._put_processed(crash)
+        key = keys.raw_crash_keys(crash.crash_id)[0]
+        create = bool(self._conditions) and not in_place
+        try:
+            self._objects.put(
+                key,
+                raw.body(),
+                crash.crash_id,
+                content_type=_JSON,
+                metadata={SHA256: raw.sha256},
+                create=create,
+            )
+        except AlreadyThere:
+            return False
+        return True
+
+    def _put_dump_names(self, crash: Crash, raw: "RawCrash", *, create: bool = False) -> None:
+        names = [part.name for part in crash.dumps]
+        self._put_names(crash.crash_id, names, raw.sha256, create=create)
+
+    # Parts
+
+    def _put_names(
+        self, crash_id: str, names: list[str], sha256: str | None, *, create: bool = False
+    ) -> None:
+        self._objects.put(
+            keys.dump_names_key(crash_id),
+            keys.format_dump_names(names),
+            crash_id,
+            content_type=_JSON,
+            metadata=_saved_with(sha256),
+            create=create,
+        )
+
+    def _put_dumps(self, dumps: list[Part], crash_id: str, sha256: str | None) -> None:
+        for part in dumps:
+            self._objects.put(
+                keys.dump_key(crash_id, part.name),
+                part,
+                crash_id,
+                content_type=_BINARY,
+                metadata=_saved_with(sha256),
+            )
+
+    def _put_processed(self, crash: Crash) -> None:
+        if crash.processed_crash:
+            self._objects.put(
+                keys.processed_crash_key(crash.crash_id),
+                crash.processed_crash,
+                crash.crash_id,
+                content_type=_JSON,
+                metadata={},
+            )
+
+    # A crash without a raw crash
+
+    def _add_dumps(self, crash: Crash) -> None:
+        """Add dumps to the crash that is there: they become visible when they are listed."""
+        raw = self._objects.find_raw_crash(crash.crash_id)
+        if raw is None:
+            reason = "no raw crash to add dumps to"
+            raise CrashIDNotFound(crash.crash_id, uri=self._uri, reason=reason)
+        sha256 = raw.metadata.get(SHA256)
+        self._put_dumps(crash.dumps, crash.crash_id, sha256)
+        old = self._old_dump_names(crash.crash_id)
+        if names := {part.name for part in crash.dumps} - old:
+            self._put_names(crash.crash_id, [*old, *names], sha256)
+
+    def _old_dump_names(self, crash_id: str) -> set[str]:
+        found = self._objects.open(keys.dump_names_key(crash_id), crash_id)
+        if found is None:
+            return set()
+        with found[1] as file:
+            try:
+                return set(keys.parse_dump_names(file.read()))
+            except CorruptCrash:
+                return set()
+
+    # Removing
+
+    def remove(self, crash_id: str) -> None:
+        """Delete all of a crash, the raw crash first.
+
+        :raises CrashIDNotFound: there was nothing of it
+        """
+        names = self._old_dump_names(crash_id)
+        others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id)]
+        if not self._objects.find_raw_crash(crash_id) and not any(
+            self._objects.look(key, crash_id) for key in others
+        ):
+            raise CrashIDNotFound(crash_id, uri=self._uri)
+        dumps = [keys.dump_key(crash_id, name) for name in sorted(names)]
+        self._objects.delete(keys.raw_crash_keys(crash_id), crash_id)
+        self._objects.delete([*dumps, *others], crash_id)
+
+
+class RawCrash:
+    """A raw crash on its way, of which the SHA-256 must be known before it is sent.
+
+    :raises CorruptCrash: it is not as long as announced
+    """
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        digest = hashlib.sha256()
+        kept: list[bytes] | None = []
+        count = 0
+        for chunk in part.chunks():
+            digest.update(chunk)
+            count += len(chunk)
+            kept = None if kept is None or count > PART_SIZE else [*kept, chunk]
+        self._data = None if kept is None else b"".join(kept)
+        self.sha256 = digest.hexdigest()
+
+    def body(self) -> bytes | Part:
+        """What to send; a large one is read once more, and must then be the same."""
+        if self._data is not None:
+            return self._data
+        return self._part
+
+
+def _saved_with(sha256: str | None) -> dict[str, str]:
+    return {RAW_CRASH_SHA256: sha256} if sha256 else {}
