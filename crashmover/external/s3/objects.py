@@ -10,24 +10,22 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import obstore
+import obstore.exceptions
 
 from crashmover.crash import Part
-from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.errors import StorageError
 from crashmover.external.s3 import keys
+from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_start
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import is_missing_object
+from crashmover.external.s3.waiting import interruptible
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from obstore import GetResult
-
-PART_SIZE = 8 << 20
-"""Bytes: what is larger goes up in parts of this size, and is never in memory as a whole."""
 
 SHA256 = "sha256"
 """The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
@@ -39,8 +37,10 @@ _MIDDLING = 1 << 20  # of bodies larger than this only a few are in memory at a 
 _AT_ONCE = 4
 _KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
 _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
-_STREAM = 256 << 10
 _NOBODYS = "00000000-0000-0000-0000-000000000101"  # a crash id that no crash is given
+
+
+_REFUSALS = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -131,24 +131,29 @@ class Objects:
             return None
         stored = _stored(key, result)
         if stored.size > _MIDDLING:
-            return stored, cast(BinaryIO, _Body(result, stored, self._context, crash_id))
+            check = Check(stored.size, stored.metadata.get(SHA256))
+            return stored, cast(BinaryIO, Body(result, check, self._context, crash_id))
         return stored, io.BytesIO(self._read(result, crash_id))
 
     def _get(self, key: str, crash_id: str | None, *, head: bool = False) -> "GetResult | None":
         client = self._context.client()
         result = None
         try:
-            result = obstore.get(client, self._prefix + key, options={"head": head})
+            result = interruptible(
+                lambda: obstore.get(client, self._prefix + key, options={"head": head})
+            )
         except Exception as error:
             if not is_missing_object(error):
+                if head and crash_id and isinstance(error, _REFUSALS):
+                    self.verify_access()  # whose answer has a body, and says why
                 raise self._context.explain(error, crash_id) from error
         self._bucket_is_there |= result is not None or not head
         return result
 
     def _read(self, result: "GetResult", crash_id: str) -> bytes:
         with self._context.translating(crash_id):
-            data = bytes(result.bytes())
-        check = _Check(result.meta["size"], result.attributes.get(SHA256))
+            data = bytes(interruptible(result.bytes))
+        check = Check(result.meta["size"], result.attributes.get(SHA256))
         check.update(data)
         check.finish(self._context.uri, crash_id)
         return data
@@ -180,11 +185,11 @@ class Objects:
             if isinstance(body, bytes):
                 self._put_small(key, body, crash_id, attributes, create)
                 return
-            start, rest = _start(body)
+            start, rest = read_start(body)
             if rest is None:
                 self._put_small(key, start, crash_id, attributes, create)
             else:
-                source = _Source(start, rest, label=body.label, sha256=attributes.get(SHA256))
+                source = Source(start, rest, label=body.label, sha256=attributes.get(SHA256))
                 self._put_large(key, source, crash_id, attributes)
 
     def _put_small(
@@ -193,30 +198,34 @@ class Objects:
         client = self._context.client()
         digest = hashlib.sha256(data).hexdigest()
         with self._context.translating(crash_id):
-            obstore.put(
-                client,
-                self._prefix + key,
-                data,
-                attributes=attributes | {SHA256: digest},
-                mode="create" if create else "overwrite",
-                use_multipart=False,
+            interruptible(
+                lambda: obstore.put(
+                    client,
+                    self._prefix + key,
+                    data,
+                    attributes=attributes | {SHA256: digest},
+                    mode="create" if create else "overwrite",
+                    use_multipart=False,
+                )
             )
 
     def _put_large(
-        self, key: str, source: "_Source", crash_id: str, attributes: dict[str, str]
+        self, key: str, source: Source, crash_id: str, attributes: dict[str, str]
     ) -> None:
         client = self._context.client()
         try:
             with self._context.translating(crash_id):
                 # Aborts the upload when the source or a request fails.
-                obstore.put(
-                    client,
-                    self._prefix + key,
-                    source,
-                    attributes=attributes,
-                    use_multipart=True,
-                    chunk_size=PART_SIZE,
-                    max_concurrency=2,
+                interruptible(
+                    lambda: obstore.put(
+                        client,
+                        self._prefix + key,
+                        source,
+                        attributes=attributes,
+                        use_multipart=True,
+                        chunk_size=PART_SIZE,
+                        max_concurrency=2,
+                    )
                 )
         except StorageError:
             if source.error:
@@ -227,7 +236,8 @@ class Objects:
         """Delete objects; that there is none is no error."""
         client = self._context.client()
         with self._context.translating(crash_id):
-            obstore.delete(client, [self._prefix + key for key in keys])
+            paths = [self._prefix + key for key in keys]
+            interruptible(lambda: obstore.delete(client, paths))
 
     # Listing
 
@@ -245,14 +255,16 @@ class Objects:
                 offset=self._prefix + after if after else None,
                 chunk_size=1000,
             )
-            for page in pages:
+            while page := interruptible(lambda: next(pages, None)):
                 yield [meta["path"][len(self._prefix) :] for meta in page]
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""
         client = self._context.client()
         with self._context.translating():
-            found = obstore.list_with_delimiter(client, self._prefix + prefix)
+            found = interruptible(
+                lambda: obstore.list_with_delimiter(client, self._prefix + prefix)
+            )
         directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
         return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
 
@@ -275,107 +287,6 @@ class _Allowance:
     def _add(self, count: int) -> None:
         with self._lock:
             self._left += count
-
-
-class _Check:
-    """Whether the bytes that come are those that were announced."""
-
-    def __init__(self, size: int, sha256: str | None) -> None:
-        self._size = size
-        self._sha256 = sha256
-        self._hash = hashlib.sha256()
-        self._count = 0
-
-    def update(self, data: bytes) -> None:
-        self._count += len(data)
-        if self._sha256:
-            self._hash.update(data)
-
-    def finish(self, uri: str, crash_id: str) -> None:
-        if self._count != self._size:
-            reason = f"the answer ended after {self._count} bytes of {self._size}"
-            raise StorageUnavailable(reason, crash_id=crash_id, uri=uri)
-        if self._sha256 and self._hash.hexdigest() != self._sha256:
-            reason = "its bytes are not those that were saved: the SHA-256 differs"
-            raise CorruptCrash(reason, crash_id=crash_id, uri=uri)
-
-
-class _Body(io.RawIOBase):
-    """A large object as it comes."""
-
-    def __init__(
-        self,
-        result: "GetResult",
-        stored: StoredObject,
-        context: S3ConnectionContext,
-        crash_id: str,
-    ) -> None:
-        self._context = context
-        self._crash_id = crash_id
-        self._check: _Check | None = _Check(stored.size, stored.metadata.get(SHA256))
-        self._stream = iter(result.stream(min_chunk_size=_STREAM))
-        self._chunk = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        if not self._chunk:
-            self._chunk = memoryview(self._next())
-        count = min(len(view), len(self._chunk))
-        view[:count] = self._chunk[:count]
-        self._chunk = self._chunk[count:]
-        return count
-
-    def _next(self) -> bytes:
-        with self._context.translating(self._crash_id):
-            data = bytes(next(self._stream, b""))
-        if data and self._check:
-            self._check.update(data)
-        elif self._check:
-            self._check.finish(self._context.uri, self._crash_id)
-            self._check = None
-        return data
-
-
-class _Source:
-    """Chunks to be sent, and what went wrong with them: it is not the client's to explain.
-
-    :param sha256: of all of them, where that was said in advance
-    """
-
-    def __init__(
-        self, start: bytes, rest: Iterator[bytes], *, label: str, sha256: str | None
-    ) -> None:
-        self._chunks = chain((start,), rest)
-        self._label = label
-        self._sha256 = sha256
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        digest = hashlib.sha256() if self._sha256 else None
-        try:
-            for chunk in self._chunks:
-                if digest:
-                    digest.update(chunk)
-                yield chunk
-            if digest and digest.hexdigest() != self._sha256:
-                raise CorruptCrash(f"{self._label} changed while it was read")
-        except BaseException as error:
-            self.error = error
-            raise
-
-
-def _start(part: Part) -> tuple[bytes, Iterator[bytes] | None]:
-    """Return all of a part, or its first `PART_SIZE` bytes and what follows."""
-    chunks = part.chunks()
-    start = bytearray()
-    for chunk in chunks:
-        start += chunk
-        if len(start) > PART_SIZE:
-            return bytes(start), chunks
-    return bytes(start), None
 
 
 def _stored(key: str, result: "GetResult", body: bytes | None = None) -> StoredObject:

@@ -9,8 +9,8 @@ import hashlib
 from crashmover.crash import Crash, Part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
 from crashmover.external.s3 import keys
+from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.external.s3.objects import (
-    PART_SIZE,
     RAW_CRASH_SHA256,
     SHA256,
     Objects,

@@ -1,0 +1,126 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The bodies of objects: as they come, held against what was announced, and as they go."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from crashmover.crash import Part
+from crashmover.errors import CorruptCrash, StorageUnavailable
+from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.waiting import interruptible
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from obstore import GetResult
+
+PART_SIZE = 8 << 20
+"""Bytes: what is larger goes up in parts of this size, and is never in memory as a whole."""
+
+_STREAM = 256 << 10
+
+
+class Check:
+    """Whether the bytes that come are those that were announced."""
+
+    def __init__(self, size: int, sha256: str | None) -> None:
+        self._size = size
+        self._sha256 = sha256
+        self._hash = hashlib.sha256()
+        self._count = 0
+
+    def update(self, data: bytes) -> None:
+        self._count += len(data)
+        if self._sha256:
+            self._hash.update(data)
+
+    def finish(self, uri: str, crash_id: str) -> None:
+        if self._count != self._size:
+            reason = f"the answer ended after {self._count} bytes of {self._size}"
+            raise StorageUnavailable(reason, crash_id=crash_id, uri=uri)
+        if self._sha256 and self._hash.hexdigest() != self._sha256:
+            reason = "its bytes are not those that were saved: the SHA-256 differs"
+            raise CorruptCrash(reason, crash_id=crash_id, uri=uri)
+
+
+class Body(io.RawIOBase):
+    """A large object as it comes."""
+
+    def __init__(
+        self,
+        result: "GetResult",
+        check: Check,
+        context: S3ConnectionContext,
+        crash_id: str,
+    ) -> None:
+        self._context = context
+        self._crash_id = crash_id
+        self._check: Check | None = check
+        self._stream = iter(result.stream(min_chunk_size=_STREAM))
+        self._chunk = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        if not self._chunk:
+            self._chunk = memoryview(self._next())
+        count = min(len(view), len(self._chunk))
+        view[:count] = self._chunk[:count]
+        self._chunk = self._chunk[count:]
+        return count
+
+    def _next(self) -> bytes:
+        with self._context.translating(self._crash_id):
+            data = bytes(interruptible(lambda: next(self._stream, b"")))
+        if data and self._check:
+            self._check.update(data)
+        elif self._check:
+            self._check.finish(self._context.uri, self._crash_id)
+            self._check = None
+        return data
+
+
+class Source:
+    """Chunks to be sent, and what went wrong with them: it is not the client's to explain.
+
+    :param sha256: of all of them, where that was said in advance
+    """
+
+    def __init__(
+        self, start: bytes, rest: Iterator[bytes], *, label: str, sha256: str | None
+    ) -> None:
+        self._chunks = chain((start,), rest)
+        self._label = label
+        self._sha256 = sha256
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        digest = hashlib.sha256() if self._sha256 else None
+        try:
+            for chunk in self._chunks:
+                if digest:
+                    digest.update(chunk)
+                yield chunk
+            if digest and digest.hexdigest() != self._sha256:
+                raise CorruptCrash(f"{self._label} changed while it was read")
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def read_start(part: Part) -> tuple[bytes, Iterator[bytes] | None]:
+    """Return all of a part, or its first `PART_SIZE` bytes and what follows."""
+    chunks = part.chunks()
+    start = bytearray()
+    for chunk in chunks:
+        start += chunk
+        if len(start) > PART_SIZE:
+            return bytes(start), chunks
+    return bytes(start), None
