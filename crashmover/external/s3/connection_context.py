@@ -171,8 +171,8 @@ class S3ConnectionContext:
             # A large dump may take long, as long as bytes keep coming.
             "timeout": dt.timedelta(days=1),
         }
-        if options.ca_bundle:
-            client_config["root_certificate"] = self._read_ca_bundle(options.ca_bundle)
+        if bundle := options.ca_bundle or os.environ.get("AWS_CA_BUNDLE"):
+            client_config["root_certificate"] = self._read_ca_bundle(bundle)
         return S3Store(
             config=config,
             client_options=client_config,

@@ -34,7 +34,7 @@ RAW_CRASH_SHA256 = "raw-crash-sha256"
 """The name, in an object's metadata, of the SHA-256 of the raw crash that it was saved with."""
 
 _MIDDLING = 1 << 20  # of bodies larger than this only a few are in memory at a time
-_AT_ONCE = 4
+_AT_ONCE = 3
 _KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
 _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
 _NOBODYS = "00000000-0000-0000-0000-000000000101"  # a crash id that no crash is given

@@ -5,6 +5,8 @@
 """Save: the order in which the objects of a crash are put and deleted."""
 
 import hashlib
+import random
+import time
 
 from crashmover.crash import Crash, Part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
@@ -14,12 +16,14 @@ from crashmover.external.s3.objects import (
     RAW_CRASH_SHA256,
     SHA256,
     Objects,
+    StoredObject,
 )
 from crashmover.external.s3.s3errors import AlreadyThere
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
-_TRIES = 3
+_TRIES = 10
+_PAUSE = 0.05  # seconds
 
 
 class Save:
@@ -51,17 +55,37 @@ class Save:
     # A crash with a raw crash
 
     def _save_with_raw_crash(self, crash: Crash, raw: "RawCrash") -> None:
-        try:
-            is_new = self._claim(crash, raw)
-            for _ in range(_TRIES):
-                in_place = False if is_new else self._make_way(crash, raw)
-                if self._put_all(crash, raw, is_new=is_new, in_place=in_place):
-                    return
-                is_new = False
-        except AlreadyThere as error:
-            raise AssertionError("only what is new is put on a condition") from error
-        reason = "another process saves the same crash at this moment"
+        is_new = self._claim(crash, raw)
+        if is_new and self._put_all(crash, raw, create=bool(self._conditions)):
+            return
+        for turn in range(_TRIES):
+            if self._replace(crash, raw):
+                return
+            time.sleep(random.uniform(0, _PAUSE * (turn + 1)))  # for the others to finish
+        reason = "other processes save the same crash at this moment"
         raise StorageUnavailable(reason, crash_id=crash.crash_id, uri=self._uri)
+
+    def _replace(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Put the crash in the place of the one that is there, or of what is left of one;
+        return whether nobody else did the same at that moment."""
+        in_place = self._make_way(crash, raw)
+        self._put_dump_names(crash, raw)
+        create = bool(self._conditions) and not in_place
+        return self._put_all(crash, raw, create=create) and self._is_whole(crash, raw)
+
+    def _is_whole(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Whether all that was put is still there, and nobody else's."""
+        there = self._objects.find_raw_crash(crash.crash_id)
+        places = [keys.dump_key(crash.crash_id, part.name) for part in crash.dumps]
+        others = (
+            self._objects.look(key, crash.crash_id)
+            for key in (keys.dump_names_key(crash.crash_id), *places)
+        )
+        return (
+            there is not None
+            and there.metadata.get(SHA256, raw.sha256) == raw.sha256
+            and all(other is not None and _is_of(other, raw.sha256) for other in others)
+        )
 
     def _claim(self, crash: Crash, raw: "RawCrash") -> bool:
         """Put the list of dumps where there is none; return whether there was none."""
@@ -111,21 +135,16 @@ class Save:
             self._objects.delete(obsolete, crash.crash_id)
         return False
 
-    def _put_all(self, crash: Crash, raw: "RawCrash", *, is_new: bool, in_place: bool) -> bool:
-        """Put everything, the raw crash last; return whether that was still possible.
+    def _put_all(self, crash: Crash, raw: "RawCrash", *, create: bool) -> bool:
+        """Put everything but the list of dumps, the raw crash last.
 
-        :param is_new: the list of dumps is there already
-        :param in_place: so is the raw crash, and it is the same
+        :param create: only where there is no raw crash; return whether there was none
         """
-        if not is_new:
-            self._put_dump_names(crash, raw)
         self._put_dumps(crash.dumps, crash.crash_id, raw.sha256)
         self._put_processed(crash)
-        key = keys.raw_crash_keys(crash.crash_id)[0]
-        create = bool(self._conditions) and not in_place
         try:
             self._objects.put(
-                key,
+                keys.raw_crash_keys(crash.crash_id)[0],
                 raw.body(),
                 crash.crash_id,
                 content_type=_JSON,
@@ -239,6 +258,11 @@ class RawCrash:
         if self._data is not None:
             return self._data
         return self._part
+
+
+def _is_of(stored: StoredObject, sha256: str) -> bool:
+    """Whether an object was saved with this raw crash; not all servers keep what says so."""
+    return stored.metadata.get(RAW_CRASH_SHA256, sha256) == sha256
 
 
 def _saved_with(sha256: str | None) -> dict[str, str]:

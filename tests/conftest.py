@@ -1,0 +1,115 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Fixtures that many tests share: the servers, each started when it is first needed."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import KINDS
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.process import MissingServer
+from tests.servers.s3 import Ministack, Rclone, S3Server
+
+_WITHOUT = "CRASHMOVER_TEST_WITHOUT"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without",
+        action="append",
+        default=[],
+        metavar="SERVER",
+        help=f"leave out the tests that need this server, of {', '.join(KINDS)}; may be"
+        f" repeated; also {_WITHOUT}, separated by commas",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail the whole run where a server is missing: tests that are passed over in silence
+    look like tests that passed."""
+    unknown = _without(config) - KINDS.keys()
+    if unknown:
+        raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
+    if hasattr(config, "workerinput"):
+        return
+    found = []
+    for kind in KINDS.values():
+        if kind.name in _without(config):
+            found.append(f"without {kind.name}")
+            continue
+        try:
+            found.append(kind.version())
+        except MissingServer as error:
+            raise pytest.UsageError(
+                f"{kind.name} cannot be started, {error} is missing: {kind.install};"
+                f" or leave its tests out: --without {kind.name}"
+            ) from None
+    config.stash[_FOUND] = f"servers: {', '.join(found)}"
+
+
+_FOUND = pytest.StashKey[str]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return config.stash.get(_FOUND, "")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The header is not shown when pytest is told to be quiet; the servers are."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and reporter.verbosity < 0 and _FOUND in session.config.stash:
+        reporter.write_line(session.config.stash[_FOUND])
+
+
+def _without(config: pytest.Config) -> set[str]:
+    names = [*config.getoption("--without"), *os.environ.get(_WITHOUT, "").split(",")]
+    return {name.strip() for name in names} - {""}
+
+
+def _wanted(request: pytest.FixtureRequest, name: str) -> None:
+    if name in _without(request.config):
+        pytest.skip(f"opted out of {name}")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that all tests share."""
+    _wanted(request, "postgresql")
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for one test that stops it, or worse."""
+    _wanted(request, "postgresql")
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_signed(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 server that checks signatures."""
+    _wanted(request, "s3-signed")
+    with Rclone() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_strict(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 server that checks checksums, and puts objects on conditions."""
+    _wanted(request, "s3-strict")
+    with Ministack() as server:
+        yield server
+
+
+@pytest.fixture
+def own_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 server that checks signatures, for one test that stops it, or worse."""
+    _wanted(request, "s3-signed")
+    with Rclone() as server:
+        yield server

