@@ -58,7 +58,8 @@ class StorageURI:
     def _parse_rest(cls, scheme: str, rest: str) -> "StorageURI":
         try:
             split = urlsplit(f"x:{rest}")
-            port = split.port
+            # Several hosts, as PostgreSQL has them, each with its port: `host` holds all of it.
+            port = None if "," in _host_and_port(split.netloc) else split.port
         except ValueError:
             # The parser's own message repeats the text, and with it a password.
             raise InvalidURI(f"malformed {scheme} URI: its host or port is not one") from None
@@ -122,13 +123,20 @@ class StorageURI:
 
 def _host(netloc: str) -> str:
     """The host as written: `SplitResult.hostname` would fold a bucket's name to lower case."""
-    host = netloc.rpartition("@")[2]
+    host = _host_and_port(netloc)
+    if "," in host:
+        return host
     name, colon, port = host.rpartition(":")
     return name if colon and (port.isdigit() or not port) else host
 
 
+def _host_and_port(netloc: str) -> str:
+    return netloc.rpartition("@")[2]
+
+
 def _quote_host(host: str) -> str:
-    return host if host.startswith("[") else quote(host, safe="")
+    several = "," in host
+    return host if host.startswith("[") else quote(host, safe=",:[]" if several else "")
 
 
 def _quote_value(value: str) -> str:

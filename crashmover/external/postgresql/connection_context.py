@@ -1,0 +1,206 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""ConnectionContext: connections to a database, kept and lent, each call with a deadline."""
+
+import re
+import select
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg.pq import Conninfo, TransactionStatus
+from psycopg.rows import TupleRow
+
+from crashmover.errors import InvalidURI, StorageError
+from crashmover.external.postgresql.pgerrors import DeadlineExceeded, explain
+from crashmover.uri import StorageURI
+
+TIMEOUT = 30.0
+"""Seconds that a call may take, if nobody says otherwise."""
+
+_CONNECT_TIMEOUT = 10
+_IDLE_AT_MOST = 8
+
+T = TypeVar("T")
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection on which every call ends at a deadline.
+
+    A server that is stopped, or a network that swallows packets, would hang a call for ever:
+    the settings of libpq and of TCP do not cover it.
+    """
+
+    timeout = TIMEOUT
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """As the base class; `DeadlineExceeded` where it takes longer than `timeout`."""
+        try:
+            return super().wait(_until(monotonic() + self.timeout, gen), *args, **kwargs)
+        except DeadlineExceeded:
+            self.close()
+            raise
+
+
+def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Pass everything on; whoever drives it comes back at least every 0.1 seconds."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if monotonic() > deadline:
+                raise DeadlineExceeded("no answer in time")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class ConnectionContext:
+    """Lends connections: ``with context() as connection: ...``.  Safe for many threads; a
+    context manager itself, which closes what is kept.
+
+    A pool of our own, and small: psycopg_pool connects in the background and answers with a
+    time-out, where its users want to know that the password is wrong.  There is no bound on
+    how many are lent, for a thread may need a second one while it has one.
+
+    :param conninfo: libpq's parameters
+    :param uri: what messages call the database
+    :param timeout: seconds that a call may take
+    """
+
+    def __init__(
+        self, conninfo: Mapping[str, str], uri: str = "postgresql:", timeout: float = TIMEOUT
+    ) -> None:
+        self.uri = uri
+        self._conninfo = {"connect_timeout": str(_CONNECT_TIMEOUT), **conninfo}
+        self._timeout = timeout
+        self._idle: list[Connection] = []
+        self._lock = Lock()
+        self._closed = False
+
+    @contextmanager
+    def __call__(self, crash_id: str | None = None) -> Iterator[Connection]:
+        """Lend a connection, each statement on it a transaction of its own.
+
+        :param crash_id: the crash that messages are about
+        :raises StorageError: it cannot be had; or, instead of what psycopg raises, it failed
+        """
+        with self.translating(crash_id):
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+
+    @contextmanager
+    def transaction(self, crash_id: str | None = None) -> Iterator[Connection]:
+        """Lend a connection in a transaction, which is committed at the end if all is well."""
+        with self(crash_id) as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def translating(self, crash_id: str | None = None) -> Iterator[None]:
+        """Raise a `StorageError` instead of what psycopg raises."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self.explain(error, crash_id) from error
+
+    def explain(self, error: psycopg.Error, crash_id: str | None = None) -> StorageError:
+        """Return what to raise instead: `StorageUnavailable` where another attempt may help,
+        `StorageDenied` where it will not."""
+        return explain(error, self.uri, crash_id)
+
+    def close(self) -> None:
+        """Close what is kept; what is lent is closed when it comes back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.uri}>"
+
+    def _take(self) -> Connection:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection = self._idle.pop()
+            if _is_alive(connection):
+                return connection
+            connection.close()
+        connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
+        connection.timeout = self._timeout
+        connection.prepare_threshold = 1
+        return connection
+
+    def _give_back(self, connection: Connection) -> None:
+        usable = connection.info.transaction_status is TransactionStatus.IDLE
+        with self._lock:
+            if usable and not self._closed and len(self._idle) < _IDLE_AT_MOST:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Whether nothing has come from the server while nobody asked: it says goodbye so."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+# URIs
+
+
+def conninfo_of(uri: StorageURI, own: set[str]) -> dict[str, str]:
+    """Return libpq's parameters in a URI.
+
+    :param own: keys of its query that are not libpq's
+    :raises InvalidURI: a key is unknown, or something is said twice
+    """
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    parameters = {key: value for key, value in uri.query.items() if key not in own}
+    if unknown := sorted(parameters.keys() - known):
+        options = ", ".join(sorted(own))
+        raise InvalidURI(
+            f"{uri.scheme}: unknown option {unknown[0][:40]!r}; there are {options}, and libpq's"
+        )
+    pieces = {"user": uri.user, "password": uri.password, "dbname": uri.path.strip("/")}
+    pieces |= _hosts_and_ports(uri)
+    for name, value in pieces.items():
+        if value and name in parameters:
+            raise InvalidURI(f"{uri.scheme}: {name} is given twice")
+    return {name: value for name, value in pieces.items() if value} | parameters
+
+
+def _hosts_and_ports(uri: StorageURI) -> dict[str, str]:
+    """Several hosts are separated by commas, each with a port of its own or none."""
+    if "," not in uri.host:
+        return {"host": uri.host.strip("[]"), "port": str(uri.port or "")}
+    pairs = [re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d*))?", item) for item in uri.host.split(",")]
+    if not all(pairs):
+        raise InvalidURI(f"{uri.scheme}: a host or a port is not one")
+    hosts = [(pair[1].strip("[]"), pair[2] or "") for pair in pairs if pair]
+    ports = ",".join(port for _, port in hosts)
+    return {
+        "host": ",".join(host for host, _ in hosts),
+        "port": ports if ports.strip(",") else "",
+    }

@@ -1,0 +1,209 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""PostgreSQLCrashStorage: crashes in a table, partitioned by week."""
+
+import datetime as dt
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, LiteralString, Self
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.errors import CorruptCrash, CrashIDNotFound, InvalidDumpName, InvalidURI
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.postgresql import schema as schemas
+from crashmover.external.postgresql.connection_context import (
+    TIMEOUT,
+    ConnectionContext,
+    conninfo_of,
+)
+from crashmover.external.postgresql.pgerrors import MissingTables
+from crashmover.external.postgresql.reading import CHUNK, LOAD, Reader, Row
+from crashmover.external.postgresql.saving import Saver, key_of
+from crashmover.external.postgresql.tables import Tables
+from crashmover.uri import StorageURI
+
+_OWN_OPTIONS = {"schema", "timeout"}
+_PAGE = 1000
+_REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
+_HAS: LiteralString = """
+    SELECT 1 FROM {}.crash_parts
+    WHERE crash_id = %s AND date_processed = %s AND kind = %s AND chunk = 0
+"""
+_DAYS: LiteralString = """
+    SELECT min(date_processed) FROM {}.crash_parts
+    WHERE date_processed > %s AND date_processed <= %s
+"""
+_LIST: LiteralString = """
+    SELECT crash_id::text FROM {}.crash_parts
+    WHERE date_processed = %s AND kind = %s AND chunk = 0 AND crash_id > %s
+    ORDER BY crash_id LIMIT %s
+"""
+
+
+class PostgreSQLCrashStorage(CrashStorageBase):
+    """Keeps crashes in the table ``crash_parts`` of a schema, as ``schema.sql`` has it.
+
+    A crash is saved in one transaction, and many small ones in one; tables and partitions are
+    made when they are first needed, if the user may.
+
+    :param conninfo: libpq's parameters
+    :param schema: the schema that the table is in
+    :param timeout: seconds that a call may take
+    :param uri: what messages call the store
+    :raises ValueError: the schema's name is not one
+    """
+
+    workers = 2
+    batch_size = 100
+
+    def __init__(
+        self,
+        conninfo: Mapping[str, str],
+        schema: str = schemas.DEFAULT,
+        timeout: float = TIMEOUT,
+        uri: str = "postgresql:",
+    ) -> None:
+        self.uri = uri
+        self.schema = schemas.check_name(schema)
+        self._context = ConnectionContext(conninfo, uri, timeout)
+        self._tables = Tables(self._context, schema)
+        self._saver = Saver(self._context, self._tables)
+        self._identity = _identity(conninfo, schema)
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``postgresql://user@host:5432/db?schema=crashes&timeout=30``, and every key that
+        libpq knows."""
+        conninfo = conninfo_of(uri, _OWN_OPTIONS)
+        own = {key: value for key, value in uri.query.items() if key in _OWN_OPTIONS}
+        try:
+            if "timeout" in own:
+                return cls(
+                    conninfo, own.get("schema", schemas.DEFAULT), _seconds(own["timeout"]), str(uri)
+                )
+            return cls(conninfo, own.get("schema", schemas.DEFAULT), uri=str(uri))
+        except ValueError as error:
+            raise InvalidURI(f"{uri.scheme}: {error}") from None
+
+    def schema_script(self) -> str:
+        """Return the script that makes the tables, for whoever may."""
+        return schemas.script(self.schema)
+
+    def identity(self) -> object:
+        """The server, the database and the schema, as far as they are said."""
+        return self._identity
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """As the base class says; nothing is changed."""
+        self._tables.verify(write=write)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._context.close()
+
+    # Reading
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
+        rows = self._rows(crash_id, kinds | {marker})
+        if not any(row[0] == marker for row in rows):
+            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
+            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
+        reader = Reader(self._context, self._tables.sql(CHUNK), crash_id, key_of(crash_id))
+        try:
+            return Crash(crash_id, reader.parts([row for row in rows if row[0] in kinds]))
+        except InvalidDumpName as error:
+            raise CorruptCrash(str(error), crash_id=crash_id, uri=self.uri) from error
+
+    def _rows(self, crash_id: str, kinds: Set[Kind]) -> list[Row]:
+        parameters = (*key_of(crash_id), [kind.value for kind in kinds])
+        return self._fetch(LOAD, parameters, crash_id)
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        return bool(self._fetch(_HAS, (*key_of(crash_id), kind.value), crash_id))
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """As the base class says, in one query for a thousand crashes; no transaction is open
+        in between."""
+        last = _midnight(until or dt.date.max)
+        before = _midnight(since or dt.date(1970, 1, 1)) - dt.timedelta(microseconds=1)
+        while True:
+            [(day,)] = self._fetch(_DAYS, (before, last)) or [(None,)]
+            if day is None:
+                return
+            yield from self._of_day(day, kind)
+            before = day
+
+    def _of_day(self, day: dt.datetime, kind: Kind) -> Iterator[str]:
+        after = "00000000-0000-0000-0000-000000000000"
+        while page := self._fetch(_LIST, (day, kind.value, after, _PAGE)):
+            for (crash_id,) in page:
+                if crashid.is_valid(crash_id) and key_of(crash_id)[1] == day:
+                    yield crash_id
+            after = page[-1][0]
+
+    def _fetch(
+        self, query: LiteralString, parameters: Sequence[Any], crash_id: str | None = None
+    ) -> list[Any]:
+        """Return the rows of a query; none where there are no tables yet."""
+        try:
+            with self._context(crash_id) as connection:
+                return connection.execute(self._tables.sql(query), parameters).fetchall()
+        except MissingTables:
+            return []
+
+    # Saving and removing
+
+    def save_crash(self, crash: Crash) -> None:
+        """As the base class says."""
+        [error] = self.save_crashes([crash])
+        if error:
+            raise error
+
+    def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says; small crashes share a transaction, a large one has its own."""
+        return self._saver.save(crashes)
+
+    def remove(self, crash_id: str) -> None:
+        """As the base class says."""
+        crashid.validate(crash_id)
+        try:
+            with self._context(crash_id) as connection:
+                found = connection.execute(self._tables.sql(_REMOVE), key_of(crash_id)).rowcount
+        except MissingTables:
+            found = 0
+        if not found:
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
+        raise ValueError("option timeout: it is a number of seconds, such as 30 or 0.5")
+    return float(text)
+
+
+def _identity(conninfo: Mapping[str, str], schema: str) -> tuple[str, ...]:
+    """What two stores have in common that are the same, as far as can be told at rest."""
+    environment = os.environ
+    user = conninfo.get("user") or environment.get("PGUSER") or environment.get("USER", "")
+    host = conninfo.get("hostaddr") or conninfo.get("host") or environment.get("PGHOST", "")
+    port = conninfo.get("port") or environment.get("PGPORT") or "5432"
+    database = conninfo.get("dbname") or environment.get("PGDATABASE") or user
+    return conninfo.get("service", ""), host, port, database, schema

@@ -1,0 +1,89 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What goes wrong with a database, in crashmover's words."""
+
+import re
+
+import psycopg
+from psycopg import errors
+
+from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+
+# By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
+_PASSING = (
+    "08",  # connection exceptions
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "53300",  # too many connections
+    "55P03",  # a lock is not available
+    "57014",  # canceled, as by statement_timeout
+    "57P",  # the server is shut down, or starts
+    "25P03",  # idle in a transaction for too long
+    "25P04",  # a transaction that took too long
+)
+_DENIED = (
+    "25006",  # read-only: a standby
+    "28",  # authorization
+    "3D000",  # no such database
+    "42501",  # no such right
+    "42809",  # something else has the name of a view
+    "42P16",
+)
+
+_CONNECTING = re.compile(r"(?:FATAL|ERROR|PANIC): +([^\n]+)")
+_REFUSALS = re.compile(
+    r"password|authentication|pg_hba|no encryption|permission denied|role \"|user \"|"
+    r"database \".*\" does not exist|is not permitted|certificate|does not support SSL|SSL error"
+)
+_STARTING = re.compile(r"the database system is|too many|remaining connection slots")
+
+
+class MissingPartition(StorageUnavailable):
+    """A week's partition has been dropped since it was last looked for."""
+
+
+class MissingTables(StorageDenied):
+    """There are no tables, or not all."""
+
+
+class DeadlineExceeded(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
+    """Return what to raise instead."""
+    kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
+    return kind(reason, crash_id=crash_id, uri=uri)
+
+
+def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
+    code = error.sqlstate or ""
+    reason = _one_line(error.diag.message_primary or str(error))
+    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
+        return MissingTables, reason
+    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
+        return MissingPartition, reason
+    if code.startswith(_PASSING):
+        return StorageUnavailable, reason
+    return StorageDenied if code.startswith(_DENIED) else StorageError, reason
+
+
+def _of_client(error: psycopg.Error) -> tuple[type[StorageError], str]:
+    if isinstance(error, DeadlineExceeded):
+        return StorageUnavailable, "no answer in time"
+    text = str(error)
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return StorageError, _one_line(text)
+    # While connecting there are no codes: only the texts of the server and of libpq.
+    from_server = _CONNECTING.search(text)
+    reason = from_server.group(1) if from_server else text.partition("\n")[0]
+    reason = _one_line(reason.removeprefix("connection failed: "))
+    if _REFUSALS.search(reason) and not _STARTING.search(reason):
+        return StorageDenied, reason
+    return StorageUnavailable, reason
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

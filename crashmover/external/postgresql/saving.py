@@ -1,0 +1,231 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Saving: a crash in one transaction, or many small ones in one."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import LiteralString, ParamSpec
+from uuid import UUID
+
+from crashmover import crashid
+from crashmover.crash import Crash, Kind, Part
+from crashmover.errors import (
+    CrashIDNotFound,
+    CrashMoverError,
+    StorageDenied,
+    StorageUnavailable,
+)
+from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
+from crashmover.external.postgresql.tables import Tables
+
+ROW = 1 << 20
+"""Bytes of a part in a row, at most."""
+
+_SMALL = 4 << 20  # bytes: a crash up to this is read first and saved with others
+_BATCH = 8 << 20  # bytes of them in one transaction, and in memory
+
+_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+_DELETE: LiteralString = (
+    "DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s AND kind = ANY(%s)"
+)
+_DELETE_DUMPS: LiteralString = (
+    "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
+    " AND kind = 'dump' AND name = ANY(%s)"
+)
+_INSERT: LiteralString = "INSERT INTO {}.crash_parts VALUES (%b, %b, %b, %b, %b, %b)"
+_MARKER: LiteralString = (
+    "SELECT 1 FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
+    " AND kind = 'raw_crash' AND chunk = 0"
+)
+
+P = ParamSpec("P")
+Row = tuple[dt.datetime, UUID, str, str, int, bytes]
+
+
+@dataclass(frozen=True)
+class Small:
+    """A crash that has been read.
+
+    :param number: its place among those that are to be saved
+    """
+
+    number: int
+    crash: Crash
+    rows: list[Row]
+    size: int
+
+
+class Saver:
+    """Saves crashes.  Who saves a crash holds a lock on its id until the end of the
+    transaction, so that two do not mix."""
+
+    def __init__(self, context: ConnectionContext, tables: Tables) -> None:
+        self._context = context
+        self._tables = tables
+
+    def save(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """Save crashes in their order; return for each None or why it was not saved."""
+        results: list[Exception | None] = [None] * len(crashes)
+        batch: list[Small] = []
+        for number, crash in enumerate(crashes):
+            try:
+                small = _read_if_small(number, crash)
+            except Exception as error:
+                results[number] = error
+                continue
+            if small is None or not _fits(small, batch):
+                self._save_batch(batch, results)
+                batch = []
+            if small:
+                batch.append(small)
+            else:
+                results[number] = _error_of(self._save_alone, crash)
+        self._save_batch(batch, results)
+        return results
+
+    # Many small ones
+
+    def _save_batch(self, batch: list[Small], results: list[Exception | None]) -> None:
+        if not batch:
+            return
+        error = _error_of(self._save_small, batch)
+        one_is_at_fault = len(batch) > 1 and not isinstance(
+            error, StorageDenied | StorageUnavailable
+        )
+        for small in batch:
+            if error and one_is_at_fault:
+                results[small.number] = _error_of(self._save_small, [small])
+            else:
+                results[small.number] = error
+
+    def _save_small(self, batch: list[Small]) -> None:
+        crashes = [small.crash for small in batch]
+        crash_id = crashes[0].crash_id if len(batch) == 1 else None
+        rows = [row for small in batch for row in small.rows]
+
+        def save() -> None:
+            with (
+                self._context(crash_id) as connection,
+                connection.pipeline(),  # so that all of it is one round trip or two
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
+                self._lock(connection, crashes)
+                self._delete(connection, crashes)
+                cursor.executemany(self._tables.sql(_INSERT), rows)
+
+        self._tables.saving({crashid.date_of(crash.crash_id) for crash in crashes}, save)
+
+    # One of any size
+
+    def _save_alone(self, crash: Crash) -> None:
+        if not crash.parts:
+            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+
+        def save() -> None:
+            with self._context.transaction(crash.crash_id) as connection:
+                self._lock(connection, [crash])
+                if crash.dumps and not crash.raw_crash:
+                    self._make_way_for_dumps(connection, crash)
+                self._delete(connection, [crash])
+                for part in crash.parts:
+                    for row in _rows(crash.crash_id, part):
+                        connection.execute(self._tables.sql(_INSERT), row)
+
+        self._tables.saving({crashid.date_of(crash.crash_id)}, save)
+
+    def _make_way_for_dumps(self, connection: Connection, crash: Crash) -> None:
+        key = key_of(crash.crash_id)
+        if not connection.execute(self._tables.sql(_MARKER), key).fetchone():
+            reason = "no raw crash to add dumps to"
+            raise CrashIDNotFound(crash.crash_id, uri=self._context.uri, reason=reason)
+        names = [part.name for part in crash.dumps]
+        connection.execute(self._tables.sql(_DELETE_DUMPS), (*key, names))
+
+    # Both
+
+    def _lock(self, connection: Connection, crashes: Sequence[Crash]) -> None:
+        # In one order for all, so that two batches do not wait for each other.
+        locks = sorted(_lock_of(crash.crash_id) for crash in crashes)
+        connection.execute(_LOCK, (locks,))
+
+    def _delete(self, connection: Connection, crashes: Sequence[Crash]) -> None:
+        """Delete what the crashes replace."""
+        groups = defaultdict[tuple[dt.datetime, tuple[str, ...]], list[UUID]](list)
+        for crash in crashes:
+            crash_id, date = key_of(crash.crash_id)
+            if kinds := _replaced(crash):
+                groups[date, kinds].append(crash_id)
+        for (date, kinds), ids in groups.items():
+            connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
+
+
+def key_of(crash_id: str) -> tuple[UUID, dt.datetime]:
+    """Return a crash's id and date as the table has them."""
+    day = crashid.date_of(crash_id)
+    return UUID(crash_id), dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def _lock_of(crash_id: str) -> int:
+    return int.from_bytes(UUID(crash_id).bytes[:8], signed=True)
+
+
+def _replaced(crash: Crash) -> tuple[str, ...]:
+    """The kinds of parts of which nothing that is there stays."""
+    raw = (Kind.RAW_CRASH.value, Kind.DUMP.value) if crash.raw_crash else ()
+    return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
+
+
+def _read_if_small(number: int, crash: Crash) -> Small | None:
+    """Return a crash with all its bytes, if they are few and can be saved with others'."""
+    size = sum(part.size or 0 for part in crash.parts)
+    if size > _SMALL or not _replaced(crash) or (crash.dumps and not crash.raw_crash):
+        return None
+    rows: list[Row] = []
+    size = 0
+    for part in crash.parts:
+        for row in _rows(crash.crash_id, part):
+            rows.append(row)
+            size += len(row[-1])
+            if size > _SMALL:
+                return None
+    return Small(number, crash, rows, size)
+
+
+def _fits(small: Small, batch: list[Small]) -> bool:
+    """Whether a crash can be saved with these: it is not one of them, and they are few."""
+    ids = {other.crash.crash_id for other in batch}
+    size = sum(other.size for other in batch)
+    return small.crash.crash_id not in ids and size + small.size <= _BATCH
+
+
+def _rows(crash_id: str, part: Part) -> Iterator[Row]:
+    """Yield the rows of a part, one at least."""
+    key = key_of(crash_id)
+    for number, data in enumerate(_pieces(part)):
+        yield key[1], key[0], part.kind.value, part.name, number, data
+
+
+def _pieces(part: Part) -> Iterator[bytes]:
+    buffer = bytearray()
+    is_empty = True
+    for chunk in part.chunks():
+        buffer += chunk
+        while len(buffer) >= ROW:
+            yield bytes(buffer[:ROW])
+            is_empty = False
+            del buffer[:ROW]
+    if buffer or is_empty:
+        yield bytes(buffer)
+
+
+def _error_of(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return error
+    return None

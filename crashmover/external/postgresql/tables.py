@@ -1,0 +1,143 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Tables: the tables and partitions of a store, made when they are first needed."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from threading import Lock
+from typing import LiteralString, TypeVar
+
+from psycopg import sql
+
+from crashmover.errors import StorageDenied
+from crashmover.external.postgresql import schema
+from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
+from crashmover.external.postgresql.pgerrors import MissingPartition, MissingTables
+
+T = TypeVar("T")
+
+_VERSION = "SELECT obj_description(to_regclass(%s), 'pg_class'), to_regclass(%s) IS NOT NULL"
+_MAY_SAVE = """
+    SELECT has_table_privilege(%s, 'SELECT') AND has_table_privilege(%s, 'INSERT')
+        AND has_table_privilege(%s, 'DELETE')
+"""
+_MAY_CREATE = """
+    SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)
+        THEN has_schema_privilege(%s, 'CREATE')
+        ELSE has_database_privilege(current_database(), 'CREATE') END
+"""
+_MAKE_PARTITION: LiteralString = "SELECT {}.make_partition(%s)"
+
+
+class Tables:
+    """The tables in a schema.  Safe for many threads.
+
+    :param context: of the database
+    :param name: of the schema
+    """
+
+    def __init__(self, context: ConnectionContext, name: str) -> None:
+        self._context = context
+        self._name = name
+        self._table = f"{schema.quoted(name)}.crash_parts"
+        self._weeks: set[dt.date] = set()
+        self._are_made = False
+        self._lock = Lock()
+        self.sql = lru_cache(self._sql)
+
+    def _sql(self, text: LiteralString) -> bytes:
+        """Return a statement with the name of the schema in the place of ``{}``."""
+        return sql.SQL(text).format(sql.Identifier(self._name)).as_bytes(None)
+
+    def saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
+        """Return what `save` returns, once there are tables and partitions for these days.
+
+        :raises StorageDenied: they are not there, and we may not make them
+        """
+        self._make(days)
+        try:
+            return save()
+        except (MissingPartition, MissingTables):
+            self.forget()  # somebody has dropped what was there
+            self._make(days)
+            return save()
+
+    def forget(self) -> None:
+        """Look again whether everything is there, before the next save."""
+        with self._lock:
+            self._are_made = False
+            self._weeks.clear()
+
+    def _make(self, days: set[dt.date]) -> None:
+        weeks = {day - dt.timedelta(days=day.weekday()) for day in days}
+        with self._lock:
+            missing = weeks - self._weeks
+            if self._are_made and not missing:
+                return
+            with self._context() as connection:
+                if not self._are_made and not self._are_there(connection):
+                    self._create(connection)
+                for week in sorted(missing):
+                    connection.execute(self.sql(_MAKE_PARTITION), (week,))
+            self._are_made = True
+            self._weeks |= missing
+
+    def _create(self, connection: Connection) -> None:
+        try:
+            with self._context.translating(), connection.transaction():
+                connection.execute(schema.statements(self._name).encode())
+        except StorageDenied as error:
+            raise StorageDenied(
+                f"its tables cannot be made in the schema {self._name}: {error.reason}; name"
+                " another with ?schema=, or let its owner run what"
+                f" python -m crashmover.external.postgresql --schema {self._name} prints",
+                uri=self._context.uri,
+            ) from error
+
+    def _are_there(self, connection: Connection) -> bool:
+        row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
+        version, is_there = row or (None, False)
+        if is_there and version != schema.VERSION:
+            reason = f"the table {self._table} is not of this version of crashmover"
+            raise StorageDenied(reason, uri=self._context.uri)
+        return bool(is_there)
+
+    def verify(self, *, write: bool) -> None:
+        """Make sure that they can be read, or saved to; change nothing.
+
+        :raises StorageDenied: they cannot
+        """
+        with self._context() as connection:
+            if self._are_there(connection):
+                if write:
+                    self._verify_rights(connection)
+            elif not write:
+                raise StorageDenied(
+                    f"there are no tables of crashmover in the schema {self._name}",
+                    uri=self._context.uri,
+                )
+            elif not _is_true(connection, _MAY_CREATE, (self._name,) * 2):
+                self._create_is_denied()
+
+    def _verify_rights(self, connection: Connection) -> None:
+        if _is_true(connection, "SELECT current_setting('transaction_read_only') = 'on'", ()):
+            raise StorageDenied("the database is read-only", uri=self._context.uri)
+        if not _is_true(connection, _MAY_SAVE, (self._table,) * 3):
+            reason = f"no right to SELECT, INSERT and DELETE in {self._table}"
+            raise StorageDenied(reason, uri=self._context.uri)
+
+    def _create_is_denied(self) -> None:
+        raise StorageDenied(
+            f"there are no tables in the schema {self._name}, and no right to make them; let its"
+            f" owner run what python -m crashmover.external.postgresql --schema {self._name}"
+            " prints",
+            uri=self._context.uri,
+        )
+
+
+def _is_true(connection: Connection, query: str, parameters: Sequence[str]) -> bool:
+    row = connection.execute(query, parameters).fetchone()
+    return bool(row and row[0])
