@@ -5,7 +5,7 @@
 """Fixtures that many tests share: the servers, each started when it is first needed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -89,6 +89,21 @@ def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     _wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
+
+
+UseAWS = Callable[[S3Server], S3Server]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
+    """Put a server's credentials into the environment, and return the server."""
+
+    def use(server: S3Server) -> S3Server:
+        for name, value in server.credentials.items():
+            monkeypatch.setenv(name, value)
+        return server
+
+    return use
 
 
 @pytest.fixture(scope="session")

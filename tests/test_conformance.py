@@ -15,6 +15,9 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.testing import StorageConformance
+from tests.conftest import UseAWS
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.s3 import S3Server
 
 
 class TestInMemory(StorageConformance):
@@ -44,6 +47,33 @@ class TestFileSystemByOptions(StorageConformance):
             yield storage
 
 
+class TestS3(StorageConformance):
+    """On a server that knows conditions."""
+
+    @pytest.fixture
+    def storage(self, s3_strict: S3Server, aws: UseAWS) -> Iterator[CrashStorageBase]:
+        aws(s3_strict)
+        with registry.open_storage(s3_strict.uri(s3_strict.new_bucket())) as storage:
+            yield storage
+
+
+class TestS3WithoutConditions(StorageConformance):
+    @pytest.fixture
+    def storage(self, s3_signed: S3Server, aws: UseAWS) -> Iterator[CrashStorageBase]:
+        aws(s3_signed)
+        uri = s3_signed.uri(s3_signed.new_bucket(), "a/prefix", checksum="none")
+        with registry.open_storage(uri) as storage:
+            yield storage
+
+
+class TestPostgreSQL(StorageConformance):
+    @pytest.fixture
+    def storage(self, postgresql_server: PostgreSQL) -> Iterator[CrashStorageBase]:
+        uri = postgresql_server.uri(schema=postgresql_server.new_name())
+        with registry.open_storage(uri) as storage:
+            yield storage
+
+
 class TestPoly(StorageConformance):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[CrashStorageBase]:
@@ -52,10 +82,32 @@ class TestPoly(StorageConformance):
             yield storage
 
 
-class TestNestedPoly(StorageConformance):
+class TestPolyOfServers(StorageConformance):
     @pytest.fixture
-    def storage(self, tmp_path: Path) -> Iterator[CrashStorageBase]:
-        inner = PolyCrashStorage([InMemoryCrashStorage(), FSPermanentStorage(tmp_path / "a")])
-        outer = [PolyCrashStorage([inner, InMemoryCrashStorage()])]
+    def storage(
+        self, s3_strict: S3Server, aws: UseAWS, postgresql_server: PostgreSQL
+    ) -> Iterator[CrashStorageBase]:
+        aws(s3_strict)
+        uris = [
+            s3_strict.uri(s3_strict.new_bucket()),
+            postgresql_server.uri(schema=postgresql_server.new_name()),
+        ]
+        with registry.open_storage(uris) as storage:
+            yield storage
+
+
+class TestNestedPoly(StorageConformance):
+    """Every store, as deep as they go."""
+
+    @pytest.fixture
+    def storage(
+        self, tmp_path: Path, s3_signed: S3Server, aws: UseAWS, postgresql_server: PostgreSQL
+    ) -> Iterator[CrashStorageBase]:
+        aws(s3_signed)
+        database = postgresql_server.uri(schema=postgresql_server.new_name())
+        bucket = s3_signed.uri(s3_signed.new_bucket())
+        inner = PolyCrashStorage([InMemoryCrashStorage(), registry.open_storage(database)])
+        middle = PolyCrashStorage([FSPermanentStorage(tmp_path / "a"), inner])
+        outer = [PolyCrashStorage([middle, registry.open_storage(bucket)])]
         with PolyCrashStorage([*outer, FSPermanentStorage(tmp_path / "b")]) as storage:
             yield storage

@@ -32,6 +32,7 @@ from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
+from tests.conftest import UseAWS
 from tests.s3_proxy import (
     Cut,
     Damaged,
@@ -54,19 +55,13 @@ CANARY = "cAnArYsEcReT0123456789cAnArYsEcReT0123456"
 
 
 @pytest.fixture
-def signed(s3_signed: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    return _enter(s3_signed, monkeypatch)
+def signed(s3_signed: S3Server, aws: UseAWS) -> S3Server:
+    return aws(s3_signed)
 
 
 @pytest.fixture
-def strict(s3_strict: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    return _enter(s3_strict, monkeypatch)
-
-
-def _enter(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    for name, value in server.credentials.items():
-        monkeypatch.setenv(name, value)
-    return server
+def strict(s3_strict: S3Server, aws: UseAWS) -> S3Server:
+    return aws(s3_strict)
 
 
 @pytest.fixture

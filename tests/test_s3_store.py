@@ -38,6 +38,7 @@ from crashmover.testing import (
     read,
     without,
 )
+from tests.conftest import UseAWS
 from tests.s3_proxy import Proxy, proxy_of
 from tests.servers.s3 import S3Server
 
@@ -75,26 +76,20 @@ class Bucket:
 
 
 @pytest.fixture(params=["s3_signed", "s3_strict"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    return _bucket(request.getfixturevalue(request.param), monkeypatch)
+def bucket(request: pytest.FixtureRequest, aws: UseAWS) -> Bucket:
+    return Bucket(aws(request.getfixturevalue(request.param)))
 
 
 @pytest.fixture
-def strict(s3_strict: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def strict(s3_strict: S3Server, aws: UseAWS) -> Bucket:
     """On a server that honours conditions."""
-    return _bucket(s3_strict, monkeypatch)
+    return Bucket(aws(s3_strict))
 
 
 @pytest.fixture
-def fast(s3_signed: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def fast(s3_signed: S3Server, aws: UseAWS) -> Bucket:
     """On the server that is the faster one."""
-    return _bucket(s3_signed, monkeypatch)
-
-
-def _bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in server.credentials.items():
-        monkeypatch.setenv(name, value)
-    return Bucket(server)
+    return Bucket(aws(s3_signed))
 
 
 @pytest.fixture

@@ -99,9 +99,13 @@ class PostgreSQL(ServerProcess):
         """Return a plain connection that commits by itself."""
         return psycopg.connect(self.uri(database), autocommit=True, connect_timeout=5, **options)
 
+    def new_name(self) -> str:
+        """Return a name that nothing has."""
+        return f"crashes_{uuid.uuid4().hex[:12]}"
+
     def new_database(self) -> str:
         """Make a database and return its name."""
-        name = f"crashes_{uuid.uuid4().hex[:12]}"
+        name = self.new_name()
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name

@@ -57,10 +57,11 @@ class Reader:
         :param rows: as `LOAD` gives them
         :raises CorruptCrash: a chunk is missing
         """
-        return [
+        parts = [
             self._part(Kind(kind), name, list(chunks))
             for (kind, name), chunks in groupby(rows, key=lambda row: row[:2])
         ]
+        return sorted(parts, key=lambda part: list(Kind).index(part.kind))
 
     def _part(self, kind: Kind, name: str, rows: list[Row]) -> Part:
         if [row[2] for row in rows] != list(range(len(rows))):
