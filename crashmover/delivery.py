@@ -12,7 +12,13 @@ from typing import TypeVar
 from crashmover import crashid
 from crashmover.comparison import Difference, Key, MeasuredCrash, compare
 from crashmover.crash import Crash, Kind
-from crashmover.errors import CorruptCrash, CrashConflict, CrashIDNotFound, StorageError
+from crashmover.errors import (
+    CorruptCrash,
+    CrashConflict,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -113,6 +119,7 @@ class Destination:
                     todo.append((crash, delivery, wanted))
             except Exception as error:
                 delivery.error = error
+                self._probe_after(error)
         for crash, delivery, wanted in todo:
             delivery.saved = {part.key for part in wanted.parts} & crash.measured.keys()
             delivery.is_whole = True
@@ -199,6 +206,11 @@ class Destination:
                 delivery.error = delivery.error or error
             self._probe()
 
+    def _probe_after(self, error: Exception) -> None:
+        """Find out whether an error is about one crash or about the whole store."""
+        if not self.down and (is_retryable(error) or isinstance(error, StorageDenied)):
+            self._probe()
+
     def _probe(self) -> None:
         try:
             self.store.verify_access(write=True)
@@ -210,6 +222,8 @@ class Destination:
             if delivery.error:
                 continue
             try:
+                if self.down:
+                    raise self.down
                 if difference := self._compare(crash):
                     raise CorruptCrash(
                         f"read back and not the same: {difference}",
@@ -218,6 +232,7 @@ class Destination:
                     )
             except Exception as error:
                 delivery.error = error
+                self._probe_after(error)
 
     def _call(self, function: Callable[[], T]) -> T:
         return self._retry.call(function)

@@ -257,12 +257,16 @@ class Mover:
 
     def _load(self, job: _Job) -> None:
         try:
+            if self._failure:
+                raise self._failure
             crash = self._retry.call(lambda: self._source.load_crash(job.crash_id, self._kinds))
             if self._redactor:
                 crash = _redacted(crash, self._redactor)
             job.crash = MeasuredCrash(crash, hashing=self._verify)
         except Exception as error:
             job.error = error
+            if is_retryable(error):  # the others of its batch need not find out as slowly
+                self._probe_source()
 
     def _at_each_destination(self, jobs: list[_Job]) -> Iterator[list[tuple[_Job, Delivery]]]:
         def bring(destination: Destination) -> list[tuple[_Job, Delivery]]:
@@ -279,7 +283,11 @@ class Mover:
         self._stop_if_all_down()
         errors = [error for job in jobs for error in _errors(job)]
         # A disk that is not mounted any more has none of the crashes that it had.
-        if any(_may_be_outage(error) for error in errors) and not self._failure:
+        if any(is_retryable(e) or isinstance(e, CrashIDNotFound) for e in errors):
+            self._probe_source()
+
+    def _probe_source(self) -> None:
+        if not self._failure:
             try:
                 self._source.verify_access()
             except StorageError as error:
@@ -359,10 +367,6 @@ def _refuse_loss(
         raise ValueError("a source cannot be removed when the copy is redacted")
     if len(source.stores) > 1:
         raise ValueError("a source can be removed only when it is one store")
-
-
-def _may_be_outage(error: Exception) -> bool:
-    return is_retryable(error) or isinstance(error, CrashIDNotFound)
 
 
 def _errors(job: _Job) -> list[Exception]:

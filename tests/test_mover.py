@@ -479,6 +479,35 @@ def test_a_destination_that_goes_down_on_the_way_is_not_tried_for_every_crash() 
     assert down.calls.count("save_crashes") <= 5 * down.workers
 
 
+@pytest.mark.parametrize("error", [unavailable(), denied()])
+@pytest.mark.parametrize(
+    ("failing", "options"),
+    [
+        ("has_crash", {}),
+        ("load_crash", {"existing": Existing.COMPARE}),
+        ("load_crash", {"verify": True}),
+    ],
+)
+def test_a_destination_that_cannot_be_asked_is_not_asked_for_every_crash(
+    failing: str, options: dict[str, Any], error: StorageError
+) -> None:
+    source = store_of(*some_crashes(200))
+    down = FaultyStorage(failing, "verify_access", error=error)
+    with pytest.raises(type(error)):
+        list(Mover(source, down, retry=AT_ONCE, **options).run(source.new_crashes()))
+    assert down.calls.count(failing) <= 5 * down.workers
+
+
+def test_a_source_that_goes_down_is_not_asked_for_the_rest_of_a_batch() -> None:
+    class Batching(InMemoryCrashStorage):
+        batch_size = 100
+
+    source = FaultyStorage("load_crash", "verify_access")
+    with pytest.raises(StorageUnavailable):
+        list(Mover(source, Batching(), retry=AT_ONCE).run(c.crash_id for c in some_crashes(200)))
+    assert source.calls.count("load_crash") <= 5 * source.workers
+
+
 def test_a_source_that_cannot_be_listed_to_its_end_is_an_error_at_the_end() -> None:
     source = FaultyStorage("new_crashes, after one")
     for crash in some_crashes(3):

@@ -1,0 +1,518 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""PostgreSQLCrashStorage: the tables, as plain SQL sees them, on a real server."""
+
+import datetime as dt
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from crashmover import crashid
+from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.postgresql import schema as schemas
+from crashmover.registry import open_storage
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    ReadFailed,
+    broken,
+    contents,
+    crash_of,
+    read,
+    without,
+)
+from tests.servers.postgresql import PostgreSQL
+
+MIB = 1 << 20
+LARGE = 5 * MIB + 1  # more than is saved with others, in six rows
+
+
+@dataclass
+class Database:
+    """A schema of its own, and a plain connection that has it as its search path."""
+
+    server: PostgreSQL
+    schema: str
+    connection: psycopg.Connection[Any]
+
+    @property
+    def uri(self) -> str:
+        return self.server.uri(schema=self.schema)
+
+    def rows(self, query: str, *parameters: object) -> list[Any]:
+        return self.connection.execute(query, parameters).fetchall()
+
+    def run(self, script: str) -> None:
+        self.connection.execute(script)
+
+    def role(self) -> str:
+        """Make a role that may do nothing, and return its name."""
+        name = self.server.new_name()
+        role, password = sql.Identifier(name), sql.Literal(self.server.password)
+        query = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password)
+        self.connection.execute(query)
+        return name
+
+    def uri_of(self, role: str) -> str:
+        return self.uri.replace(f"//{self.server.user}:", f"//{role}:")
+
+
+@pytest.fixture
+def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
+    schema = postgresql_server.new_name()
+    options = f"-c search_path={schema},public -c timezone=America/Los_Angeles"
+    with postgresql_server.connect(options=options) as connection:
+        yield Database(postgresql_server, schema, connection)
+
+
+@pytest.fixture
+def storage(database: Database) -> Iterator[CrashStorageBase]:
+    with open_storage(database.uri) as storage:
+        yield storage
+
+
+def large(data: bytes = bytes(LARGE)) -> Crash:
+    dump = Part(*MAIN, lambda: io.BytesIO(data), len(data))
+    return Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump])
+
+
+# The tables
+
+
+def test_the_rows_hold_the_bytes_as_they_are(database: Database, storage: CrashStorageBase) -> None:
+    storage.save_crash(crash_of(contents()))
+    rows = database.rows("SELECT crash_id::text, kind, name, chunk, data FROM crash_parts")
+    assert {row[0] for row in rows} == {CRASH_ID}
+    assert {(Kind(kind), name): data for _, kind, name, _, data in rows} == contents()
+
+
+def test_a_large_part_lies_in_rows_of_a_mebibyte(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    data = bytes(range(256)) * (LARGE // 256) + b"!"
+    storage.save_crash(large(data))
+    sizes = "SELECT octet_length(data) FROM crash_parts WHERE kind = 'dump' ORDER BY chunk"
+    assert [size for (size,) in database.rows(sizes)] == [MIB] * 5 + [len(data) % MIB]
+    assert storage.get_raw_dump(CRASH_ID) == data
+
+
+def test_the_views_have_the_names_and_columns_that_people_use(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    query = "SELECT raw_crash->>'ProductName', date_processed FROM raw_crashes WHERE uuid = %s"
+    midnight = dt.datetime(2007, 10, 25, tzinfo=dt.UTC)
+    assert database.rows(query, CRASH_ID) == [("Firefox", midnight)]
+    query = "SELECT processed_crash->>'signature' FROM processed_crashes WHERE uuid = %s"
+    assert database.rows(query, CRASH_ID) == [("a",)]
+    types = (
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position"
+    )
+    for view, column in (("raw_crashes", "raw_crash"), ("processed_crashes", "processed_crash")):
+        assert database.rows(types, database.schema, view) == [
+            ("uuid", "uuid"),
+            (column, "json"),
+            ("date_processed", "timestamp with time zone"),
+        ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"\x00",
+        b"\xef\xbb\xbf{}",
+        b'{"a": NaN}',
+        b"[" * 200_000,
+        b'{"a": "' + bytes(2 * MIB) + b'"}',
+    ],
+    ids=["empty", "half", "not UTF-8", "zero", "mark", "NaN", "deep", "large"],
+)
+def test_what_is_not_json_is_null_in_the_views_and_moves_all_the_same(
+    database: Database, storage: CrashStorageBase, data: bytes
+) -> None:
+    storage.save_crash(crash_of(contents(), NEIGHBOUR))
+    storage.save_crash(crash_of({RAW: data, PROCESSED: data}))
+    query = "SELECT uuid::text, raw_crash->>'ProductName' FROM raw_crashes ORDER BY uuid"
+    assert database.rows(query) == [(CRASH_ID, None), (NEIGHBOUR, "Firefox")]
+    assert database.rows("SELECT count(*) FROM processed_crashes") == [(2,)]
+    assert read(storage) == {RAW: data, PROCESSED: data}
+
+
+def test_json_that_only_text_can_hold_is_json_in_the_views(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    odd = b'{"a": 1, "a": 2, "n": 1e400000, "z": "\\u0000", "s": "\\ud800"}'
+    many = b'{"a": "' + b"x" * (2 * MIB) + b'"}'
+    storage.save_crash(crash_of({RAW: odd, PROCESSED: many}))
+    assert database.rows("SELECT raw_crash::text FROM raw_crashes") == [(odd.decode(),)]
+    assert database.rows("SELECT length(processed_crash->>'a') FROM processed_crashes") == [
+        (2 * MIB,)
+    ]
+
+
+# Partitions
+
+
+def _partitions(database: Database) -> list[str]:
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass"
+    return sorted(name for (name,) in database.rows(query, f"{database.schema}.crash_parts"))
+
+
+def _id(day: str, number: int = 0) -> str:
+    return f"0bba{number:04x}-8721-460c-dead-a43c22{day}"
+
+
+def test_a_week_has_a_partition_named_by_its_monday(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    for day in ("261115", "261116", "261122", "261123", "270101"):
+        storage.save_crash(crash_of(contents(), _id(day)))
+    assert _partitions(database) == [
+        f"crash_parts_{monday}" for monday in ("20261109", "20261116", "20261123", "20261228")
+    ]
+    counts = "SELECT tableoid::regclass::text, count(DISTINCT crash_id) FROM crash_parts GROUP BY 1"
+    assert dict(database.rows(counts))["crash_parts_20261116"] == 2
+
+
+def test_a_range_of_dates_looks_at_its_weeks_only(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    for day in ("261110", "261118", "261125"):
+        storage.save_crash(crash_of(contents(), _id(day)))
+    for view in ("raw_crashes", "processed_crashes"):
+        plan = database.rows(
+            f"EXPLAIN SELECT count(*) FROM {view}"
+            " WHERE date_processed >= '2026-11-17Z' AND date_processed < '2026-11-19Z'"
+        )
+        text = "\n".join(line for (line,) in plan)
+        assert "crash_parts_20261116" in text
+        assert "crash_parts_20261109" not in text
+        assert "crash_parts_20261123" not in text
+
+
+def test_dropping_a_partition_is_retention(database: Database, storage: CrashStorageBase) -> None:
+    for day in ("261110", "261118"):
+        storage.save_crash(crash_of(contents(), _id(day)))
+    database.run("DROP TABLE crash_parts_20261109")
+    assert list(storage.new_crashes()) == [_id("261118")]
+    storage.save_crash(crash_of(contents("b"), _id("261110")))  # which makes it again
+    assert read(storage, _id("261110")) == contents("b")
+
+
+def test_a_partition_that_is_detached_is_not_passed_over(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    database.run("ALTER TABLE crash_parts DETACH PARTITION crash_parts_20071022")
+    with pytest.raises(StorageError, match="crash_parts_20071022 is there and is not attached"):
+        storage.save_crash(crash_of(contents()))
+
+
+def test_many_may_make_the_tables_and_a_partition_at_once(database: Database) -> None:
+    def save(number: int) -> None:
+        with open_storage(database.uri) as storage:
+            storage.save_crash(crash_of(contents(), _id("261118", number)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(save, range(8)))
+    assert _partitions(database) == ["crash_parts_20261116"]
+    assert database.rows("SELECT count(*) FROM raw_crashes") == [(8,)]
+
+
+def test_nobody_waits_for_a_partition_to_be_made(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    with database.connection.transaction():
+        assert database.rows("SELECT count(*) FROM raw_crashes") == [(1,)]  # and go on reading
+        with open_storage(f"{database.uri}&timeout=5") as other:
+            other.save_crash(crash_of(contents(), _id("261118")))
+
+
+# Rights
+
+
+def test_the_script_makes_what_the_first_save_makes(database: Database) -> None:
+    command = [sys.executable, "-m", "crashmover.external.postgresql", "--schema", database.schema]
+    script = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert script == schemas.script(database.schema)
+    for _ in range(2):  # it may be run again
+        database.run(script)
+    with open_storage(database.uri) as storage:
+        storage.verify_access()
+        storage.save_crash(crash_of(contents()))
+        assert read(storage) == contents()
+
+
+@pytest.mark.parametrize("name", ["Crashes", "pg_x", "a b", "", "x" * 64, 'x"y', "x;", "1x"])
+def test_a_schema_with_an_odd_name_is_refused(name: str) -> None:
+    command = [sys.executable, "-m", "crashmover.external.postgresql", "--schema", name]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "a schema's name is a-z, 0-9 and _" in done.stderr
+
+
+def test_a_schema_may_be_called_by_a_word_of_sql(postgresql_server: PostgreSQL) -> None:
+    uri = postgresql_server.uri(postgresql_server.new_database(), schema="user")
+    with open_storage(uri) as storage:
+        storage.save_crash(crash_of(contents()))
+        assert read(storage) == contents()
+
+
+def test_who_may_not_make_tables_is_told_how_to_get_them(database: Database) -> None:
+    role = database.role()
+    with open_storage(database.uri_of(role)) as storage:
+        calls: list[Callable[[], object]] = [
+            lambda: storage.verify_access(write=True),
+            lambda: storage.save_crash(crash_of(contents())),
+        ]
+        for call in calls:
+            with pytest.raises(StorageDenied, match=r"python -m crashmover\.external\.postgresql"):
+                call()
+        assert list(storage.new_crashes()) == []
+        with pytest.raises(StorageDenied, match="there are no tables of crashmover in the schema"):
+            storage.verify_access()
+
+
+def test_with_the_grants_of_the_script_one_may_save_and_get_partitions(
+    database: Database,
+) -> None:
+    writer, reader = database.role(), database.role()
+    script = schemas.script(database.schema)
+    grants = [line[3:] for line in script.splitlines() if line.startswith("-- GRANT")]
+    database.run(script)
+    for grant in grants:
+        database.run(grant.replace("reader", reader).replace("writer", writer))
+    with open_storage(database.uri_of(writer)) as storage:
+        storage.verify_access(write=True)
+        for day in ("071025", "261118"):
+            storage.save_crash(crash_of(contents(), _id(day)))
+        storage.remove(_id("071025"))
+    with open_storage(database.uri_of(reader)) as storage:
+        storage.verify_access()
+        assert read(storage, _id("261118")) == contents()
+        with pytest.raises(StorageDenied, match="no right to SELECT, INSERT and DELETE"):
+            storage.verify_access(write=True)
+        calls: list[Callable[[], object]] = [
+            lambda: storage.save_crash(crash_of(contents())),
+            lambda: storage.remove(_id("261118")),
+        ]
+        for call in calls:
+            with pytest.raises(StorageDenied, match="permission denied"):
+                call()
+    query = f"SELECT count(*) FROM {database.schema}.raw_crashes"
+    with psycopg.connect(database.uri_of(reader).split("?")[0]) as connection:
+        assert connection.execute(query).fetchone() == (1,)
+
+
+def test_a_table_that_is_in_the_way_is_named(database: Database) -> None:
+    database.run(f"CREATE SCHEMA {database.schema}")
+    database.run("CREATE TABLE raw_crashes (uuid uuid, raw_crash json)")
+    in_the_way = pytest.raises(StorageDenied, match=r"raw_crashes.* name another with \?schema=")
+    with open_storage(database.uri) as storage, in_the_way:
+        storage.save_crash(crash_of(contents()))
+    assert database.rows("SELECT to_regclass('crash_parts')") == [(None,)]
+
+
+def test_tables_of_another_version_are_left_alone(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    database.run("COMMENT ON TABLE crash_parts IS 'crashmover schema 99'")
+    with open_storage(database.uri) as other:
+        calls: list[Callable[[], object]] = [
+            other.verify_access,
+            lambda: other.save_crash(crash_of(contents("b"))),
+        ]
+        for call in calls:
+            with pytest.raises(StorageDenied, match="not of this version"):
+                call()
+    assert read(storage) == contents()
+
+
+def test_a_database_that_is_read_only_is_said(database: Database) -> None:
+    with open_storage(database.uri) as storage:
+        storage.save_crash(crash_of(contents()))
+    uri = f"{database.uri}&options=-c%20default_transaction_read_only%3Don"
+    with open_storage(uri) as storage:
+        storage.verify_access()
+        with pytest.raises(StorageDenied, match="the database is read-only"):
+            storage.verify_access(write=True)
+        with pytest.raises(StorageDenied, match="read-only"):
+            storage.save_crash(crash_of(contents()))
+
+
+# Crashes
+
+
+def test_a_crash_that_is_replaced_while_it_is_read_is_said(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(large())
+    loaded = storage.load_crash(CRASH_ID)
+    with loaded.dumps[0].open() as file:
+        assert file.read(10) == bytes(10)
+        with open_storage(database.uri) as other:
+            other.save_crash(large(b"x" * LARGE))
+        with pytest.raises(StorageUnavailable, match="replaced or removed"):
+            while file.read(MIB):
+                pass
+    storage.remove(CRASH_ID)
+    for part in loaded.parts:
+        with pytest.raises(StorageUnavailable, match="replaced or removed"):
+            part.read()
+
+
+def test_a_missing_piece_is_an_error(database: Database, storage: CrashStorageBase) -> None:
+    storage.save_crash(large())
+    database.run("DELETE FROM crash_parts WHERE kind = 'dump' AND chunk = 2")
+    with pytest.raises(CorruptCrash, match="upload_file_minidump: a piece of it is missing"):
+        storage.load_crash(CRASH_ID)
+
+
+def test_what_no_store_would_save_is_said(database: Database, storage: CrashStorageBase) -> None:
+    storage.save_crash(crash_of(contents()))
+    database.run("UPDATE crash_parts SET name = '../x' WHERE kind = 'dump' AND name LIKE '%r'")
+    with pytest.raises(CorruptCrash, match="not a dump name"):
+        storage.load_crash(CRASH_ID)
+
+
+def test_rows_that_are_no_crashes_are_not_listed(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    insert = "INSERT INTO crash_parts VALUES (%s, %s, 'raw_crash', '', 0, '')"
+    day = dt.datetime(2007, 10, 25, tzinfo=dt.UTC)
+    other_day = day + dt.timedelta(days=1)
+    odd_time = day + dt.timedelta(hours=1)
+    for date, crash_id in (
+        (day, "00000000-0000-0000-0000-000000999999"),
+        (other_day, NEIGHBOUR),
+        (odd_time, NEIGHBOUR),
+    ):
+        database.connection.execute(insert, (date, crash_id))
+    assert list(storage.new_crashes()) == [CRASH_ID]
+
+
+def test_a_crash_at_fault_does_not_take_its_batch_along(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    """The database refuses one of them."""
+    storage.save_crash(crash_of(contents()))
+    database.run("ALTER TABLE crash_parts ADD CHECK (data != 'refuse me'::bytea)")
+    crashes = [crash_of(contents(), _id("071025", number)) for number in range(5)]
+    crashes[2] = crash_of({RAW: b"refuse me"}, _id("071025", 2))
+    errors = storage.save_crashes(crashes)
+    assert [error is None for error in errors] == [True, True, False, True, True]
+    assert isinstance(errors[2], StorageError)
+    assert errors[2].crash_id == _id("071025", 2)
+    assert len(list(storage.new_crashes())) == 5
+
+
+def test_a_batch_of_every_kind_is_saved(storage: CrashStorageBase) -> None:
+    crashes = [
+        crash_of({RAW: b"{}"}, _id("071025", 1)),
+        large(),
+        crash_of({PROCESSED: b"{}"}, _id("071025", 1)),
+        crash_of({MAIN: b"late"}, _id("071025", 1)),
+        crash_of(contents(), _id("261118", 2)),
+        Crash(_id("071025", 3), []),
+        Crash(_id("071025", 4), [broken(RAW, bytes(LARGE), after=LARGE - 1)]),
+        crash_of({BROWSER: b"lost"}, _id("071025", 5)),
+    ]
+    errors = storage.save_crashes(crashes)
+    assert [type(error).__name__ for error in errors[:5]] == ["NoneType"] * 5
+    assert [type(error) for error in errors[6:]] == [ReadFailed, CrashIDNotFound]
+    assert read(storage, _id("071025", 1)) == {RAW: b"{}", MAIN: b"late", PROCESSED: b"{}"}
+    assert len(list(storage.new_crashes())) == 3
+
+
+def test_parts_of_unknown_size_are_saved_whatever_it_is(storage: CrashStorageBase) -> None:
+    for size in (0, 10, LARGE):
+        dump = Part(*MAIN, lambda size=size: io.BytesIO(bytes(size)))  # type: ignore[misc]
+        storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump]))
+        assert storage.get_raw_dump(CRASH_ID) == bytes(size)
+
+
+def test_more_than_a_page_is_listed(database: Database, storage: CrashStorageBase) -> None:
+    ids = [_id(day, number) for day in ("071025", "261118") for number in range(1100)]
+    storage.save_crashes([crash_of({RAW: b"{}"}, crash_id) for crash_id in reversed(ids)])
+    assert list(storage.new_crashes()) == ids
+    day = crashid.date_of(ids[-1])
+    assert list(storage.new_crashes(day, day)) == ids[1100:]
+
+
+@pytest.mark.slow
+def test_large_dumps_move_in_little_memory(database: Database, tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    with dump.open("wb") as file:
+        file.truncate(300 << 20)
+    with open_storage(str(tmp_path / "source")) as source:
+        for number in range(3):
+            parts = [Part.of_bytes(Kind.RAW_CRASH, b"{}"), Part.of_file(Kind.DUMP, dump, MAIN_DUMP)]
+            source.save_crash(Crash(_id("071025", number), parts))
+    for where in (
+        (str(tmp_path / "source"), database.uri),
+        (database.uri, str(tmp_path / "back")),
+    ):
+        assert peak_of_copy(*where) < 150 << 20
+
+
+def peak_of_copy(source: str, destination: str) -> int:
+    """Copy in a process of its own and return how much memory it took, in bytes."""
+    script = """
+import resource, sys
+from crashmover.cli import main
+try:
+    main(["copy", "-s", sys.argv[1], "-d", sys.argv[2]])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, source, destination],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    return int(done.stdout.split()[-1])
+
+
+def test_a_large_crash_that_breaks_off_leaves_nothing(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(without(contents(), PROCESSED)))
+    bad = broken(MAIN, bytes(LARGE), after=LARGE - 1)
+    for size in (LARGE, None):
+        dump = Part(bad.kind, bad.name, bad.open, size)
+        with pytest.raises(ReadFailed):
+            storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump]))
+        assert read(storage) == without(contents(), PROCESSED)
+    assert database.rows("SELECT count(*) FROM crash_parts") == [(3,)]
