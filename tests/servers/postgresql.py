@@ -41,9 +41,7 @@ class PostgreSQL(ServerProcess):
         """Make the cluster."""
         if self._user and not _reachable(self._programs, self._user):
             # A virtual environment below a home directory is closed to others.
-            copy = self.directory / "programs"
-            shutil.copytree(self._programs.parent, copy, symlinks=True)
-            self._programs = copy / "bin"
+            self._programs = _copy_of_package(self._programs, self.directory / "packages")
         password_file = self.directory / "password"
         password_file.write_text(self.password + "\n")
         if self._user:
@@ -124,12 +122,23 @@ def _programs() -> Path:
     system = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
     path = [Path(directory) for directory in os.environ.get("PATH", "").split(os.pathsep)]
     packages = [
-        Path(sysconfig.get_path("purelib"), package, "pginstall", "bin") for package in _PACKAGES
+        directory
+        for package in _PACKAGES
+        for directory in Path(sysconfig.get_path("purelib"), package).glob("pginstall*/bin")
     ]
     for directory in (*system, *path, *packages):
         if (directory / "initdb").exists() and (directory / "postgres").exists():
             return directory
     raise MissingServer("initdb and postgres")
+
+
+def _copy_of_package(programs: Path, to: Path) -> Path:
+    """Copy a package with its libraries, and return where its programs are then."""
+    package = programs.parent.parent
+    for tree in package.parent.glob(f"{package.name}*"):
+        if not tree.name.endswith(".dist-info"):
+            shutil.copytree(tree, to / tree.name, symlinks=True)
+    return to / programs.relative_to(package.parent)
 
 
 def _major(programs: Path) -> int:
