@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.waiting import interruptible
+from crashmover.external.s3.calling import call_client
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -78,7 +78,7 @@ class Body(io.RawIOBase):
 
     def _next(self) -> bytes:
         with self._context.translating(self._crash_id):
-            data = bytes(interruptible(lambda: next(self._stream, b"")))
+            data = bytes(call_client(lambda: next(self._stream, b"")))
         if data and self._check:
             self._check.update(data)
         elif self._check:

@@ -22,7 +22,7 @@ from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_start
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import is_missing_object
-from crashmover.external.s3.waiting import interruptible
+from crashmover.external.s3.calling import call_client
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -139,7 +139,7 @@ class Objects:
         client = self._context.client()
         result = None
         try:
-            result = interruptible(
+            result = call_client(
                 lambda: obstore.get(client, self._prefix + key, options={"head": head})
             )
         except Exception as error:
@@ -152,7 +152,7 @@ class Objects:
 
     def _read(self, result: "GetResult", crash_id: str) -> bytes:
         with self._context.translating(crash_id):
-            data = bytes(interruptible(result.bytes))
+            data = bytes(call_client(result.bytes))
         check = Check(result.meta["size"], result.attributes.get(SHA256))
         check.update(data)
         check.finish(self._context.uri, crash_id)
@@ -198,7 +198,7 @@ class Objects:
         client = self._context.client()
         digest = hashlib.sha256(data).hexdigest()
         with self._context.translating(crash_id):
-            interruptible(
+            call_client(
                 lambda: obstore.put(
                     client,
                     self._prefix + key,
@@ -216,7 +216,7 @@ class Objects:
         try:
             with self._context.translating(crash_id):
                 # Aborts the upload when the source or a request fails.
-                interruptible(
+                call_client(
                     lambda: obstore.put(
                         client,
                         self._prefix + key,
@@ -237,7 +237,7 @@ class Objects:
         client = self._context.client()
         with self._context.translating(crash_id):
             paths = [self._prefix + key for key in keys]
-            interruptible(lambda: obstore.delete(client, paths))
+            call_client(lambda: obstore.delete(client, paths))
 
     # Listing
 
@@ -255,16 +255,14 @@ class Objects:
                 offset=self._prefix + after if after else None,
                 chunk_size=1000,
             )
-            while page := interruptible(lambda: next(pages, None)):
+            while page := call_client(lambda: next(pages, None)):
                 yield [meta["path"][len(self._prefix) :] for meta in page]
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""
         client = self._context.client()
         with self._context.translating():
-            found = interruptible(
-                lambda: obstore.list_with_delimiter(client, self._prefix + prefix)
-            )
+            found = call_client(lambda: obstore.list_with_delimiter(client, self._prefix + prefix))
         directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
         return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
 
