@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+import psycopg
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
 from crashmover import cli, open_storage
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.s3 import S3Server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text("utf-8")
@@ -79,11 +82,12 @@ def options_of(command: click.Command) -> set[str]:
     }
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(cwd),
         "LC_ALL": "C.UTF-8",
+        **more,
     }
     return subprocess.run(
         command,
@@ -136,6 +140,40 @@ def test_the_engine_as_shown_copies_to_both_stores(tmp_path: Path) -> None:
             assert sorted(storage.new_crashes()) == sorted(made.stdout.split())
 
 
+def test_the_bucket_is_tried_as_shown(tmp_path: Path, own_s3: S3Server) -> None:
+    own_s3.client().create_bucket(Bucket="crashes")
+    script = named_blocks()["try-s3.sh"].replace("http://127.0.0.1:9000", own_s3.endpoint_url)
+    done = tried(script, tmp_path, **own_s3.credentials)
+    assert re.findall(r"^copied \d+, skipped 0, failed 0", done, re.MULTILINE) == [
+        "copied 20, skipped 0, failed 0",
+        "copied 14, skipped 0, failed 0",
+    ]
+
+
+def test_the_database_is_tried_and_looked_at_as_shown(
+    tmp_path: Path, postgresql_server: PostgreSQL
+) -> None:
+    uri = postgresql_server.uri(postgresql_server.new_database())
+    done = tried(named_blocks()["try-postgresql.sh"], tmp_path, URI=uri)
+    assert "copied 20, skipped 0, failed 0" in done
+    assert "copied 14, skipped 0, failed 0" in done
+    with psycopg.connect(uri) as connection:
+        products, signatures = named_blocks()["look.sql"].split(";")[:2]
+        assert sum(row[1] for row in connection.execute(products.encode())) == 20
+        [(crash_id, signature)] = connection.execute(signatures.encode())
+        assert str(crash_id) == "9e68d49b-7526-4270-b851-e1fef0261119"
+        assert signature
+
+
+def tried(script: str, cwd: Path, **environment: str) -> str:
+    """Run a script of the README beside the sample crashes of its quick tour."""
+    samples = [sys.executable, str(ROOT / "examples" / "sample_crashes.py")]
+    run(*samples, "./collector", "--last-day", "2026-11-20", cwd=cwd)
+    done = run("bash", "-ec", script, cwd=cwd, **environment)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 def test_the_store_that_is_shown_keeps_every_promise(tmp_path: Path) -> None:
     for name in ("my_storage.py", "test_my_storage.py"):
         (tmp_path / name).write_text(named_blocks()[name], "utf-8")
@@ -157,6 +195,9 @@ def test_the_options_of_a_command_are_listed_all_and_no_others(name: str) -> Non
 def test_every_option_that_is_named_exists(tmp_path: Path) -> None:
     samples = run(sys.executable, str(ROOT / "examples/sample_crashes.py"), "--help", cwd=tmp_path)
     known = set(re.findall(r"--[a-z-]+", samples.stdout))
+    schema = run(sys.executable, "-m", "crashmover.external.postgresql", "--help", cwd=tmp_path)
+    known |= set(re.findall(r"--[a-z-]+", schema.stdout))
+    known |= {"--addr"}  # of rclone
     known |= options_of(cli.main).union(*(options_of(command_of(name)) for name in COMMANDS))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
 

@@ -20,9 +20,9 @@ from crashmover.crash import Part
 from crashmover.errors import StorageError
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_start
+from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import is_missing_object
-from crashmover.external.s3.calling import call_client
 
 if TYPE_CHECKING:
     from obstore import GetResult
