@@ -4,6 +4,7 @@
 
 """The one retry policy: what is tried again, how often, and what comes out at the end."""
 
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -133,6 +134,18 @@ def test_no_further_attempt_is_begun_when_time_is_up() -> None:
     with pytest.raises(StorageUnavailable) as caught:
         RetryPolicy(timeout=0, wait=0).call(store)
     assert caught.value is DOWN
+    assert store.asked == 1
+
+
+def test_the_first_attempt_takes_its_time_from_the_whole() -> None:
+    store = Store([DOWN] * 5)
+
+    def slowly() -> str:
+        time.sleep(0.02)
+        return store()
+
+    with pytest.raises(StorageUnavailable):
+        RetryPolicy(timeout=0.01, wait=0).call(slowly)
     assert store.asked == 1
 
 

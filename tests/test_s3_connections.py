@@ -31,7 +31,16 @@ from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
-from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
+from crashmover.testing import (
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    contents,
+    crash_of,
+    read,
+)
 from tests.conftest import UseAWS
 from tests.s3_proxy import (
     Cut,
@@ -352,17 +361,33 @@ def test_checksums_can_be_left_out(strict: S3Server, proxy: Proxy) -> None:
     assert read(storage) == contents()
 
 
-def test_a_server_that_does_not_know_conditions_is_used_without(
-    storage: CrashStorageBase, strict: S3Server, proxy: Proxy
+@pytest.mark.parametrize("answer", [Says(501, "NotImplemented"), Says(400, "InvalidArgument")])
+def test_a_server_that_refuses_conditions_is_used_without(
+    storage: CrashStorageBase, proxy: Proxy, answer: Says
 ) -> None:
     other = open_storage(storage.uri)  # which knows nothing of its server yet
+    seen: list[Request] = []
 
-    def conditional(request: Request) -> bool:
-        return "PUT" in request and "dump_names" in request
+    def second_list(request: Request) -> bool:
+        """The first is put on no condition; the second is, to find out."""
+        is_list = "dump_names" in request and "PUT" in request
+        seen.extend([request] * is_list)
+        return is_list and len(seen) > 1
 
-    proxy.fail(Says(501, "NotImplemented"), conditional, times=0)
-    other.save_crash(crash_of(contents("b")))
-    assert read(other) == contents("b")
+    attempts = 5 if answer.status >= 500 else 1
+    proxy.fail(answer, second_list, times=attempts)
+    other.save_crash(crash_of(contents("b"), NEIGHBOUR))
+    assert read(other, NEIGHBOUR) == contents("b")
+    other.save_crash(crash_of(contents("c"), NEIGHBOUR))
+    assert read(other, NEIGHBOUR) == contents("c")
+
+
+def test_a_server_in_the_middle_of_a_change_is_asked_again(
+    storage: CrashStorageBase, proxy: Proxy
+) -> None:
+    proxy.fail(Says(409, "OperationAborted"), "PUT")
+    with pytest.raises(StorageUnavailable, match="409 OperationAborted"):
+        storage.save_crash(crash_of({PROCESSED: b"{}"}))
 
 
 # Whole runs

@@ -33,15 +33,15 @@ _HAS: LiteralString = """
     SELECT 1 FROM {}.crash_parts
     WHERE crash_id = %s AND date_processed = %s AND kind = %s AND chunk = 0
 """
-_DAYS: LiteralString = """
-    SELECT min(date_processed) FROM {}.crash_parts
-    WHERE date_processed > %s AND date_processed <= %s
-"""
 _LIST: LiteralString = """
-    SELECT crash_id::text FROM {}.crash_parts
-    WHERE date_processed = %s AND kind = %s AND chunk = 0 AND crash_id > %s
-    ORDER BY crash_id LIMIT %s
+    SELECT crash_id::text, date_processed FROM {}.crash_parts
+    WHERE kind = %s AND kind <> 'dump' AND chunk = 0
+    AND date_processed >= %s AND date_processed <= %s
+    AND (date_processed, crash_id) > (%s, %s)
+    ORDER BY date_processed, crash_id LIMIT %s
 """
+_FIRST_DAY = dt.date(1970, 1, 1)
+_NIL = "00000000-0000-0000-0000-000000000000"
 
 
 class PostgreSQLCrashStorage(CrashStorageBase):
@@ -138,22 +138,13 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     ) -> Iterator[str]:
         """As the base class says, in one query for a thousand crashes; no transaction is open
         in between."""
-        last = _midnight(until or dt.date.max)
-        before = _midnight(since or dt.date(1970, 1, 1)) - dt.timedelta(microseconds=1)
-        while True:
-            [(day,)] = self._fetch(_DAYS, (before, last)) or [(None,)]
-            if day is None:
-                return
-            yield from self._of_day(day, kind)
-            before = day
-
-    def _of_day(self, day: dt.datetime, kind: Kind) -> Iterator[str]:
-        after = "00000000-0000-0000-0000-000000000000"
-        while page := self._fetch(_LIST, (day, kind.value, after, _PAGE)):
-            for (crash_id,) in page:
-                if crashid.is_valid(crash_id) and key_of(crash_id)[1] == day:
+        first, last = _midnight(since or _FIRST_DAY), _midnight(until or dt.date.max)
+        after = _NIL
+        while page := self._fetch(_LIST, (kind.value, first, last, first, after, _PAGE)):
+            for crash_id, date in page:
+                if crashid.is_valid(crash_id) and key_of(crash_id)[1] == date:
                     yield crash_id
-            after = page[-1][0]
+            after, first = page[-1]
 
     def _fetch(
         self, query: LiteralString, parameters: Sequence[Any], crash_id: str | None = None

@@ -24,6 +24,10 @@ CREATE TABLE IF NOT EXISTS @schema@.crash_parts (
     PRIMARY KEY (crash_id, date_processed, kind, name, chunk)
 ) PARTITION BY RANGE (date_processed);
 
+-- What listings need: one entry for each raw and each processed crash.
+CREATE INDEX IF NOT EXISTS crash_parts_by_day ON @schema@.crash_parts
+    (kind, date_processed, crash_id) WHERE kind <> 'dump' AND chunk = 0;
+
 -- Compressing minidumps costs much time and gains little.
 ALTER TABLE @schema@.crash_parts ALTER COLUMN data SET STORAGE EXTERNAL;
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import obstore.exceptions
 from obstore.store import S3Store
 
 from crashmover.errors import MissingExtra, StorageDenied, StorageError
-from crashmover.external.s3.s3errors import DRIVER_ERRORS, AlreadyThere, explain
+from crashmover.external.s3.s3errors import DRIVER_ERRORS, explain
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -129,14 +128,9 @@ class S3ConnectionContext:
 
     @contextmanager
     def translating(self, crash_id: str | None = None) -> Iterator[None]:
-        """Raise what the client raises as a `StorageError` of this store.
-
-        :raises AlreadyThere: an object was to be made new and is there
-        """
+        """Raise what the client raises as a `StorageError` of this store."""
         try:
             yield
-        except obstore.exceptions.AlreadyExistsError as error:
-            raise AlreadyThere from error
         except DRIVER_ERRORS as error:
             raise self.explain(error, crash_id) from error
 

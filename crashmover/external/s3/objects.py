@@ -22,7 +22,7 @@ from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_start
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.s3errors import is_missing_object
+from crashmover.external.s3.s3errors import AlreadyThere, is_missing_object
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -198,16 +198,21 @@ class Objects:
         client = self._context.client()
         digest = hashlib.sha256(data).hexdigest()
         with self._context.translating(crash_id):
-            call_client(
-                lambda: obstore.put(
-                    client,
-                    self._prefix + key,
-                    data,
-                    attributes=attributes | {SHA256: digest},
-                    mode="create" if create else "overwrite",
-                    use_multipart=False,
+            try:
+                call_client(
+                    lambda: obstore.put(
+                        client,
+                        self._prefix + key,
+                        data,
+                        attributes=attributes | {SHA256: digest},
+                        mode="create" if create else "overwrite",
+                        use_multipart=False,
+                    )
                 )
-            )
+            except obstore.exceptions.AlreadyExistsError as error:
+                if create:
+                    raise AlreadyThere from error
+                raise
 
     def _put_large(
         self, key: str, source: Source, crash_id: str, attributes: dict[str, str]

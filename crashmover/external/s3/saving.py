@@ -9,7 +9,13 @@ import random
 import time
 
 from crashmover.crash import Crash, Part
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.external.s3.objects import (
@@ -112,9 +118,9 @@ class Save:
             self._conditions = False
         except AlreadyThere:
             self._conditions = True
-        except StorageError as error:
-            if "501" not in error.reason and "NotImplemented" not in error.reason:
-                raise
+        except (StorageDenied, StorageUnavailable):
+            raise
+        except StorageError:  # 501 Not Implemented, or whatever it says to what it does not know
             self._conditions = False
 
     def _make_way(self, crash: Crash, raw: "RawCrash") -> bool:
