@@ -90,6 +90,8 @@ def _by_status(text: str) -> Explanation:
     says = f"the server says {status}" + (f" {code}" if code else "")
     if status in (401, 403):
         return StorageDenied, f"access denied{f' ({code})' if code else ''}"
+    if status == 501:  # not implemented, now or later
+        return StorageError, says
     if status in (408, 409, 429) or status >= 500:  # 409: another changes it at this moment
         return StorageUnavailable, says
     return StorageError, says
