@@ -30,12 +30,14 @@ _COMMANDS = {
 EPILOG = """\b
 A store is named by a URI, by a path with a slash, or by a name from the configuration file:
   fs:///var/crashes?umask=027    ./crashes    /var/crashes    prod
+  s3://bucket/prefix?region=us-west-2
+  postgresql://user@host:5432/database?schema=crashes
 
 \b
 Examples:
   crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
   crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
-  crashmover copy -s ./crashes -d /archive --since yesterday
+  crashmover copy -s s3://crashes -d /archive --since yesterday
 
 \b
 Shell completion (bash; also zsh, fish):

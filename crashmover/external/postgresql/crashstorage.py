@@ -34,7 +34,7 @@ _HAS: LiteralString = """
     WHERE crash_id = %s AND date_processed = %s AND kind = %s AND chunk = 0
 """
 _LIST: LiteralString = """
-    SELECT crash_id::text, date_processed FROM {}.crash_parts
+    SELECT crash_id::text AS id, date_processed FROM {}.crash_parts
     WHERE kind = %s AND kind <> 'dump' AND chunk = 0
     AND date_processed >= %s AND date_processed <= %s
     AND (date_processed, crash_id) > (%s, %s)
