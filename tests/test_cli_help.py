@@ -27,9 +27,13 @@ OPTIONS = {
 ARGUMENTS = {"save": "[CRASH_ID]", "get": "CRASH_ID", "copy": "[CRASH_ID"}
 
 
+GROUP = click.Context(main, info_name="crashmover", **main.context_settings)
+"""Without it, click would remember for a command that its help is asked for otherwise."""
+
+
 def command(name: str) -> click.Command:
     """The command, as click knows it."""
-    found = main.get_command(click.Context(main, info_name="crashmover"), name)
+    found = main.get_command(GROUP, name)
     assert found
     return found
 
@@ -156,7 +160,7 @@ def test_the_examples_in_the_help_are_understood(workplace: Path, names: list[st
         for example in examples:
             _, name, *args = shlex.split(example.partition(" | ")[0])
             assert names in ([], [name])
-            with command(name).make_context(name, args):
+            with command(name).make_context(name, args, parent=GROUP):
                 pass  # every option known, every value of its kind
 
 
