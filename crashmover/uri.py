@@ -59,7 +59,7 @@ class StorageURI:
         try:
             split = urlsplit(f"x:{rest}")
             # Several hosts, as PostgreSQL has them, each with its port: `host` holds all of it.
-            port = None if "," in _host_and_port(split.netloc) else split.port
+            port = None if "," in unquote(_host_and_port(split.netloc)) else split.port
         except ValueError:
             # The parser's own message repeats the text, and with it a password.
             raise InvalidURI(f"malformed {scheme} URI: its host or port is not one") from None
@@ -124,7 +124,7 @@ class StorageURI:
 def _host(netloc: str) -> str:
     """The host as written: `SplitResult.hostname` would fold a bucket's name to lower case."""
     host = _host_and_port(netloc)
-    if "," in host:
+    if "," in unquote(host):
         return host
     name, colon, port = host.rpartition(":")
     return name if colon and (port.isdigit() or not port) else host

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from crashmover import crashid
 from crashmover.errors import (
     CrashIDNotFound,
     InvalidURI,
@@ -136,6 +137,54 @@ def test_a_server_that_stops_answering_ends_each_call_at_its_deadline(
         own_postgresql.pause()
         with pytest.raises(StorageUnavailable, match="timeout"):
             storage.verify_access()  # no connection is kept: it cannot even connect
+
+
+def test_threads_do_not_wait_in_turn_for_a_server_that_stopped(
+    own_postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = own_postgresql.uri(timeout="2", connect_timeout="2")
+    ids = [crashid.create() for _ in range(6)]
+    with open_storage(uri) as storage:
+        storage.save_crash(crash_of(contents()))
+        own_postgresql.pause()
+        begun = time.monotonic()
+        with ThreadPoolExecutor(len(ids)) as pool:
+            results = list(pool.map(lambda i: storage.save_crashes([crash_of(contents(), i)]), ids))
+        assert time.monotonic() - begun < 5
+    assert all(isinstance(error, StorageUnavailable) for [error] in results)
+    assert not caplog.records  # the driver does not say it once more
+
+
+def test_the_time_to_connect_comes_from_the_environment_too(
+    own_postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    own_postgresql.pause()
+    begun = time.monotonic()
+    with open_storage(own_postgresql.uri()) as storage, pytest.raises(StorageUnavailable):
+        storage.verify_access()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "sslmode=nosuch",
+        "connect_timeout=soon",
+        "service=nosuch",
+        "hostaddr=nosuch",
+        "target_session_attrs=nosuch",
+        "options=-c%20nosuch%3D1",
+        "keepalives=maybe",
+    ],
+)
+def test_an_option_that_libpq_does_not_understand_is_not_tried_again(
+    postgresql_server: PostgreSQL, option: str
+) -> None:
+    uri = f"{postgresql_server.uri()}?{option}"
+    with open_storage(uri) as storage, pytest.raises(StorageDenied) as caught:
+        storage.verify_access()
+    assert postgresql_server.password not in str(caught.value)
 
 
 def test_a_server_that_stops_in_the_middle_of_a_body_is_said(own_postgresql: PostgreSQL) -> None:
@@ -334,6 +383,7 @@ def test_many_threads_share_a_context(context: ConnectionContext) -> None:
         ("postgresql:///x?host=/run/postgresql", {"host": "/run/postgresql", "dbname": "x"}),
         ("postgresql://a:1,b:2/x", {"host": "a,b", "port": "1,2", "dbname": "x"}),
         ("postgresql://a,b:2/x", {"host": "a,b", "port": ",2", "dbname": "x"}),
+        ("postgresql://a%2Cb:2/x", {"host": "a,b", "port": ",2", "dbname": "x"}),
         ("postgresql://me@[::1]:1,b", {"user": "me", "host": "::1,b", "port": "1,"}),
         (
             "postgresql://h?sslmode=verify-full&target_session_attrs=read-write",
@@ -359,6 +409,8 @@ def test_every_uri_of_libpq_is_understood(uri: str, expected: dict[str, str]) ->
         ("postgresql://h/x?schema=a;b", "a schema's name is a-z"),
         ("postgresql://h/x?timeout=0", "timeout: it is a number of seconds"),
         ("postgresql://h/x?timeout=long", "timeout: it is a number of seconds"),
+        (f"postgresql://me:a%00{CANARY}@h/x", "a character in it that no value can have"),
+        ("postgresql://h/x?application_name=a%00b", "a character in it that no value can have"),
         (f"postgresql://me:a/{CANARY}@h/x", "write / ? and @ in a password|host or port"),
     ],
 )

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Barrier, Event
+from typing import Any, BinaryIO
 
 import psycopg
 import pytest
@@ -246,6 +247,24 @@ def test_many_may_make_the_tables_and_a_partition_at_once(database: Database) ->
     assert database.rows("SELECT count(*) FROM raw_crashes") == [(8,)]
 
 
+def test_many_sessions_may_make_one_partition_at_once(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    weeks = [dt.date(2026, 1, 5) + dt.timedelta(weeks=number) for number in range(20)]
+    together = Barrier(4)
+
+    def make(_session: int) -> None:
+        with database.server.connect() as connection:
+            for week in weeks:
+                together.wait(30)
+                connection.execute(f"SELECT {database.schema}.make_partition(%s)", (week,))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(make, range(4)))
+    assert len(_partitions(database)) == 1 + len(weeks)
+
+
 def test_nobody_waits_for_a_partition_to_be_made(
     database: Database, storage: CrashStorageBase
 ) -> None:
@@ -330,6 +349,18 @@ def test_with_the_grants_of_the_script_one_may_save_and_get_partitions(
     query = f"SELECT count(*) FROM {database.schema}.raw_crashes"
     with psycopg.connect(database.uri_of(reader).split("?")[0]) as connection:
         assert connection.execute(query).fetchone() == (1,)
+
+
+def test_who_may_save_and_not_make_partitions_is_told_in_advance(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    writer = database.role()
+    database.run(f"GRANT USAGE ON SCHEMA {database.schema} TO {writer}")
+    database.run(f"GRANT SELECT, INSERT, DELETE ON crash_parts TO {writer}")
+    no_right = pytest.raises(StorageDenied, match=r"no right to EXECUTE .*make_partition")
+    with open_storage(database.uri_of(writer)) as other, no_right:
+        other.verify_access(write=True)
 
 
 def test_a_table_that_is_in_the_way_is_named(database: Database) -> None:
@@ -516,3 +547,68 @@ def test_a_large_crash_that_breaks_off_leaves_nothing(
             storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump]))
         assert read(storage) == without(contents(), PROCESSED)
     assert database.rows("SELECT count(*) FROM crash_parts") == [(3,)]
+
+
+def test_a_part_that_cannot_be_read_keeps_its_own_error(storage: CrashStorageBase) -> None:
+    error = psycopg.OperationalError("of a source that is a database, too")
+
+    def open_nothing() -> BinaryIO:
+        raise error
+
+    for size in (1, LARGE):
+        dump = Part(*MAIN, open_nothing, size)
+        with pytest.raises(psycopg.OperationalError) as caught:
+            storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), dump]))
+        assert caught.value is error
+        assert not storage.has_crash(CRASH_ID)
+
+
+def test_removing_waits_for_who_saves_the_same_crash(storage: CrashStorageBase) -> None:
+    storage.save_crash(crash_of(contents()))
+    storage.remove(CRASH_ID)
+    begun, go_on = Event(), Event()
+
+    def open_slowly() -> BinaryIO:
+        begun.set()
+        assert go_on.wait(30)
+        return io.BytesIO(bytes(LARGE))
+
+    crash = Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, b"{}"), Part(*MAIN, open_slowly, LARGE)])
+    with ThreadPoolExecutor(2) as pool:
+        saving = pool.submit(storage.save_crash, crash)
+        assert begun.wait(30)
+        removing = pool.submit(storage.remove, CRASH_ID)
+        with pytest.raises(TimeoutError):  # it waits
+            removing.result(0.2)
+        go_on.set()
+        saving.result(30)
+        removing.result(30)
+    assert not storage.has_crash(CRASH_ID)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_the_encoding_of_the_database_does_not_matter(
+    postgresql_server: PostgreSQL, encoding: str
+) -> None:
+    name = postgresql_server.new_name()
+    options = f"ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    with postgresql_server.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} {options}")
+    parts = contents() | {RAW: '{"ProductName": "Größe"}'.encode()}
+    with open_storage(postgresql_server.uri(name)) as storage:
+        storage.save_crash(crash_of(parts))
+        assert read(storage) == parts
+        assert list(storage.new_crashes()) == [CRASH_ID]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("raw_crash", "x"), ("dump", ""), ("other", "")])
+def test_the_table_refuses_parts_that_no_crash_has(
+    database: Database, storage: CrashStorageBase, kind: str, name: str
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    insert = "INSERT INTO crash_parts SELECT date_processed, crash_id, %s, %s, 1, '' FROM raw"
+    with pytest.raises(psycopg.errors.CheckViolation):
+        database.connection.execute(
+            "WITH raw AS (SELECT * FROM crash_parts WHERE kind = 'raw_crash') " + insert,
+            (kind, name),
+        )

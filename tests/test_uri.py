@@ -120,6 +120,8 @@ def test_a_uri_without_a_secret_is_shown_as_it_is_written(text: str) -> None:
 @example("s3://a%40b")
 @example("s3://a%2Fb@h")
 @example("s3://h%3A1:2")
+@example("x://a,b:1")
+@example("x://a%2Cb:1")
 def test_what_is_shown_of_a_uri_without_a_secret_is_the_same_uri(text: str) -> None:
     uri = parsed(text)
     if uri and "***" not in str(uri):

@@ -4,6 +4,8 @@
 
 """ConnectionContext: connections to a database, kept and lent, each call with a deadline."""
 
+import logging
+import os
 import re
 import select
 from collections.abc import Generator, Iterator, Mapping
@@ -23,8 +25,11 @@ from crashmover.uri import StorageURI
 TIMEOUT = 30.0
 """Seconds that a call may take, if nobody says otherwise."""
 
-_CONNECT_TIMEOUT = 10
+_CONNECT_TIMEOUT = "10"
 _IDLE_AT_MOST = 8
+
+# It warns of what fails while something that failed is tidied up; that is raised anyway.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 T = TypeVar("T")
 
@@ -78,7 +83,9 @@ class ConnectionContext:
         self, conninfo: Mapping[str, str], uri: str = "postgresql:", timeout: float = TIMEOUT
     ) -> None:
         self.uri = uri
-        self._conninfo = {"connect_timeout": str(_CONNECT_TIMEOUT), **conninfo}
+        connect_timeout = os.environ.get("PGCONNECT_TIMEOUT", _CONNECT_TIMEOUT)
+        # A database of the encoding SQL_ASCII would answer with bytes where text is expected.
+        self._conninfo = {"connect_timeout": connect_timeout, **conninfo, "client_encoding": "UTF8"}
         self._timeout = timeout
         self._idle: list[Connection] = []
         self._lock = Lock()
@@ -119,9 +126,11 @@ class ConnectionContext:
 
     def close(self) -> None:
         """Close what is kept; what is lent is closed when it comes back."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +194,8 @@ def conninfo_of(uri: StorageURI, own: set[str]) -> dict[str, str]:
         )
     pieces = {"user": uri.user, "password": uri.password, "dbname": uri.path.strip("/")}
     pieces |= _hosts_and_ports(uri)
+    if any("\0" in value for value in (*pieces.values(), *parameters.values())):
+        raise InvalidURI(f"{uri.scheme}: there is a character in it that no value can have")
     for name, value in pieces.items():
         if value and name in parameters:
             raise InvalidURI(f"{uri.scheme}: {name} is given twice")

@@ -12,7 +12,7 @@ from typing import Any, LiteralString, Self
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.errors import CorruptCrash, CrashIDNotFound, InvalidDumpName, InvalidURI
+from crashmover.errors import CorruptCrash, CrashIDNotFound, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
@@ -28,7 +28,6 @@ from crashmover.uri import StorageURI
 
 _OWN_OPTIONS = {"schema", "timeout"}
 _PAGE = 1000
-_REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
 _HAS: LiteralString = """
     SELECT 1 FROM {}.crash_parts
     WHERE crash_id = %s AND date_processed = %s AND kind = %s AND chunk = 0
@@ -118,7 +117,10 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         reader = Reader(self._context, self._tables.sql(CHUNK), crash_id, key_of(crash_id))
         try:
             return Crash(crash_id, reader.parts([row for row in rows if row[0] in kinds]))
-        except InvalidDumpName as error:
+        except CorruptCrash as error:
+            error.uri = error.uri or self.uri
+            raise
+        except ValueError as error:  # a name that no part can have
             raise CorruptCrash(str(error), crash_id=crash_id, uri=self.uri) from error
 
     def _rows(self, crash_id: str, kinds: Set[Kind]) -> list[Row]:
@@ -172,10 +174,9 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """As the base class says."""
         crashid.validate(crash_id)
         try:
-            with self._context(crash_id) as connection:
-                found = connection.execute(self._tables.sql(_REMOVE), key_of(crash_id)).rowcount
+            found = self._saver.remove(crash_id)
         except MissingTables:
-            found = 0
+            found = False
         if not found:
             raise CrashIDNotFound(crash_id, uri=self.uri)
 

@@ -8,6 +8,7 @@ import re
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import ConnStatus
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 
@@ -33,6 +34,11 @@ _DENIED = (
 )
 
 _CONNECTING = re.compile(r"(?:FATAL|ERROR|PANIC): +([^\n]+)")
+_MISTAKES = re.compile(  # in what the URI, the environment or the service file says
+    r"invalid .*(value|port|option)|may not be used|definition of service|service file|"
+    r"parse network address|configuration parameter|replication connection|method requirement|"
+    r"channel binding"
+)
 _REFUSALS = re.compile(
     r"password|authentication|pg_hba|no encryption|permission denied|role \"|user \"|"
     r"database \".*\" does not exist|is not permitted|certificate|does not support SSL|SSL error"
@@ -74,15 +80,29 @@ def _of_client(error: psycopg.Error) -> tuple[type[StorageError], str]:
     if isinstance(error, DeadlineExceeded):
         return StorageUnavailable, "no answer in time"
     text = str(error)
+    if isinstance(error, psycopg.ProgrammingError):  # what was said is not understood
+        return StorageDenied, _one_line(text)
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return StorageError, _one_line(text)
     # While connecting there are no codes: only the texts of the server and of libpq.
     from_server = _CONNECTING.search(text)
     reason = from_server.group(1) if from_server else text.partition("\n")[0]
-    reason = _one_line(reason.removeprefix("connection failed: "))
-    if _REFUSALS.search(reason) and not _STARTING.search(reason):
+    reason = _one_line(re.sub(r"^connection (failed|is bad): ", "", reason))
+    if _STARTING.search(reason):
+        return StorageUnavailable, reason
+    if _REFUSALS.search(reason) or _MISTAKES.search(reason) or _is_about_password(error):
         return StorageDenied, reason
     return StorageUnavailable, reason
+
+
+def _is_about_password(error: psycopg.Error) -> bool:
+    """Whether the server wanted a password that it did not get, or got one and refused it in a
+    language that we do not know."""
+    connection = error.pgconn
+    if connection is None or connection.status != ConnStatus.BAD:
+        return False
+    is_refused = connection.used_password and not str(error).isascii()
+    return bool(connection.needs_password or is_refused)
 
 
 def _one_line(text: str) -> str:

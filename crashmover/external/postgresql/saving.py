@@ -28,6 +28,7 @@ ROW = 1 << 20
 _SMALL = 4 << 20  # bytes: a crash up to this is read first and saved with others
 _BATCH = 8 << 20  # bytes of them in one transaction, and in memory
 
+_REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _DELETE: LiteralString = (
     "DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s AND kind = ANY(%s)"
@@ -44,6 +45,14 @@ _MARKER: LiteralString = (
 
 P = ParamSpec("P")
 Row = tuple[dt.datetime, UUID, str, str, int, bytes]
+
+
+class PartUnreadable(Exception):
+    """Reading a part failed with `error`: another store's, and no matter of this one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,14 @@ class Saver:
                 results[number] = _error_of(self._save_alone, crash)
         self._save_batch(batch, results)
         return results
+
+    def remove(self, crash_id: str) -> bool:
+        """Remove a crash; return whether there was anything of it."""
+        with self._context.transaction(crash_id) as connection:
+            # Or else what is being saved at this moment would be taken for nothing.
+            connection.execute(_LOCK, ([_lock_of(crash_id)],))
+            removed = connection.execute(self._tables.sql(_REMOVE), key_of(crash_id))
+            return removed.rowcount > 0
 
     # Many small ones
 
@@ -133,10 +150,16 @@ class Saver:
                     self._make_way_for_dumps(connection, crash)
                 self._delete(connection, [crash])
                 for part in crash.parts:
-                    for row in _rows(crash.crash_id, part):
+                    for row in _read_rows(crash.crash_id, part):
                         connection.execute(self._tables.sql(_INSERT), row)
 
-        self._tables.saving({crashid.date_of(crash.crash_id)}, save)
+        try:
+            self._tables.saving({crashid.date_of(crash.crash_id)}, save)
+        except PartUnreadable as failed:
+            error = failed.error
+        else:
+            return
+        raise error
 
     def _make_way_for_dumps(self, connection: Connection, crash: Crash) -> None:
         key = key_of(crash.crash_id)
@@ -210,17 +233,30 @@ def _rows(crash_id: str, part: Part) -> Iterator[Row]:
         yield key[1], key[0], part.kind.value, part.name, number, data
 
 
+def _read_rows(crash_id: str, part: Part) -> Iterator[Row]:
+    """Yield the rows of a part; what goes wrong with reading it is kept apart."""
+    try:
+        yield from _rows(crash_id, part)
+    except Exception as error:
+        raise PartUnreadable(error) from error
+
+
 def _pieces(part: Part) -> Iterator[bytes]:
-    buffer = bytearray()
+    """Yield the bytes of a part, `ROW` at a time; no bytes, where it has none."""
+    pending: list[bytes] = []
+    room = ROW
     is_empty = True
-    for chunk in part.chunks():
-        buffer += chunk
-        while len(buffer) >= ROW:
-            yield bytes(buffer[:ROW])
-            is_empty = False
-            del buffer[:ROW]
-    if buffer or is_empty:
-        yield bytes(buffer)
+    for data in part.chunks():
+        chunk = data
+        while len(chunk) >= room:
+            yield b"".join((*pending, chunk[:room]))
+            chunk = chunk[room:]
+            pending, room, is_empty = [], ROW, False
+        if chunk:
+            pending.append(chunk)
+            room -= len(chunk)
+    if pending or is_empty:
+        yield b"".join(pending)
 
 
 def _error_of(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:

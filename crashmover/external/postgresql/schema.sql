@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS @schema@.crash_parts (
     name text COLLATE "C" NOT NULL,              -- of a dump; '' for the other kinds
     chunk integer NOT NULL,                      -- from 0
     data bytea NOT NULL,
+    CHECK ((kind = 'dump') = (name <> '')),
     PRIMARY KEY (crash_id, date_processed, kind, name, chunk)
 ) PARTITION BY RANGE (date_processed);
 
@@ -40,21 +41,30 @@ CREATE OR REPLACE FUNCTION @schema@.make_partition(day date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     monday date := date_trunc('week', day::timestamp)::date;
-    partition text := format('%I.%I', '@name@', 'crash_parts_' || to_char(monday, 'YYYYMMDD'));
-    bounds text := format(
-        'FOR VALUES FROM (%L) TO (%L)',
-        monday::timestamp AT TIME ZONE 'UTC',
-        (monday + 7)::timestamp AT TIME ZONE 'UTC'
-    );
+    partition text := 'crash_parts_' || to_char(monday, 'YYYYMMDD');
+    -- The catalog is asked: to_regclass remembers what was there before the wait for the lock.
+    found CONSTANT text := 'SELECT oid FROM pg_class WHERE relname = $1 AND relnamespace = $2';
+    this_schema oid := to_regnamespace('@schema@');
+    partition_id oid;
 BEGIN
-    IF to_regclass(partition) IS NULL THEN
+    EXECUTE found INTO partition_id USING partition, this_schema;
+    IF partition_id IS NULL THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('crashmover @name@', 0));
+        EXECUTE found INTO partition_id USING partition, this_schema;
     END IF;
-    IF to_regclass(partition) IS NULL THEN
-        EXECUTE format('CREATE TABLE %s (LIKE @schema@.crash_parts INCLUDING ALL)', partition);
-        EXECUTE format('ALTER TABLE @schema@.crash_parts ATTACH PARTITION %s %s', partition, bounds);
-    ELSIF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(partition)) THEN
-        RAISE EXCEPTION 'the table % is there and is not attached: attach it, or drop it', partition;
+    IF partition_id IS NULL THEN
+        EXECUTE format(
+            'CREATE TABLE @schema@.%I (LIKE @schema@.crash_parts INCLUDING ALL)', partition
+        );
+        EXECUTE format(
+            'ALTER TABLE @schema@.crash_parts ATTACH PARTITION @schema@.%I FOR VALUES FROM (%L) TO (%L)',
+            partition,
+            monday::timestamp AT TIME ZONE 'UTC',
+            (monday + 7)::timestamp AT TIME ZONE 'UTC'
+        );
+    ELSIF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = partition_id) THEN
+        RAISE EXCEPTION 'the table @name@.% is there and is not attached: attach it, or drop it',
+            partition;
     END IF;
 END
 $$;

@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 _VERSION = "SELECT obj_description(to_regclass(%s), 'pg_class'), to_regclass(%s) IS NOT NULL"
 _MAY_SAVE = """
-    SELECT has_table_privilege(%s, 'SELECT') AND has_table_privilege(%s, 'INSERT')
-        AND has_table_privilege(%s, 'DELETE')
+    SELECT bool_and(has_table_privilege(%s, privilege)) FROM unnest(%s::text[]) AS privilege
 """
 _MAY_CREATE = """
     SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)
         THEN has_schema_privilege(%s, 'CREATE')
         ELSE has_database_privilege(current_database(), 'CREATE') END
 """
+_MAY_MAKE_PARTITIONS = "SELECT has_function_privilege(%s, 'EXECUTE')"
 _MAKE_PARTITION: LiteralString = "SELECT {}.make_partition(%s)"
 
 
@@ -74,14 +74,16 @@ class Tables:
     def _make(self, days: set[dt.date]) -> None:
         weeks = {day - dt.timedelta(days=day.weekday()) for day in days}
         with self._lock:
-            missing = weeks - self._weeks
-            if self._are_made and not missing:
-                return
-            with self._context() as connection:
-                if not self._are_made and not self._are_there(connection):
-                    self._create(connection)
-                for week in sorted(missing):
-                    connection.execute(self.sql(_MAKE_PARTITION), (week,))
+            missing, are_made = weeks - self._weeks, self._are_made
+        if are_made and not missing:
+            return
+        # Not under the lock: when the server hangs, all threads wait at once, not in turn.
+        with self._context() as connection:
+            if not are_made and not self._are_there(connection):
+                self._create(connection)
+            for week in sorted(missing):
+                connection.execute(self.sql(_MAKE_PARTITION), (week,))
+        with self._lock:
             self._are_made = True
             self._weeks |= missing
 
@@ -125,9 +127,12 @@ class Tables:
     def _verify_rights(self, connection: Connection) -> None:
         if _is_true(connection, "SELECT current_setting('transaction_read_only') = 'on'", ()):
             raise StorageDenied("the database is read-only", uri=self._context.uri)
-        if not _is_true(connection, _MAY_SAVE, (self._table,) * 3):
+        if not _is_true(connection, _MAY_SAVE, (self._table, ["SELECT", "INSERT", "DELETE"])):
             reason = f"no right to SELECT, INSERT and DELETE in {self._table}"
             raise StorageDenied(reason, uri=self._context.uri)
+        function = f"{schema.quoted(self._name)}.make_partition(date)"
+        if not _is_true(connection, _MAY_MAKE_PARTITIONS, (function,)):
+            raise StorageDenied(f"no right to EXECUTE {function}", uri=self._context.uri)
 
     def _create_is_denied(self) -> None:
         raise StorageDenied(
@@ -138,6 +143,6 @@ class Tables:
         )
 
 
-def _is_true(connection: Connection, query: str, parameters: Sequence[str]) -> bool:
+def _is_true(connection: Connection, query: str, parameters: Sequence[object]) -> bool:
     row = connection.execute(query, parameters).fetchone()
     return bool(row and row[0])
