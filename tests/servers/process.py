@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,21 +118,23 @@ class ServerProcess(ABC):
     def kill(self) -> None:
         """End it at once, as a crash would."""
         assert self._process
-        for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+        self._send(signal.SIGKILL)
         self._process.wait()
         self._process = None
 
     def pause(self) -> None:
         """Let it answer nobody until `resume`."""
-        for pid in self.pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
         if self._process and self._process.poll() is None:
-            for pid in self.pids():
-                os.kill(pid, signal.SIGCONT)
+            self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):  # children come and go
+                os.kill(pid, number)
 
     def __enter__(self) -> Self:
         try:
@@ -143,8 +146,10 @@ class ServerProcess(ABC):
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:
         assert self._process

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
@@ -96,7 +95,8 @@ class Source:
     def __init__(
         self, start: bytes, rest: Iterator[bytes], *, label: str, sha256: str | None
     ) -> None:
-        self._chunks = chain((start,), rest)
+        self._start: bytes | None = start
+        self._rest = rest
         self._label = label
         self._sha256 = sha256
         self.error: BaseException | None = None
@@ -104,7 +104,9 @@ class Source:
     def __iter__(self) -> Iterator[bytes]:
         digest = hashlib.sha256() if self._sha256 else None
         try:
-            for chunk in self._chunks:
+            start, self._start = self._start or b"", None  # not to be kept to the end
+            for chunk in chain((start,), self._rest):
+                start = b""
                 if digest:
                     digest.update(chunk)
                 yield chunk
@@ -115,12 +117,12 @@ class Source:
             raise
 
 
-def read_start(part: Part) -> tuple[bytes, Iterator[bytes] | None]:
-    """Return all of a part, or its first `PART_SIZE` bytes and what follows."""
-    chunks = part.chunks()
-    start = bytearray()
+def read_up_to(count: int, chunks: Iterator[bytes]) -> tuple[bytes, bool]:
+    """Return so many bytes, or a few more, and whether there is nothing after them."""
+    data: list[bytes] = []
     for chunk in chunks:
-        start += chunk
-        if len(start) > PART_SIZE:
-            return bytes(start), chunks
-    return bytes(start), None
+        data.append(chunk)
+        count -= len(chunk)
+        if count < 0:
+            return b"".join(data), False
+    return b"".join(data), True

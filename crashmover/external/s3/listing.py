@@ -75,7 +75,7 @@ class Listing:
         last = ""
         for page in self._objects.pages(f"{place}/{keys.day_name(day)}"):
             for name in map(_name, page):
-                if name <= last:  # then neither merging nor going on after a page is possible
+                if name < last:  # then neither merging nor going on after a page is possible
                     reason = "the server lists its keys out of order: name the crash ids instead"
                     raise StorageError(reason, uri=self._uri)
                 last = name

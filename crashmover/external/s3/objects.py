@@ -8,7 +8,6 @@ import hashlib
 import io
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -19,7 +18,7 @@ import obstore.exceptions
 from crashmover.crash import Part
 from crashmover.errors import StorageError
 from crashmover.external.s3 import keys
-from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_start
+from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_up_to
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import AlreadyThere, is_missing_object
@@ -33,8 +32,9 @@ SHA256 = "sha256"
 RAW_CRASH_SHA256 = "raw-crash-sha256"
 """The name, in an object's metadata, of the SHA-256 of the raw crash that it was saved with."""
 
-_MIDDLING = 1 << 20  # of bodies larger than this only a few are in memory at a time
-_AT_ONCE = 3
+_MIDDLING = 1 << 20  # of bodies larger than this only a few are on their way at a time
+_MIDDLING_AT_ONCE = 4
+_LARGE_AT_ONCE = 2  # of those that go up in parts, of which each has some in memory
 _KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
 _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
 _NOBODYS = "00000000-0000-0000-0000-000000000101"  # a crash id that no crash is given
@@ -75,7 +75,8 @@ class Objects:
         self._context = context
         self._prefix = f"{prefix}/" if prefix else ""
         self._bucket_is_there = False
-        self._large = BoundedSemaphore(_AT_ONCE)
+        self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
+        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
         self._kept = _Allowance(_KEPT_BODIES)
 
     @property
@@ -180,16 +181,23 @@ class Objects:
         attributes = {**metadata, "Content-Type": content_type}
         if self._context.options.storage_class:
             attributes["Storage-Class"] = self._context.options.storage_class
-        size = len(body) if isinstance(body, bytes) else body.size
-        with nullcontext() if size is not None and size <= _MIDDLING else self._large:
-            if isinstance(body, bytes):
-                self._put_small(key, body, crash_id, attributes, create)
+        if isinstance(body, bytes):
+            self._put_small(key, body, crash_id, attributes, create)
+            return
+        chunks = body.chunks()
+        data, is_all = read_up_to(_MIDDLING, chunks)
+        if is_all:
+            self._put_small(key, data, crash_id, attributes, create)
+            return
+        with self._middling:
+            more, is_all = read_up_to(PART_SIZE - len(data), chunks)
+            data += more
+            if is_all:
+                self._put_small(key, data, crash_id, attributes, create)
                 return
-            start, rest = read_start(body)
-            if rest is None:
-                self._put_small(key, start, crash_id, attributes, create)
-            else:
-                source = Source(start, rest, label=body.label, sha256=attributes.get(SHA256))
+            with self._large:
+                source = Source(data, chunks, label=body.label, sha256=attributes.get(SHA256))
+                del data, more
                 self._put_large(key, source, crash_id, attributes)
 
     def _put_small(
