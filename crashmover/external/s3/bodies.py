@@ -6,10 +6,11 @@
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING
 
+from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
@@ -86,27 +87,40 @@ class Body(io.RawIOBase):
         return data
 
 
-class Source:
-    """Chunks to be sent, and what went wrong with them: it is not the client's to explain.
+class Upload:
+    """A part on its way up, chunk by chunk.
 
-    :param sha256: of all of them, where that was said in advance
+    What goes wrong with reading it is kept in `error`: it is not the client's to explain.
+
+    :param sha256: of its bytes, where that was said in advance
     """
 
-    def __init__(
-        self, start: bytes, rest: Iterator[bytes], *, label: str, sha256: str | None
-    ) -> None:
-        self._start: bytes | None = start
-        self._rest = rest
-        self._label = label
-        self._sha256 = sha256
+    def __init__(self, part: Part, *, sha256: str | None) -> None:
+        self.size = part.size
         self.error: BaseException | None = None
+        self._label = part.label
+        self._sha256 = sha256
+        self._ahead: deque[bytes] = deque()
+        self._chunks = part.chunks()
+
+    def read_ahead(self, count: int) -> bool:
+        """Read so many bytes, or a few more; return whether these are all."""
+        missing = count - sum(map(len, self._ahead))
+        for chunk in self._chunks:
+            self._ahead.append(chunk)
+            missing -= len(chunk)
+            if missing < 0:
+                return False
+        return True
+
+    def data(self) -> bytes:
+        """Return what was read ahead."""
+        return b"".join(self._ahead)
 
     def __iter__(self) -> Iterator[bytes]:
         digest = hashlib.sha256() if self._sha256 else None
         try:
-            start, self._start = self._start or b"", None  # not to be kept to the end
-            for chunk in chain((start,), self._rest):
-                start = b""
+            while chunk := self._next():
                 if digest:
                     digest.update(chunk)
                 yield chunk
@@ -116,13 +130,5 @@ class Source:
             self.error = error
             raise
 
-
-def read_up_to(count: int, chunks: Iterator[bytes]) -> tuple[bytes, bool]:
-    """Return so many bytes, or a few more, and whether there is nothing after them."""
-    data: list[bytes] = []
-    for chunk in chunks:
-        data.append(chunk)
-        count -= len(chunk)
-        if count < 0:
-            return b"".join(data), False
-    return b"".join(data), True
+    def _next(self) -> bytes:
+        return self._ahead.popleft() if self._ahead else next(self._chunks, b"")

@@ -18,7 +18,7 @@ import obstore.exceptions
 from crashmover.crash import Part
 from crashmover.errors import StorageError
 from crashmover.external.s3 import keys
-from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Source, read_up_to
+from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import AlreadyThere, is_missing_object
@@ -184,21 +184,17 @@ class Objects:
         if isinstance(body, bytes):
             self._put_small(key, body, crash_id, attributes, create)
             return
-        chunks = body.chunks()
-        data, is_all = read_up_to(_MIDDLING, chunks)
-        if is_all:
-            self._put_small(key, data, crash_id, attributes, create)
-            return
-        with self._middling:
-            more, is_all = read_up_to(PART_SIZE - len(data), chunks)
-            data += more
-            if is_all:
-                self._put_small(key, data, crash_id, attributes, create)
-                return
-            with self._large:
-                source = Source(data, chunks, label=body.label, sha256=attributes.get(SHA256))
-                del data, more
-                self._put_large(key, source, crash_id, attributes)
+        upload = Upload(body, sha256=attributes.get(SHA256))
+        if upload.read_ahead(_MIDDLING):
+            self._put_small(key, upload.data(), crash_id, attributes, create)
+        elif upload.size and upload.size > PART_SIZE:
+            self._put_large(key, upload, crash_id, attributes)
+        else:
+            with self._middling:
+                if upload.read_ahead(PART_SIZE):
+                    self._put_small(key, upload.data(), crash_id, attributes, create)
+                else:
+                    self._put_large(key, upload, crash_id, attributes)
 
     def _put_small(
         self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
@@ -223,17 +219,17 @@ class Objects:
                 raise
 
     def _put_large(
-        self, key: str, source: Source, crash_id: str, attributes: dict[str, str]
+        self, key: str, upload: Upload, crash_id: str, attributes: dict[str, str]
     ) -> None:
         client = self._context.client()
         try:
-            with self._context.translating(crash_id):
-                # Aborts the upload when the source or a request fails.
+            with self._large, self._context.translating(crash_id):
+                # Aborts the upload when its source or a request fails.
                 call_client(
                     lambda: obstore.put(
                         client,
                         self._prefix + key,
-                        source,
+                        upload,
                         attributes=attributes,
                         use_multipart=True,
                         chunk_size=PART_SIZE,
@@ -241,8 +237,8 @@ class Objects:
                     )
                 )
         except StorageError:
-            if source.error:
-                raise source.error from None
+            if upload.error:
+                raise upload.error from None
             raise
 
     def delete(self, keys: Sequence[str], crash_id: str) -> None:
