@@ -48,11 +48,8 @@ def test_a_quick_one() -> None:
 
 def test_the_signed_server_refuses_a_wrong_secret(s3_signed: S3Server) -> None:
     bucket = s3_signed.new_bucket()
-    right = s3_signed.secret_key
-    s3_signed.secret_key = "wrong" * 8
-    client = s3_signed.client()
-    s3_signed.secret_key = right
-    with pytest.raises(botocore.exceptions.ClientError, match="SignatureDoesNotMatch"):
+    refused = pytest.raises(botocore.exceptions.ClientError, match="SignatureDoesNotMatch")
+    with s3_signed.client_with("wrong" * 8) as client, refused:
         client.list_objects_v2(Bucket=bucket)
 
 

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -32,6 +34,7 @@ class S3Server(ServerProcess):
         super().__init__()
         self.access_key = "AKIA" + secrets.token_hex(8).upper()
         self.secret_key = secrets.token_hex(20)
+        self._client: Any = None
 
     @property
     def endpoint_url(self) -> str:
@@ -49,22 +52,36 @@ class S3Server(ServerProcess):
         }
 
     def client(self) -> Any:
-        """Return a plain client."""
+        """Return the plain client, which all share and which is closed with the server."""
+        if self._client is None:
+            self._client = self._open_client(self.secret_key)
+        return self._client
+
+    @contextmanager
+    def client_with(self, secret_key: str) -> Iterator[Any]:
+        """Lend a plain client that has another secret."""
+        with closing(self._open_client(secret_key)) as client:
+            yield client
+
+    def _open_client(self, secret_key: str) -> Any:
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,
             aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
+            aws_secret_access_key=secret_key,
             region_name=self.region,
             config=Config(retries={"max_attempts": 1}, max_pool_connections=20),
         )
 
+    def __exit__(self, *exc: object) -> None:
+        if self._client:
+            self._client.close()
+        super().__exit__(*exc)
+
     def new_bucket(self) -> str:
         """Make a bucket and return its name."""
         name = f"crashes-{uuid.uuid4().hex[:12]}"
-        client = self.client()
-        client.create_bucket(Bucket=name)
-        client.close()
+        self.client().create_bucket(Bucket=name)
         return name
 
     def uri(self, bucket: str, prefix: str = "", **options: str) -> str:
