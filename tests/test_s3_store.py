@@ -64,10 +64,11 @@ class Bucket:
     def objects(self) -> dict[str, bytes]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {name: self.get(name)["Body"].read() for name in names}
+        return {name: self.get(name)["Body"] for name in names}
 
     def get(self, key: str) -> Any:
-        return self.client.get_object(Bucket=self.name, Key=key)
+        found = self.client.get_object(Bucket=self.name, Key=key)
+        return found | {"Body": found["Body"].read()}
 
     def fill(self, names: list[str]) -> None:
         """Put many empty objects."""

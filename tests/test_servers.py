@@ -109,7 +109,7 @@ import pathlib, time
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import Ministack, Rclone
 with PostgreSQL() as a, Rclone() as b, Ministack() as c:
-    print(a.directory, b.directory, c.directory)
+    print(a.directory, b.directory, c.directory, flush=True)
     pids = [str(pid) for server in (a, b, c) for pid in server.pids()]
     pathlib.Path({str(report)!r}).write_text(" ".join(pids))
     time.sleep(60)
