@@ -8,6 +8,7 @@ import datetime as dt
 import re
 import zlib
 from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 from typing import Any, BinaryIO, Self
@@ -139,32 +140,45 @@ class S3CrashStorage(CrashStorageBase):
     def _open_dump(self, name: str, crash_id: str, raw: StoredObject) -> BinaryIO:
         found = self._objects.open(keys.dump_key(crash_id, name), crash_id)
         if found is None:
-            raise self._torn(f"dump {name} is listed and not there", crash_id, raw)
-        if not _belongs(found[0], raw):
-            found[1].close()
-            raise self._torn(f"dump {name} was saved with another raw crash", crash_id, raw)
+            self._raise_if_replaced(crash_id, raw)
+            raise self._corrupt(f"dump {name} is listed and not there", crash_id)
+        with ExitStack() as unless_all_is_well:
+            unless_all_is_well.callback(found[1].close)
+            self._check_belongs(found[0], raw, f"dump {name}", crash_id)
+            unless_all_is_well.pop_all()
         return found[1]
 
     def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
         stored = self._objects.fetch(keys.dump_names_key(crash_id), crash_id)
         if stored is None:
             return []
-        if not _belongs(stored, raw):
-            raise self._torn("dump_names was saved with another raw crash", crash_id, raw)
+        self._check_belongs(stored, raw, "dump_names", crash_id)
         with self._open(stored, crash_id) as file:
             try:
                 return keys.parse_dump_names(file.read())
             except CorruptCrash as error:
-                raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error
+                raise self._corrupt(error.reason, crash_id) from error
 
-    def _torn(
-        self, reason: str, crash_id: str, raw: StoredObject
-    ) -> StorageUnavailable | CorruptCrash:
-        """Return what to raise about objects that are not of one save: whether somebody is
-        replacing the crash now, or something is wrong with it for good."""
+    def _check_belongs(
+        self, stored: StoredObject, raw: StoredObject, what: str, crash_id: str
+    ) -> None:
+        """Make sure that an object was saved with this raw crash, as far as they say.
+
+        What other programs have put there says nothing: then it is enough that the raw crash
+        is still there, for whoever replaces a crash takes that away first.
+        """
+        theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.metadata.get(SHA256)
+        if theirs != its:
+            self._raise_if_replaced(crash_id, raw)
+            if theirs and its:
+                raise self._corrupt(f"{what} was saved with another raw crash", crash_id)
+
+    def _raise_if_replaced(self, crash_id: str, raw: StoredObject) -> None:
         now = self._objects.look(raw.key, crash_id)
         if now is None or now.e_tag != raw.e_tag:
-            return self._replaced(crash_id)
+            raise self._replaced(crash_id)
+
+    def _corrupt(self, reason: str, crash_id: str) -> CorruptCrash:
         return CorruptCrash(reason, crash_id=crash_id, uri=self.uri)
 
     def _replaced(self, crash_id: str) -> StorageUnavailable:
@@ -217,13 +231,6 @@ class S3CrashStorage(CrashStorageBase):
 
     def _lock(self, crash_id: str) -> Lock:
         return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]
-
-
-def _belongs(stored: StoredObject, raw: StoredObject) -> bool:
-    """Whether an object was saved with this raw crash, as far as they say; what other
-    programs have put there says nothing."""
-    theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.metadata.get(SHA256)
-    return theirs is None or its is None or theirs == its
 
 
 # Options
