@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from crashmover.errors import InvalidURI
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
 _USER_IN_URI = re.compile(r"//.*@", re.DOTALL)
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
@@ -119,6 +120,16 @@ class StorageURI:
         )
         query = "&".join(masked)
         return f"{self.scheme}:{authority}{quote(self.path)}" + (query and f"?{query}")
+
+
+def seconds(text: str) -> float:
+    """Convert an option that is a length of time.
+
+    :raises ValueError: it is not a number of seconds, or none at all
+    """
+    if not _SECONDS.fullmatch(text) or not float(text):
+        raise ValueError("it is a number of seconds, such as 30 or 0.5")
+    return float(text)
 
 
 def _host(netloc: str) -> str:

@@ -6,7 +6,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, contents, crash_of, read
 from crashmover.uri import StorageURI
 from tests.servers.postgresql import PostgreSQL
+from tests.store_helpers import every_call
 
 CANARY = "cAnArYsEcReT0123456789"
 
@@ -51,18 +52,6 @@ def storage(postgresql_server: PostgreSQL) -> Iterator[CrashStorageBase]:
     with open_storage(uri) as storage:
         storage.save_crash(crash_of(contents()))
         yield storage
-
-
-def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
-    return [
-        lambda: storage.load_crash(CRASH_ID),
-        lambda: storage.has_crash(CRASH_ID),
-        lambda: storage.save_crash(crash_of(contents("b"))),
-        lambda: storage.remove(CRASH_ID),
-        lambda: list(storage.new_crashes()),
-        lambda: storage.verify_access(),
-        lambda: storage.verify_access(write=True),
-    ]
 
 
 def number_of(connection: psycopg.Connection[tuple[object, ...]]) -> int:

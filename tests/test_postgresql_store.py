@@ -46,6 +46,7 @@ from crashmover.testing import (
     without,
 )
 from tests.servers.postgresql import PostgreSQL
+from tests.store_helpers import peak_of_copy
 
 MIB = 1 << 20
 LARGE = 5 * MIB + 1  # more than is saved with others, in six rows
@@ -514,26 +515,6 @@ def test_large_dumps_move_in_little_memory(database: Database, tmp_path: Path) -
         (database.uri, str(tmp_path / "back")),
     ):
         assert peak_of_copy(*where) < 150 << 20
-
-
-def peak_of_copy(source: str, destination: str) -> int:
-    """Copy in a process of its own and return how much memory it took, in bytes."""
-    script = """
-import resource, sys
-from crashmover.cli import main
-try:
-    main(["copy", "-s", sys.argv[1], "-d", sys.argv[2]])
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, source, destination],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    return int(done.stdout.split()[-1])
 
 
 def test_a_large_crash_that_breaks_off_leaves_nothing(

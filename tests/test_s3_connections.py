@@ -11,9 +11,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -56,6 +55,7 @@ from tests.s3_proxy import (
     proxy_of,
 )
 from tests.servers.s3 import S3Server
+from tests.store_helpers import every_call, peak_of_copy
 
 LARGE = (2 << 20) + 1  # more than is read in one piece
 CHECKED = "x-amz-sdk-checksum-algorithm"
@@ -87,18 +87,6 @@ def storage(strict: S3Server, proxy: Proxy) -> Iterator[CrashStorageBase]:
         storage.save_crash(crash_of(contents()))
         proxy.requests.clear()
         yield storage
-
-
-def every_call(storage: CrashStorageBase) -> list[Callable[[], Any]]:
-    return [
-        lambda: storage.load_crash(CRASH_ID),
-        lambda: storage.has_crash(CRASH_ID),
-        lambda: storage.save_crash(crash_of(contents("b"))),
-        lambda: storage.remove(CRASH_ID),
-        lambda: list(storage.new_crashes()),
-        lambda: storage.verify_access(),
-        lambda: storage.verify_access(write=True),
-    ]
 
 
 # Credentials
@@ -443,27 +431,7 @@ def test_large_dumps_move_in_little_memory(signed: S3Server, tmp_path: Path) -> 
         source.save_crash(Crash(f"0bba{number:04x}-8721-460c-dead-a43c22071025", parts))
     uri = signed.uri(signed.new_bucket())
     for where in ([str(tmp_path / "source"), uri], [uri, str(tmp_path / "back")]):
-        assert _peak_of_copy(*where) < 150 << 20
-
-
-def _peak_of_copy(source: str, destination: str) -> int:
-    """Copy in a process of its own and return how much memory it took, in bytes."""
-    script = """
-import resource, sys
-from crashmover.cli import main
-try:
-    main(["copy", "-s", sys.argv[1], "-d", sys.argv[2]])
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, source, destination],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    return int(done.stdout.split()[-1])
+        assert peak_of_copy(*where) < 150 << 20
 
 
 # URIs

@@ -6,13 +6,13 @@
 
 import datetime as dt
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any, LiteralString, Self
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.errors import CorruptCrash, CrashIDNotFound, InvalidURI
+from crashmover.errors import CorruptCrash, CrashIDNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
@@ -24,9 +24,9 @@ from crashmover.external.postgresql.pgerrors import MissingTables
 from crashmover.external.postgresql.reading import CHUNK, LOAD, Reader, Row
 from crashmover.external.postgresql.saving import Saver, key_of
 from crashmover.external.postgresql.tables import Tables
-from crashmover.uri import StorageURI
+from crashmover.uri import StorageURI, seconds
 
-_OWN_OPTIONS = {"schema", "timeout"}
+_OWN_OPTIONS = {"schema": schemas.check_name, "timeout": seconds}
 _PAGE = 1000
 _HAS: LiteralString = """
     SELECT 1 FROM {}.crash_parts
@@ -77,16 +77,10 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def from_uri(cls, uri: StorageURI) -> Self:
         """``postgresql://user@host:5432/db?schema=crashes&timeout=30``, and every key that
         libpq knows."""
-        conninfo = conninfo_of(uri, _OWN_OPTIONS)
+        conninfo = conninfo_of(uri, set(_OWN_OPTIONS))
         own = {key: value for key, value in uri.query.items() if key in _OWN_OPTIONS}
-        try:
-            if "timeout" in own:
-                return cls(
-                    conninfo, own.get("schema", schemas.DEFAULT), _seconds(own["timeout"]), str(uri)
-                )
-            return cls(conninfo, own.get("schema", schemas.DEFAULT), uri=str(uri))
-        except ValueError as error:
-            raise InvalidURI(f"{uri.scheme}: {error}") from None
+        options = replace(uri, query=own).options(**_OWN_OPTIONS)
+        return cls(conninfo, **options, uri=str(uri))
 
     def schema_script(self) -> str:
         """Return the script that makes the tables, for whoever may."""
@@ -183,12 +177,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
 
 def _midnight(day: dt.date) -> dt.datetime:
     return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
-        raise ValueError("option timeout: it is a number of seconds, such as 30 or 0.5")
-    return float(text)
 
 
 def _identity(conninfo: Mapping[str, str], schema: str) -> tuple[str, ...]:

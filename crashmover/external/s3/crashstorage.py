@@ -34,7 +34,7 @@ from crashmover.external.s3.objects import (
     StoredObject,
 )
 from crashmover.external.s3.saving import Save
-from crashmover.uri import StorageURI
+from crashmover.uri import StorageURI, seconds
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
 _LOCKS = 256
@@ -251,12 +251,6 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", text, re.ASCII) or not float(text):
-        raise ValueError("it is a number of seconds, such as 5 or 0.5")
-    return float(text)
-
-
 def _endpoint(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
         raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
@@ -282,6 +276,6 @@ _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "request_payer": _one_of("requester"),
     "ca_bundle": _text,
     "verify_ssl": _boolean,
-    "connect_timeout": _seconds,
-    "read_timeout": _seconds,
+    "connect_timeout": seconds,
+    "read_timeout": seconds,
 }
