@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -151,6 +152,29 @@ def test_five_hundred_crashes_go_through_every_store_and_come_back(
     with postgresql_server.connect() as connection:
         assert rows_of(connection, schema) == manifest
         check_views(connection, schema, manifest)
+
+
+def test_the_example_takes_crashes_through_every_store(
+    tmp_path: Path, s3_signed: S3Server, postgresql_server: PostgreSQL
+) -> None:
+    done = subprocess.run(
+        ["bash", ROOT / "examples" / "through_every_store.sh", "30"],
+        cwd=tmp_path,
+        env={
+            **s3_signed.credentials,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "BUCKET": s3_signed.uri(s3_signed.new_bucket()),
+            "DATABASE": postgresql_server.uri(schema=postgresql_server.new_name()),
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("copied 30, skipped 0, failed 0") == 3
+    assert json.loads(done.stdout)["skipped"] == 30  # for they are the same, to the byte
 
 
 def key_in_bucket(crash_id: str, kind: str, name: str) -> str:
