@@ -38,6 +38,7 @@ from crashmover.testing import (
     read,
     without,
 )
+from crashmover.testing.samples import Key
 from tests.conftest import UseAWS
 from tests.s3_proxy import Proxy, proxy_of
 from tests.servers.s3 import S3Server
@@ -329,6 +330,20 @@ def test_the_raw_crash_goes_before_its_dumps_are_replaced(strict: Bucket, proxy:
     assert changes[1].method == changes[2].method == "POST"  # deletes the raw, then the obsolete
     assert f"raw_crash/{DAY}" in changes[-1]
     assert f"v1/upload_file_minidump_browser/{CRASH_ID}" not in strict.objects()
+
+
+@pytest.mark.parametrize("bad", [RAW, MAIN, BROWSER, PROCESSED])
+def test_a_crash_that_cannot_be_read_takes_the_place_of_none(
+    storage: CrashStorageBase, bad: Key
+) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    parts = [
+        broken(key, data, after=5) if key == bad else Part.of_bytes(key[0], data, key[1])
+        for key, data in contents("b").items()
+    ]
+    with pytest.raises(ReadFailed):
+        storage.save_crash(Crash(CRASH_ID, parts))
+    assert read(storage) == contents("a")
 
 
 def test_saving_the_same_again_never_takes_it_away(bucket: Bucket) -> None:

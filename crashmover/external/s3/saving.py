@@ -135,6 +135,7 @@ class Save:
         if there and there.metadata.get(SHA256) == raw.sha256 and names == old_names:
             return there.key == keys.raw_crash_keys(crash.crash_id)[0]
         if there:
+            _read_through(crash)
             self._objects.delete(keys.raw_crash_keys(crash.crash_id), crash.crash_id)
         if gone := old_names - names:
             obsolete = [keys.dump_key(crash.crash_id, name) for name in sorted(gone)]
@@ -264,6 +265,13 @@ class RawCrash:
         if self._data is not None:
             return self._data
         return self._part
+
+
+def _read_through(crash: Crash) -> None:
+    """Read all of a crash, and raise what is wrong with it before another makes way for it."""
+    for part in crash.parts:
+        for _ in part.chunks():
+            pass
 
 
 def _is_of(stored: StoredObject, sha256: str) -> bool:
