@@ -99,6 +99,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
     """Put a server's credentials into the environment, and return the server."""
 
     def use(server: S3Server) -> S3Server:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)  # of whoever runs the tests
         for name, value in server.credentials.items():
             monkeypatch.setenv(name, value)
         return server

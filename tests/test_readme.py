@@ -27,6 +27,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from crashmover import cli, open_storage
+from tests.conftest import UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 
@@ -140,8 +141,8 @@ def test_the_engine_as_shown_copies_to_both_stores(tmp_path: Path) -> None:
             assert sorted(storage.new_crashes()) == sorted(made.stdout.split())
 
 
-def test_the_bucket_is_tried_as_shown(tmp_path: Path, own_s3: S3Server) -> None:
-    own_s3.client().create_bucket(Bucket="crashes")
+def test_the_bucket_is_tried_as_shown(tmp_path: Path, own_s3: S3Server, aws: UseAWS) -> None:
+    aws(own_s3).client().create_bucket(Bucket="crashes")
     script = named_blocks()["try-s3.sh"].replace("http://127.0.0.1:9000", own_s3.endpoint_url)
     done = tried(script, tmp_path, **own_s3.credentials)
     assert re.findall(r"^copied \d+, skipped 0, failed 0", done, re.MULTILINE) == [

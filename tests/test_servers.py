@@ -16,6 +16,7 @@ import botocore.exceptions
 import psycopg
 import pytest
 
+from tests.conftest import UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import Rclone, S3Server
 
@@ -46,17 +47,17 @@ def test_a_quick_one() -> None:
     """For the runs in here."""
 
 
-def test_the_signed_server_refuses_a_wrong_secret(s3_signed: S3Server) -> None:
-    bucket = s3_signed.new_bucket()
+def test_the_signed_server_refuses_a_wrong_secret(s3_signed: S3Server, aws: UseAWS) -> None:
+    bucket = aws(s3_signed).new_bucket()
     refused = pytest.raises(botocore.exceptions.ClientError, match="SignatureDoesNotMatch")
     with s3_signed.client_with("wrong" * 8) as client, refused:
         client.list_objects_v2(Bucket=bucket)
 
 
 def test_the_strict_server_refuses_wrong_checksums_and_honours_conditions(
-    s3_strict: S3Server,
+    s3_strict: S3Server, aws: UseAWS
 ) -> None:
-    bucket, client = s3_strict.new_bucket(), s3_strict.client()
+    bucket, client = aws(s3_strict).new_bucket(), s3_strict.client()
     with pytest.raises(botocore.exceptions.ClientError, match="BadDigest"):
         client.put_object(
             Bucket=bucket,

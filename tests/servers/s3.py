@@ -49,6 +49,7 @@ class S3Server(ServerProcess):
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": self.host,
         }
 
     def client(self) -> Any:
