@@ -161,6 +161,19 @@ def test_a_profile_gives_credentials_region_and_endpoint(
     assert read(storage) == contents()
 
 
+def test_the_default_profile_has_its_say_beside_the_environment(
+    signed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with Amazon's own clients."""
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nendpoint_url = {signed.endpoint_url}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_REGION", signed.region)
+    storage = open_storage(f"s3://{signed.new_bucket()}")
+    storage.save_crash(crash_of(contents()))
+    assert read(storage) == contents()
+
+
 def test_credentials_that_expire_are_asked_for_again(
     signed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +465,24 @@ def test_options_are_taken_without_contacting_anybody(options: str) -> None:
     assert storage.uri.startswith("s3://bucket/a/b?")
     assert storage.identity() == open_storage(uri).identity()
     assert storage.identity() != open_storage("s3://other/a/b").identity()
+
+
+def test_one_bucket_is_one_store_however_its_server_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy to itself that removes its source would remove everything."""
+    server = "http://127.0.0.1:9000"
+    by_option = open_storage(f"s3://crashes/a?endpoint_url={server}/&region=x").identity()
+    assert open_storage("s3://crashes/a").identity() != by_option
+    _profile(tmp_path / "config", monkeypatch, endpoint_url=server)
+    assert open_storage("s3://crashes/a?profile=crashes").identity() == by_option
+    assert open_storage("s3://crashes/a").identity() != by_option
+    monkeypatch.setenv("AWS_PROFILE", "crashes")
+    assert open_storage("s3://crashes/a").identity() == by_option
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    assert open_storage("s3://crashes/a/").identity() == by_option
+    assert open_storage("s3://crashes/b").identity() != by_option
 
 
 @pytest.mark.parametrize(

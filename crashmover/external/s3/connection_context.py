@@ -115,6 +115,19 @@ class S3ConnectionContext:
         """Whether the server is Amazon's own; known once there is a client."""
         return self._endpoint is None
 
+    def endpoint_url(self) -> str | None:
+        """Return the URL of the server, as it is said or as the profile has it; None where it
+        is Amazon's.  Nobody is contacted."""
+        endpoint = self._endpoint_url(None)
+        if endpoint or not _may_have_endpoint(self.options.profile):
+            return endpoint
+        try:
+            import boto3
+
+            return _endpoint_of(boto3.Session(profile_name=self.options.profile))
+        except Exception:  # whatever is wrong with the profile is said when it is used
+            return None
+
     def client(self) -> S3Store:
         """Return the client.
 
@@ -205,7 +218,10 @@ class S3ConnectionContext:
     def _account(self) -> _Account:
         environment = os.environ
         region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-        known = self.options.region or region or self._endpoint_url(None)
+        endpoint = self._endpoint_url(None)
+        is_amazons = not endpoint and not _may_have_endpoint(self.options.profile)
+        # Servers of other makers take any region, Amazon's only the right one.
+        known = bool(endpoint or (is_amazons and (self.options.region or region)))
         profile = self.options.profile or environment.get("AWS_PROFILE")
         if self.options.anonymous and known:
             return _Account(region, None, None)
@@ -247,6 +263,15 @@ class S3ConnectionContext:
     def _denied(self, error: Exception) -> StorageDenied:
         text = " ".join(str(error).split())
         return StorageDenied(f"no credentials: {text[:300]}", uri=self.uri)
+
+
+def _may_have_endpoint(profile: str | None) -> bool:
+    """Whether a profile has to be asked for an endpoint: by boto3, which takes long to import."""
+    file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    try:
+        return bool(profile or os.environ.get("AWS_PROFILE")) or b"endpoint" in file.read_bytes()
+    except OSError:
+        return False
 
 
 def _environment(name: str) -> str | None:

@@ -65,7 +65,7 @@ class S3CrashStorage(CrashStorageBase):
         self.uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
         self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
         self._objects = Objects(self._context, prefix)
-        self._identity = (self._context.options.endpoint_url, bucket, prefix)
+        self._place = (bucket, prefix)
         self._save = Save(self._objects, self.uri)
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
@@ -83,7 +83,7 @@ class S3CrashStorage(CrashStorageBase):
 
     def identity(self) -> object:
         """The server, the bucket and the prefix."""
-        return self._identity
+        return (self._context.endpoint_url(), *self._place)
 
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is written.
