@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from crashmover.crash import MemoryDumpsMapping as MemoryDumpsMapping
     from crashmover.crash import Part as Part
     from crashmover.crash_data import CrashData as CrashData
+    from crashmover.external.crashqueue_base import CrashQueueBase as CrashQueueBase
+    from crashmover.external.crashqueue_base import Delivery as Delivery
+    from crashmover.external.crashqueue_base import QueueName as QueueName
     from crashmover.external.crashstorage_base import CrashStorageBase as CrashStorageBase
     from crashmover.external.fs.crashstorage import FSPermanentStorage as FSPermanentStorage
+    from crashmover.external.memory import InMemoryCrashQueue as InMemoryCrashQueue
     from crashmover.external.memory import InMemoryCrashStorage as InMemoryCrashStorage
     from crashmover.external.poly import PolyCrashStorage as PolyCrashStorage
     from crashmover.mover import Existing as Existing
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from crashmover.mover import Outcome as Outcome
     from crashmover.mover import Status as Status
     from crashmover.redactor import Redactor as Redactor
+    from crashmover.registry import open_queue as open_queue
     from crashmover.registry import open_storage as open_storage
     from crashmover.uri import StorageURI as StorageURI
 
@@ -38,10 +43,13 @@ _HOMES = {
     "Config": "config",
     "Crash": "crash",
     "CrashData": "crash_data",
+    "CrashQueueBase": "external.crashqueue_base",
     "CrashStorageBase": "external.crashstorage_base",
+    "Delivery": "external.crashqueue_base",
     "Existing": "mover",
     "FSPermanentStorage": "external.fs.crashstorage",
     "FileDumpsMapping": "crash",
+    "InMemoryCrashQueue": "external.memory",
     "InMemoryCrashStorage": "external.memory",
     "Kind": "crash",
     "MemoryDumpsMapping": "crash",
@@ -49,9 +57,11 @@ _HOMES = {
     "Outcome": "mover",
     "Part": "crash",
     "PolyCrashStorage": "external.poly",
+    "QueueName": "external.crashqueue_base",
     "Redactor": "redactor",
     "Status": "mover",
     "StorageURI": "uri",
+    "open_queue": "registry",
     "open_storage": "registry",
 }
 

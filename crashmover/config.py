@@ -83,6 +83,16 @@ class Config:
         """
         return self._follow("storage", name, ())
 
+    def queue_uri(self, name: str) -> str:
+        """Return the URI behind a queue's name.
+
+        :raises InvalidConfig: there is no such queue, or it contains itself, or is several
+        """
+        uris = self._follow("queue", name, ())
+        if len(uris) != 1:
+            raise InvalidConfig(f"{self._called}: queue.{name} must be one queue")
+        return uris[0]
+
     @property
     def _called(self) -> str:
         return str(self.path or "the configuration")

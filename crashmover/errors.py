@@ -146,8 +146,9 @@ class QueueUnavailable(QueueError):
 class CrashIdsFailedToPublish(QueueError):
     """Some crash ids were not confirmed by the queue: exactly `crash_ids`."""
 
-    def __init__(self, crash_ids: Sequence[str]) -> None:
-        super().__init__(f"{len(crash_ids)} crash ids were not published")
+    def __init__(self, crash_ids: Sequence[str], *, reason: str = "") -> None:
+        text = f"{len(crash_ids)} crash ids were not published"
+        super().__init__(f"{text}: {reason}" if reason else text)
         self.crash_ids = list(crash_ids)
 
 

@@ -2,10 +2,10 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""From the text of a URI to an open store: scheme -> class, by entry point.
+"""From the text of a URI to an open store or queue: scheme -> class, by entry point.
 
-The built-in stores are registered as a third party's are, in the group
-``crashmover.storage`` of the package's metadata.
+The built-in stores and queues are registered as a third party's are, in the groups
+``crashmover.storage`` and ``crashmover.queue`` of the package's metadata.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,12 @@ from typing import Any
 
 from crashmover.config import Config, is_name
 from crashmover.errors import InvalidURI, MissingExtra
+from crashmover.external.crashqueue_base import CrashQueueBase
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.uri import StorageURI
 
 STORAGE_GROUP = "crashmover.storage"
+QUEUE_GROUP = "crashmover.queue"
 
 
 def open_storage(where: str | Sequence[str], *, config: Config | None = None) -> CrashStorageBase:
@@ -45,6 +47,22 @@ def open_storage(where: str | Sequence[str], *, config: Config | None = None) ->
     from crashmover.external.poly import PolyCrashStorage
 
     return PolyCrashStorage(stores)
+
+
+def open_queue(where: str, *, config: Config | None = None) -> CrashQueueBase:
+    """Return the queue at a URI, or of a name from the configuration file.
+
+    Nothing is contacted yet.
+
+    :raises InvalidURI: malformed, of an unknown scheme, or with an unknown option
+    :raises InvalidConfig: a name that the configuration file does not have
+    :raises MissingExtra: the driver for it is not installed
+    """
+    if is_name(where):
+        where = (config or Config.load()).queue_uri(where)
+    uri = StorageURI.parse(where)
+    queue: CrashQueueBase = _load_class(QUEUE_GROUP, uri.scheme).from_uri(uri)
+    return queue
 
 
 def _open_one(uri: StorageURI) -> CrashStorageBase:

@@ -2,9 +2,10 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""InMemoryCrashStorage: a store for tests and for trying things out."""
+"""InMemoryCrashStorage and InMemoryCrashQueue: for tests and for trying things out."""
 
 import datetime as dt
+import sqlite3
 from collections.abc import Iterator, Set
 from threading import Lock
 from typing import Self
@@ -13,7 +14,8 @@ from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.uri import StorageURI
+from crashmover.external.sqlite.crashqueue import SCHEMA, SQLiteCrashQueue
+from crashmover.uri import StorageURI, seconds
 
 Parts = dict[tuple[Kind, str], bytes]
 
@@ -89,3 +91,31 @@ class InMemoryCrashStorage(CrashStorageBase):
             day = crashid.date_of(crash_id)
             if (since is None or day >= since) and (until is None or day <= until):
                 yield crash_id
+
+
+class InMemoryCrashQueue(SQLiteCrashQueue):
+    """Keeps crash ids as long as the object lives: an SQLite database that has no file.
+
+    :param lease: seconds until a delivery that is not extended is handed out again
+    :param quarantine: the file for malformed messages
+    """
+
+    def __init__(self, *, lease: float = 60.0, quarantine: str | None = None) -> None:
+        super().__init__(":memory:", lease=lease, quarantine=quarantine)
+        self.uri = "memory:"
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``memory:``; each one is a queue of its own."""
+        uri.refuse("host", "path", "user", "password", "port")
+        return cls(**uri.options(lease=seconds, quarantine=str))
+
+    def create(self) -> list[str]:
+        """There is nothing to be made."""
+        return []
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.executescript(SCHEMA)
+        self._connection = connection
+        return connection
