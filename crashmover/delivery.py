@@ -33,6 +33,35 @@ class Existing(StrEnum):
     OVERWRITE = "overwrite"
 
 
+class Status(StrEnum):
+    """What became of a crash."""
+
+    COPIED = "copied"
+    SKIPPED = "skipped"
+    CONFLICT = "conflict"
+    MISSING = "missing"
+    FAILED = "failed"
+    WOULD_COPY = "would-copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a crash, finally.
+
+    :param parts: how many of its parts were copied, or would be
+    :param bytes: how many bytes these have; counted once, however many destinations
+    :param attempts: how often it was tried
+    :param error: one line, where `status` is conflict, missing or failed
+    """
+
+    crash_id: str
+    status: Status
+    parts: int = 0
+    bytes: int = 0
+    attempts: int = 1
+    error: str | None = None
+
+
 @dataclass
 class Delivery:
     """What became of a crash at one destination.

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from enum import StrEnum
 from threading import Event
 from typing import BinaryIO
 
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
-from crashmover.delivery import Delivery, Destination, Existing
+from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
     CrashConflict,
     CrashIDNotFound,
+    CrashMoverError,
     PolyCrashStorageError,
     StorageError,
     StorageUnavailable,
@@ -33,36 +33,8 @@ __all__ = ["Existing", "Mover", "Outcome", "Status"]
 logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in flight for each worker
+_SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
-
-
-class Status(StrEnum):
-    """What became of a crash."""
-
-    COPIED = "copied"
-    SKIPPED = "skipped"
-    CONFLICT = "conflict"
-    MISSING = "missing"
-    FAILED = "failed"
-    WOULD_COPY = "would-copy"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a crash, finally.
-
-    :param parts: how many of its parts were copied, or would be
-    :param bytes: how many bytes these have; counted once, however many destinations
-    :param attempts: how often it was tried
-    :param error: one line, where `status` is conflict, missing or failed
-    """
-
-    crash_id: str
-    status: Status
-    parts: int = 0
-    bytes: int = 0
-    attempts: int = 1
-    error: str | None = None
 
 
 @dataclass
@@ -136,7 +108,13 @@ class Mover:
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._stop = Event()
-        self._failure: StorageError | None = None
+        self._failure: CrashMoverError | None = None
+        self._idle = False  # the source had nothing for now
+
+    @property
+    def batch_size(self) -> int:
+        """How many crashes are begun at once."""
+        return min(self._batch_size, self._limit or self._batch_size)
 
     @property
     def marker(self) -> Kind:
@@ -163,18 +141,21 @@ class Mover:
 
     def run(
         self,
-        crash_ids: Iterable[str],
+        crash_ids: Iterable[str | None],
         listings: Callable[[CrashStorageBase], Iterator[str]] | None = None,
+        *,
+        ahead: int = _AHEAD,
     ) -> Iterator[Outcome]:
         """Copy these crashes; yield what became of each, in no particular order, as soon as
         it is final.
 
-        At most a few batches for each worker are in hand at a time.
-
+        :param crash_ids: a None among them means that there is none for now: what is in hand
+            goes on, and the next is asked for soon
         :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
             the same listing of a destination, so that what is there costs no requests
-        :raises StorageError: at the end, when the source or every destination went down, or
-            the listing failed: some crashes were then not looked at
+        :param ahead: batches in hand at most, for each worker
+        :raises CrashMoverError: at the end, when the source or every destination went down,
+            or the listing or queue failed: some crashes were then not looked at
         """
         if listings and self._by_listing and self.marker in self._kinds:
             for destination in self._destinations:
@@ -184,15 +165,17 @@ class Mover:
             stores = self._workers * len(self._destinations)
             self._stores_pool = stack.enter_context(ThreadPoolExecutor(stores, "store"))
             stack.callback(self.stop)
-            yield from self._run(iter(crash_ids), pool)
+            yield from self._run(iter(crash_ids), pool, ahead * self._workers)
         if self._failure:
             raise self._failure
 
-    def _run(self, crash_ids: Iterator[str], pool: ThreadPoolExecutor) -> Iterator[Outcome]:
+    def _run(
+        self, crash_ids: Iterator[str | None], pool: ThreadPoolExecutor, most: int
+    ) -> Iterator[Outcome]:
         flight: dict[Future[list[Outcome]], int] = {}
         done_count = 0
         while True:
-            if len(flight) < _AHEAD * self._workers:
+            if len(flight) < most:
                 room = self._batch_size
                 if self._limit is not None:
                     room = min(room, self._limit - done_count - sum(flight.values()))
@@ -202,17 +185,19 @@ class Mover:
                     flight[pool.submit(self._move, jobs)] = len(jobs)
                 if jobs or passed:
                     continue
-            if not flight:
+            if not flight and not self._idle:
                 return
-            for future in wait(flight, return_when=FIRST_COMPLETED).done:
+            soon = _SOON if self._idle else None
+            for future in wait(flight, soon, FIRST_COMPLETED).done:
                 del flight[future]
                 for outcome in future.result():
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 
-    def _take(self, crash_ids: Iterator[str], room: int) -> tuple[list[_Job], list[Outcome]]:
+    def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[_Job], list[Outcome]]:
         """Return the next crashes to be moved, `room` at most, and those to be passed over."""
+        self._idle = False
         jobs: list[_Job] = []
         passed: list[Outcome] = []
         while len(jobs) < room and len(passed) < _LOOK and not self._stop.is_set():
@@ -220,8 +205,11 @@ class Mover:
                 crash_id = next(crash_ids)
             except StopIteration:
                 break
-            except StorageError as error:
+            except CrashMoverError as error:
                 self._fail(error)
+                break
+            if crash_id is None:
+                self._idle = True
                 break
             lacking = [to for to in self._destinations if not to.has(crash_id)]
             if lacking:
@@ -298,7 +286,7 @@ class Mover:
         if all(downs) and downs[0]:
             self._fail(downs[0])
 
-    def _fail(self, error: StorageError) -> None:
+    def _fail(self, error: CrashMoverError) -> None:
         self._failure = self._failure or error
         self.stop()
 

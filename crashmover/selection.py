@@ -7,7 +7,7 @@
 import datetime as dt
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from crashmover import crashid
@@ -53,11 +53,17 @@ class CrashIDs:
         """Add one that is valid."""
         self._database.execute("INSERT OR IGNORE INTO ids (id) VALUES (?)", (crash_id,))
 
-    def add_lines(self, lines: Iterable[str], name: str) -> None:
+    def add_lines(
+        self,
+        lines: Iterable[str],
+        name: str,
+        parse: Callable[[str], str] = crashid.parse,
+    ) -> None:
         """Add those in a text, one a line, as people type them; blank lines and what follows
         a ``#`` do not count.
 
         :param name: of the file, for messages
+        :param parse: returns what is meant by a line, or raises `InvalidCrashID`
         :raises InvalidCrashID: of a line, which it names
         """
         for number, line in enumerate(lines, 1):
@@ -68,7 +74,7 @@ class CrashIDs:
             if not text:
                 continue
             try:
-                self.add(crashid.parse(text))
+                self.add(parse(text))
             except InvalidCrashID as error:
                 where = f"{name}, line {number}"
                 reason = f"{where}: {error.reason}" if error.reason else where

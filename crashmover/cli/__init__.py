@@ -24,6 +24,8 @@ from crashmover.errors import CrashMoverError
 _COMMANDS = {
     "copy": "Copy crashes from one store to others.",
     "get": "Show a crash, or fetch parts of it.",
+    "queue-publish": "Publish crash ids to a queue.",
+    "queue-pull": "Take crash ids from a queue, and print them.",
     "save": "Save one crash from files.",
 }
 
@@ -34,10 +36,15 @@ A store is named by a URI, by a path with a slash, or by a name from the configu
   postgresql://user@host:5432/database?schema=crashes
 
 \b
+A queue is named by a URI, or by a name from the configuration file:
+  pubsub://project/prefix    sqlite:///var/lib/crashmover/queue.db    prod
+
+\b
 Examples:
   crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
   crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
   crashmover copy -s s3://crashes -d /archive --since yesterday
+  crashmover queue-publish -q pubsub://project/prefix --to reprocessing --ids-from ids.txt
 
 \b
 Shell completion (bash; also zsh, fish):
@@ -54,7 +61,8 @@ class CommandLine(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"crashmover.cli.{cmd_name}").command
+        module = cmd_name.replace("-", "_")
+        command: click.Command = import_module(f"crashmover.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -131,7 +139,8 @@ def _drop_output() -> None:
     metavar="FILE",
     envvar="CRASHMOVER_CONFIG",
     show_envvar=True,
-    help="File with named stores; else config.toml in the platform's configuration directory.",
+    help="File with named stores and queues; else config.toml in the platform's directory for"
+    " configuration.",
 )
 @click.option(
     "-v",

@@ -8,13 +8,14 @@ from enum import IntEnum
 
 from crashmover.errors import (
     CrashIDNotFound,
+    CrashIdsFailedToPublish,
     InvalidConfig,
     InvalidCrashID,
     InvalidDumpName,
     InvalidURI,
     MissingExtra,
     PolyCrashStorageError,
-    QueueUnavailable,
+    QueueError,
     StorageDenied,
     StorageUnavailable,
 )
@@ -25,7 +26,7 @@ Exit codes:
   1      some crash failed; each is named
   2      wrong usage; nothing was touched
   3      no such crash
-  4      a store cannot be reached, or refuses us
+  4      a store or queue cannot be reached, or refuses us
   128+N  stopped by signal N, after finishing what was in hand"""
 
 
@@ -41,7 +42,7 @@ class ExitCode(IntEnum):
 
 
 _USAGE = (InvalidConfig, InvalidCrashID, InvalidDumpName, InvalidURI, MissingExtra)
-_UNAVAILABLE = (QueueUnavailable, StorageDenied, StorageUnavailable)
+_UNAVAILABLE = (QueueError, StorageDenied, StorageUnavailable)
 
 
 def of_error(error: Exception) -> ExitCode:
@@ -49,6 +50,8 @@ def of_error(error: Exception) -> ExitCode:
     if isinstance(error, PolyCrashStorageError):
         codes = {of_error(child) for child in error.exceptions}
         return codes.pop() if len(codes) == 1 else ExitCode.FAILED
+    if isinstance(error, CrashIdsFailedToPublish) and error.__cause__ is None:
+        return ExitCode.FAILED
     if isinstance(error, _USAGE):
         return ExitCode.USAGE
     if isinstance(error, CrashIDNotFound):

@@ -18,6 +18,7 @@ from crashmover.errors import CrashMoverError, InvalidCrashID
 
 if TYPE_CHECKING:
     from crashmover.config import Config
+    from crashmover.external.crashqueue_base import CrashQueueBase
     from crashmover.external.crashstorage_base import CrashStorageBase
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +46,13 @@ class Settings:
 
         named = any(is_name(text) for text in where)
         return open_storage(where, config=self.config if named else None)
+
+    def open_queue(self, where: str) -> "CrashQueueBase":
+        """Open the queue that the command line names."""
+        from crashmover.config import is_name
+        from crashmover.registry import open_queue
+
+        return open_queue(where, config=self.config if is_name(where) else None)
 
 
 class CrashIDType(click.ParamType):
@@ -99,6 +107,7 @@ class StoreType(click.ParamType):
     """The URI of a store, the path of one, or a name from the configuration file."""
 
     name = "uri"
+    section = "storage"
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -106,12 +115,33 @@ class StoreType(click.ParamType):
         """Offer the configured names; directories are offered by the shell."""
         settings = ctx.find_object(Settings) or Settings(ctx.find_root().params.get("config"))
         try:
-            names = [name for name in settings.config.storage if name.startswith(incomplete)]
+            known = getattr(settings.config, self.section)
+            names = [name for name in known if name.startswith(incomplete)]
         except CrashMoverError:
             names = []
         return [CompletionItem(name) for name in sorted(names)] or [
             CompletionItem(incomplete, type="dir")
         ]
+
+
+class QueueType(StoreType):
+    """The URI of a queue, or a name from the configuration file."""
+
+    section = "queue"
+
+
+def queue_option(*, required: bool, help: str) -> Callable[[F], F]:
+    """``-q``: the queue."""
+    return click.option(
+        "-q",
+        "--queue",
+        type=QueueType(),
+        metavar="URI",
+        required=required,
+        envvar="CRASHMOVER_QUEUE",
+        show_envvar=True,
+        help=help,
+    )
 
 
 def source_option(function: F) -> F:

@@ -112,6 +112,9 @@ class CrashQueueBase(ABC):
     uri: str
     """Where it is, redacted: what messages call it."""
 
+    queues: tuple[QueueName, ...] = tuple(QueueName)
+    """Those that can be pulled from."""
+
     lease: float = 60.0
     """Seconds for which a delivery is extended."""
 
@@ -125,7 +128,7 @@ class CrashQueueBase(ABC):
         self._quarantine = Quarantine(Path(quarantine) if quarantine else None)
         self._held: dict[Delivery, float] = {}  # and when each should be extended
         self._lock = threading.Lock()
-        self._pulls = 0
+        self._pull_count = 0
 
     # What the author of a backend writes.  QueueUnavailable is tried again, by the base.
 
@@ -209,7 +212,7 @@ class CrashQueueBase(ABC):
 
     def pull(
         self,
-        queues: Iterable[QueueName | str] = tuple(QueueName),
+        queues: Iterable[QueueName | str] | None = None,
         max_messages: int = BATCH,
         wait: float = 0.0,
     ) -> list[Delivery]:
@@ -217,11 +220,12 @@ class CrashQueueBase(ABC):
 
         Now and then a queue of lower rank comes first, so that none starves.
 
+        :param queues: which; None: all that there are
         :param wait: seconds to wait for the first
         :raises QueueError: the queue cannot be read
         """
         deadline = monotonic() + wait
-        names = self._in_order(queues)
+        names = self._in_order(self.queues if queues is None else queues)
         while True:
             left = max(0.0, deadline - monotonic())
             found = self._try(partial(self.receive_messages, names, max_messages, left))
@@ -323,9 +327,9 @@ class CrashQueueBase(ABC):
     def _in_order(self, queues: Iterable[QueueName | str]) -> list[QueueName]:
         asked = {QueueName(queue) for queue in queues}
         names = [name for name in QueueName if name in asked]
-        self._pulls += 1
-        if self._pulls % _TURN == 0 and len(names) > 1:
-            first = names.pop(1 + self._pulls // _TURN % (len(names) - 1))
+        self._pull_count += 1
+        if self._pull_count % _TURN == 0 and len(names) > 1:
+            first = names.pop(1 + self._pull_count // _TURN % (len(names) - 1))
             names.insert(0, first)
         return names
 

@@ -1,0 +1,167 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover queue-publish``."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+import click
+
+from crashmover import crashid
+from crashmover.cli import exit_codes, signals
+from crashmover.cli.console import say
+from crashmover.cli.exit_codes import ExitCode
+from crashmover.cli.options import Settings, StoreType, queue_option, range_options
+from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
+from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
+from crashmover.selection import CrashIDs
+
+
+class BodyType(click.ParamType):
+    """A crash id as people type it, or ``ID:RULESET``."""
+
+    name = "crash_id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return _parse(value)
+        except InvalidCrashID as error:
+            self.fail(str(error), param, ctx)
+
+
+def _parse(text: str) -> str:
+    try:
+        return crashid.parse(text)
+    except InvalidCrashID:
+        typed, colon, ruleset = text.strip().rpartition(":")
+        if not colon:
+            raise
+        body = f"{crashid.parse(typed)}:{ruleset}"
+        parse_body(body)
+        return body
+
+
+@click.command("queue-publish", epilog=exit_codes.HELP)
+@queue_option(required=True, help="Queue to publish to.")
+@click.option(
+    "--to",
+    type=click.Choice([name.value for name in QueueName]),
+    default=QueueName.STANDARD.value,
+    show_default=True,
+    help="Which of the queues.",
+)
+@click.option(
+    "--ids-from",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Crash ids from a file, one a line; - for standard input.",
+)
+@click.option(
+    "-s",
+    "--source",
+    "sources",
+    type=StoreType(),
+    metavar="URI",
+    multiple=True,
+    envvar="CRASHMOVER_SOURCE",
+    show_envvar=True,
+    help="Store whose crashes of --since to --until are published.",
+)
+@range_options
+@click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most N a second.")
+@click.option("--create", is_flag=True, help="Make what is missing of the queues first.")
+@click.argument("crash_ids", nargs=-1, type=BodyType())
+@click.pass_obj
+def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
+    """Publish crash ids to a queue.
+
+    Publishes those named as CRASH_ID or by --ids-from, or those of a store's days.  Either may
+    be ID:RULESET.  What the queue did not confirm is printed on standard output, to be
+    published again.
+
+    \b
+    Examples:
+      crashmover queue-publish -q prod --to priority 0bba929f-8721-460c-dead-a43c22071025
+      crashmover queue-publish -q prod --to reprocessing -s ./crashes --since 7d --rate 50
+      crashmover queue-publish -q prod --ids-from ids.txt > unpublished.txt
+    """
+    with ExitStack() as stack:
+        ids = _selected(stack, settings, crash_ids, options)
+        queue = stack.enter_context(settings.open_queue(options["queue"]))
+        if options["create"]:
+            for name in queue.create():
+                say(f"created {name}")
+        stopper = signals.Stopper(lambda: None)
+        stack.enter_context(signals.handling(stopper))
+        code = _publish(queue, options["to"], ids, options["rate"], stopper)
+    raise click.exceptions.Exit(code)
+
+
+def _selected(
+    stack: ExitStack, settings: Settings, crash_ids: tuple[str, ...], options: dict[str, Any]
+) -> Iterator[str]:
+    file, since, until = options["ids_from"], options["since"], options["until"]
+    if since or until:
+        if crash_ids or file:
+            raise click.UsageError("either crash ids or a range of days")
+        if not options["sources"]:
+            raise click.UsageError("a range of days is one of a store: -s is missing")
+        if since and until and since > until:
+            raise click.UsageError(f"--since {since} is after --until {until}")
+        source = stack.enter_context(settings.open_storage(options["sources"]))
+        source.verify_access()
+        return source.new_crashes(since, until)
+    if not crash_ids and not file and not options["create"]:
+        raise click.UsageError("no crash ids: name them, or --ids-from, or -s with --since")
+    ids = stack.enter_context(CrashIDs())
+    for crash_id in crash_ids:
+        ids.add(crash_id)
+    try:
+        ids.add_lines(file or (), getattr(file, "name", ""), _parse)
+    except InvalidCrashID as error:
+        raise click.UsageError(f"--ids-from: {error}") from None
+    return iter(ids)
+
+
+def _publish(
+    queue: CrashQueueBase,
+    to: str,
+    ids: Iterator[str],
+    rate: float | None,
+    stopper: signals.Stopper,
+) -> int:
+    """Publish; print what was not; return the exit code."""
+    published = 0
+    code: int = ExitCode.OK
+    begun = time.monotonic()
+    size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
+    while stopper.number is None and code == ExitCode.OK and (batch := list(islice(ids, size))):
+        failed: list[str] = []
+        try:
+            queue.publish(to, batch)
+        except CrashIdsFailedToPublish as error:
+            say(f"crashmover: {error}")
+            failed, code = error.crash_ids, exit_codes.of_error(error)
+        published += len(batch) - len(failed)
+        for crash_id in failed:
+            click.echo(crash_id)
+        if rate is not None:
+            _pause(begun + published / rate, stopper)
+    left = 0
+    if stopper.number or code != ExitCode.OK:
+        for crash_id in ids:
+            click.echo(crash_id)
+            left += 1
+    say(f"published {published:,}" + (f"; {left:,} not tried" if left else ""))
+    return ExitCode.SIGNAL + stopper.number if stopper.number else code
+
+
+def _pause(until: float, stopper: signals.Stopper) -> None:
+    """Sleep until then, or until a signal asks us to stop."""
+    while stopper.number is None and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))

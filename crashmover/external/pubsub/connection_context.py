@@ -1,0 +1,122 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""ConnectionContext: channels to Pub/Sub, or to its emulator."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import grpc
+
+from crashmover.errors import QueueError, QueueUnavailable
+
+logger = logging.getLogger(__name__)
+
+EMULATOR = "PUBSUB_EMULATOR_HOST"
+
+_PASSING = {
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+}
+
+
+class ConnectionContext:
+    """Connects when it is first used: with the application default credentials, or without
+    any to the emulator that the environment names."""
+
+    def __init__(self) -> None:
+        self._transports: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def publisher(self, uri: str) -> Any:
+        """Return the calls about topics.
+
+        :raises QueueError: there are no credentials
+        """
+        from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+
+        return self._transport(PublisherGrpcTransport, uri)
+
+    def subscriber(self, uri: str) -> Any:
+        """Return the calls about subscriptions.
+
+        :raises QueueError: there are no credentials
+        """
+        from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+        return self._transport(SubscriberGrpcTransport, uri)
+
+    def _transport(self, transport_class: Any, uri: str) -> Any:
+        from google.auth.exceptions import GoogleAuthError
+
+        with self._lock:
+            name = transport_class.__name__
+            if name not in self._transports:
+                emulator = os.environ.get(EMULATOR)
+                if emulator and not self._transports:
+                    logger.warning("%s is set: using the emulator at %s", EMULATOR, emulator)
+                try:
+                    self._transports[name] = (
+                        transport_class(channel=_channel(emulator))
+                        if emulator
+                        else transport_class()
+                    )
+                except GoogleAuthError as error:
+                    raise QueueError(f"{uri}: no credentials: {_line(error)}") from error
+            return self._transports[name]
+
+    def close(self) -> None:
+        """Close the channels."""
+        with self._lock:
+            for transport in self._transports.values():
+                transport.close()
+            self._transports.clear()
+
+
+def _channel(host: str) -> grpc.Channel:
+    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    return grpc.insecure_channel(host, unlimited)
+
+
+@contextmanager
+def translated(uri: str, name: str) -> Iterator[None]:
+    """Translate what gRPC raises.
+
+    :param name: of the topic or subscription that it is about
+    """
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except grpc.FutureCancelledError as error:
+        raise QueueUnavailable(f"{uri}: the call was cancelled") from error
+    except grpc.RpcError as error:
+        code = error.code()
+        if code is grpc.StatusCode.NOT_FOUND:
+            raise QueueError(f"{uri}: there is no {name}; --create makes it") from error
+        if code in _PASSING:
+            raise QueueUnavailable(
+                f"{uri}: {_short(name)}: does not answer: {code.name}"
+            ) from error
+        details = _line(error.details())
+        raise QueueError(f"{uri}: {_short(name)}: {code.name}: {details}") from error
+    except GoogleAuthError as error:
+        raise QueueError(f"{uri}: {_line(error)}") from error
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())[:200]

@@ -1,0 +1,349 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""PubSubCrashQueue: queues of Google Cloud Pub/Sub, a topic and a subscription each."""
+
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from threading import Event, Lock
+from time import monotonic
+from typing import Any, Self
+
+import grpc
+from google.pubsub_v1 import types
+
+from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
+from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
+from crashmover.external.pubsub.connection_context import ConnectionContext, translated
+from crashmover.uri import StorageURI
+
+logger = logging.getLogger(__name__)
+
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,99}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}", re.ASCII)
+
+_TIMEOUT = 30.0  # seconds; a pull that ends sooner can strand messages until their leases end
+_ASK_TIMEOUT = 10.0  # for what a server answers at once
+_PAUSE = 0.1  # seconds before a subscription that had nothing is asked again
+_LONGEST_LEASE = 600  # seconds, a limit of Pub/Sub's
+_ACK_DEADLINE = 60  # seconds, of subscriptions that we make
+
+
+class PubSubCrashQueue(CrashQueueBase):
+    """Queues of Google Cloud Pub/Sub.
+
+    :param project: the project's id
+    :param topics: the topic of each queue
+    :param subscriptions: the subscription of each queue
+    :param quarantine: the file for malformed messages
+    """
+
+    lease = 60.0
+    first_lease = 10.0  # the least that a subscription can have
+
+    def __init__(
+        self,
+        project: str,
+        topics: dict[QueueName, str],
+        subscriptions: dict[QueueName, str],
+        *,
+        quarantine: str | None = None,
+    ) -> None:
+        super().__init__(quarantine)
+        self.uri = f"pubsub://{project}"
+        self._project = f"projects/{project}"
+        self._topics = {q: f"{self._project}/topics/{name}" for q, name in topics.items()}
+        self._subscriptions = {
+            q: f"{self._project}/subscriptions/{name}" for q, name in subscriptions.items()
+        }
+        self.queues = tuple(name for name in QueueName if name in subscriptions)
+        self._context = ConnectionContext()
+        self._pulling = Lock()
+        self._arrived = Event()
+        self._pulls: dict[QueueName, Any] = {}  # on their way
+        self._waiting: dict[QueueName, deque[Delivery]] = {q: deque() for q in QueueName}
+        self._not_before: dict[QueueName, float] = {}
+        self._dead_letters: dict[QueueName, bool] = {}
+
+    @classmethod
+    def from_uri(cls, uri: StorageURI) -> Self:
+        """``pubsub://project/prefix``, or each topic and subscription by its name."""
+        uri.refuse("user", "password", "port")
+        if not _PROJECT.fullmatch(uri.host):
+            raise InvalidURI("pubsub: the project's id is missing: pubsub://PROJECT/PREFIX")
+        kinds = ("topic", "subscription")
+        named = {f"{queue}_{kind}": _name for queue in QueueName for kind in kinds}
+        options = uri.options(**named, quarantine=str)
+        quarantine = options.pop("quarantine", None)
+        prefix = uri.path.strip("/")
+        if not prefix and not options:
+            raise InvalidURI("pubsub: neither a prefix nor a topic or subscription is named")
+        names: dict[str, dict[QueueName, str]] = {"topic": {}, "subscription": {}}
+        for queue in QueueName:
+            for kind, ending in zip(kinds, ("topic", "sub"), strict=True):
+                default = _prefixed(prefix, f"{queue}-{ending}") if prefix else None
+                if name := options.get(f"{queue}_{kind}", default):
+                    names[kind][queue] = name
+        self = cls(uri.host, names["topic"], names["subscription"], quarantine=quarantine)
+        self.uri = str(uri)
+        return self
+
+    # Asking and making
+
+    def create(self) -> list[str]:
+        """Make the topics and subscriptions that are missing."""
+        made = []
+        for queue, topic in self._topics.items():
+            if self._make(self._publisher.create_topic, types.Topic(name=topic), topic):
+                made.append(topic)
+            if subscription := self._subscriptions.get(queue):
+                request = types.Subscription(
+                    name=subscription, topic=topic, ack_deadline_seconds=_ACK_DEADLINE
+                )
+                if self._make(self._subscriber.create_subscription, request, subscription):
+                    made.append(subscription)
+        return made
+
+    def _make(self, method: Callable[..., Any], request: Any, name: str) -> bool:
+        def make() -> bool:
+            try:
+                self._call(method, request, name, _ASK_TIMEOUT)
+            except QueueError as error:
+                if _code(error) is grpc.StatusCode.ALREADY_EXISTS:
+                    return False
+                raise
+            return True
+
+        return self.retry.call(make)
+
+    def verify_access(self) -> None:
+        """As the base class says; who may pull and not look is let through."""
+        for subscription in self._subscriptions.values():
+            self.retry.call(lambda name=subscription: self._look_at(name))  # type: ignore[misc]
+
+    def has_dead_letters(self, queue: QueueName) -> bool:
+        """Whether the subscription has a dead-letter policy, as far as we may see it."""
+        if queue not in self._dead_letters:
+            found = self.retry.call(lambda: self._look_at(self._subscription(queue)))
+            self._dead_letters[queue] = bool(found and found.dead_letter_policy.dead_letter_topic)
+        return self._dead_letters[queue]
+
+    def _look_at(self, subscription: str) -> Any:
+        request = types.GetSubscriptionRequest(subscription=subscription)
+        method = self._subscriber.get_subscription
+        try:
+            return self._call(method, request, subscription, _ASK_TIMEOUT)
+        except QueueError as error:
+            if _code(error) is grpc.StatusCode.PERMISSION_DENIED:
+                return None
+            raise
+
+    # Publishing
+
+    def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
+        """As the base class says, in one request."""
+        if queue not in self._topics:
+            raise QueueError(f"{self.uri}: no topic is named for the {queue} queue")
+        topic = self._topics[queue]
+        # The bare protocol buffer: the client's own classes take ten times as long to fill.
+        request = types.PublishRequest.pb()(topic=topic)
+        for body in bodies:
+            request.messages.add(data=body)
+        wrapped = types.PublishRequest.wrap(request)
+        answer = self._call(self._publisher.publish, wrapped, topic, _TIMEOUT)
+        if len(answer.message_ids) != len(bodies):
+            raise QueueError(f"{self.uri}: {topic}: not all messages were confirmed")
+
+    # Pulling: one request on its way for each subscription, never more
+
+    def receive_messages(
+        self, queues: Sequence[QueueName], max_messages: int, wait: float
+    ) -> list[Delivery]:
+        """As the base class says."""
+        deadline = monotonic() + wait
+        with self._pulling:
+            while True:
+                self._arrived.clear()
+                self._begin_pulls(queues, max_messages)
+                self._finish_pulls()
+                left = deadline - monotonic()
+                if any(self._waiting[queue] for queue in queues) or left <= 0:
+                    return self._take(queues, max_messages)
+                self._arrived.wait(min(left, _PAUSE))
+
+    def _begin_pulls(self, queues: Sequence[QueueName], max_messages: int) -> None:
+        for queue in queues:
+            if self._waiting[queue]:
+                return  # it can be served from this: leave the others to those who are idle
+            if queue in self._pulls or monotonic() < self._not_before.get(queue, 0.0):
+                continue
+            name = self._subscription(queue)
+            request = types.PullRequest(subscription=name, max_messages=max_messages)
+            future = self._subscriber.pull.future(
+                request, timeout=_TIMEOUT, metadata=_routing(request, name)
+            )
+            self._pulls[queue] = future
+            future.add_done_callback(lambda _: self._arrived.set())
+
+    def _finish_pulls(self) -> None:
+        for queue, future in list(self._pulls.items()):
+            if not future.done():
+                continue
+            del self._pulls[queue]
+            messages: Sequence[Any] = ()
+            with translated(self.uri, self._subscription(queue)):
+                try:
+                    messages = types.PullResponse.pb(future.result()).received_messages
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # it means empty
+                        raise
+            if not messages:
+                self._not_before[queue] = monotonic() + _PAUSE
+            self._waiting[queue] += self.accept(
+                Message(queue, item.message.data, item.ack_id, item.delivery_attempt)
+                for item in messages
+            )
+
+    def _take(self, queues: Sequence[QueueName], max_messages: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        for queue in queues:
+            waiting = self._waiting[queue]
+            while waiting and len(taken) < max_messages:
+                taken.append(waiting.popleft())
+        return taken
+
+    def _subscription(self, queue: QueueName) -> str:
+        if queue not in self._subscriptions:
+            raise QueueError(f"{self.uri}: no subscription is named for the {queue} queue")
+        return self._subscriptions[queue]
+
+    # What becomes of deliveries
+
+    def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
+        """As the base class says.  Where the subscription delivers exactly once, each ack has
+        a result of its own; elsewhere nobody is told of one that came too late."""
+        late = 0
+        for name, ack_ids in self._by_subscription(deliveries):
+            late += self._ack(name, ack_ids)
+        return late
+
+    def _ack(self, name: str, ack_ids: list[str]) -> int:
+        late = 0
+
+        def attempt() -> None:
+            nonlocal late
+            request = types.AcknowledgeRequest(subscription=name, ack_ids=ack_ids)
+            try:
+                self._call(self._subscriber.acknowledge, request, name, _TIMEOUT)
+            except QueueError as error:
+                results = _results(error)
+                if not results:
+                    raise
+                again = [i for i in ack_ids if results.get(i, "").startswith("TRANSIENT")]
+                late += sum(results.get(i, "").startswith("PERMANENT") for i in ack_ids)
+                ack_ids[:] = again
+                if again:
+                    raise QueueUnavailable(
+                        f"{name}: {len(again)} acks failed in passing"
+                    ) from error
+
+        self.retry.call(attempt)
+        return late
+
+    def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
+        """As the base class says: a deadline of 0."""
+        self.extend_messages(deliveries, 0)
+
+    def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
+        """As the base class says; 600 seconds at most.  Those that are ours no more are
+        passed over."""
+        deadline = min(int(seconds), _LONGEST_LEASE)
+        for name, ack_ids in self._by_subscription(deliveries):
+            request = types.ModifyAckDeadlineRequest(
+                subscription=name, ack_ids=ack_ids, ack_deadline_seconds=deadline
+            )
+            try:
+                self._call(self._subscriber.modify_ack_deadline, request, name, _TIMEOUT)
+            except QueueError as error:
+                if not _results(error):
+                    raise
+
+    def _by_subscription(self, deliveries: Sequence[Delivery]) -> list[tuple[str, list[str]]]:
+        sorted_out: dict[str, list[str]] = {}
+        for delivery in deliveries:
+            name = self._subscription(delivery.queue)
+            sorted_out.setdefault(name, []).append(str(delivery.handle))
+        return list(sorted_out.items())
+
+    def close(self) -> None:
+        """As the base class says; what was pulled and not asked for is given back at once."""
+        with self._pulling:
+            for future in self._pulls.values():
+                future.cancel()
+            self._pulls.clear()
+            waiting = [delivery for queue in self._waiting.values() for delivery in queue]
+            for queue in self._waiting.values():
+                queue.clear()
+        if waiting:
+            with suppress(QueueError):
+                self.nack_messages(waiting)
+        self._context.close()
+
+    # Calling
+
+    @cached_property
+    def _publisher(self) -> Any:
+        return self._context.publisher(self.uri)
+
+    @cached_property
+    def _subscriber(self) -> Any:
+        return self._context.subscriber(self.uri)
+
+    def _call(self, method: Callable[..., Any], request: Any, name: str, timeout: float) -> Any:
+        with translated(self.uri, name):
+            return method(request, timeout=timeout, metadata=_routing(request, name))
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("it is no name of a topic or a subscription")
+    return text
+
+
+def _prefixed(prefix: str, ending: str) -> str:
+    try:
+        return _name(f"{prefix}-{ending}")
+    except ValueError:
+        raise InvalidURI("pubsub: the prefix must be letters, digits and . _ ~ + % -") from None
+
+
+def _routing(request: Any, name: str) -> list[tuple[str, str]]:
+    """The header that the service routes a request by."""
+    for field in ("topic", "subscription", "name"):
+        if getattr(request, field, None) == name:
+            return [("x-goog-request-params", f"{field}={name}")]
+    return []
+
+
+def _code(error: QueueError) -> object:
+    cause = error.__cause__
+    return cause.code() if isinstance(cause, grpc.RpcError) else None
+
+
+def _results(error: QueueError) -> dict[str, str]:
+    """Return what became of each ack id, where the service says so.
+
+    Source of the rule: Pub/Sub's "exactly-once delivery", acknowledgement failures.
+    """
+    from google.api_core.exceptions import from_grpc_error
+
+    if not isinstance(error.__cause__, grpc.RpcError):
+        return {}
+    known: Any = from_grpc_error  # it carries no types
+    info = getattr(known(error.__cause__), "_error_info", None)
+    return dict(info.metadata) if info else {}
