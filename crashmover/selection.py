@@ -2,16 +2,20 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Which crashes: the ids in a file, or a range of days."""
+"""Which crashes: the ids in a file, a range of days, or a queue."""
 
 import datetime as dt
 import re
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
+from time import monotonic
 from typing import Self
 
 from crashmover import crashid
 from crashmover.errors import InvalidCrashID
+from crashmover.external.crashqueue_base import CrashQueueBase, Delivery
 
 _BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
@@ -97,3 +101,116 @@ class CrashIDs:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+_STEP = 0.5  # seconds of one look at an empty queue: so soon a signal is heard
+_HOLD = 60.0  # seconds until what failed is given back while a run goes on
+_MOST_FAILED = 10_000  # of which a run that ends by itself keeps hold
+
+
+class QueuedIDs:
+    """Crash ids from a queue, for `Mover.run`; each is to be settled when its copy has ended.
+
+    A crash id that comes twice is handed out once, and settled once for both.  What failed is
+    not given back at once: it would be back at once, again and again.  It is kept to the end
+    of the run, or for a minute where the run has no end.
+
+    :param batch_size: how many to pull at once
+    :param wait: end when nothing has come for so many seconds and nothing is in hand; None:
+        never end
+    :param keep: give everything back at the end, whatever became of it
+    """
+
+    def __init__(
+        self, queue: CrashQueueBase, *, batch_size: int, wait: float | None, keep: bool = False
+    ) -> None:
+        self._queue = queue
+        self._batch_size = batch_size
+        self._wait = wait
+        self._keep = keep
+        self._ready: deque[str] = deque()
+        self._in_hand: dict[str, list[Delivery]] = {}
+        self._done: list[Delivery] = []
+        self._failed: dict[str, tuple[float, list[Delivery]]] = {}
+        self._last = monotonic()
+        self._lock = Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str | None:
+        """Return a crash id; None if there is none for now.
+
+        :raises QueueError: the queue cannot be read, or did not take an ack
+        """
+        if not self._ready:
+            self._settle_with_queue()
+            self._pull()
+        if self._ready:
+            return self._ready.popleft()
+        if self._has_ended():
+            raise StopIteration
+        return None
+
+    def settle(self, crash_id: str, is_done: bool) -> None:
+        """Take note of what became of it: it is acked soon if it is done, else nacked later."""
+        with self._lock:
+            deliveries = self._in_hand.pop(crash_id, [])
+            if is_done and not self._keep:
+                self._done += deliveries
+            else:
+                self._failed[crash_id] = (monotonic() + _HOLD, deliveries)
+
+    def close(self) -> None:
+        """Ack what is done, and nack all else, once.
+
+        :raises QueueError: the queue did not confirm it; what was not acked comes again
+        """
+        with self._lock:
+            done, self._done = self._done, []
+            others = [d for found in self._in_hand.values() for d in found]
+            others += [d for _, found in self._failed.values() for d in found]
+            self._in_hand.clear()
+            self._failed.clear()
+            self._ready.clear()
+        try:
+            self._queue.ack(done)
+        finally:
+            self._queue.nack(others)
+
+    def _has_ended(self) -> bool:
+        if self._wait is None or self._in_hand:
+            return False
+        return len(self._failed) >= _MOST_FAILED or monotonic() - self._last >= self._wait
+
+    def _pull(self) -> None:
+        if self._wait is not None and len(self._failed) >= _MOST_FAILED:
+            return
+        wait = 0.0 if self._in_hand else _STEP if self._wait is None else min(_STEP, self._wait)
+        found = self._queue.pull(max_messages=self._batch_size, wait=wait)
+        with self._lock:
+            for delivery in found:
+                self._add(delivery)
+        if found or self._in_hand:
+            self._last = monotonic()
+
+    def _add(self, delivery: Delivery) -> None:
+        crash_id = delivery.crash_id
+        if crash_id in self._in_hand:
+            self._in_hand[crash_id].append(delivery)
+        elif crash_id in self._failed:
+            self._failed[crash_id][1].append(delivery)
+        else:
+            self._in_hand[crash_id] = [delivery]
+            self._ready.append(crash_id)
+
+    def _settle_with_queue(self) -> None:
+        with self._lock:
+            done, self._done = self._done, []
+            back: list[Delivery] = []
+            if self._wait is None:
+                now = monotonic()
+                for crash_id in [i for i, (when, _) in self._failed.items() if when <= now]:
+                    back += self._failed.pop(crash_id)[1]
+        self._queue.ack(done)
+        self._queue.nack(back)

@@ -12,6 +12,7 @@ import pytest
 from tests.servers import KINDS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import MissingServer
+from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Rclone, S3Server
 
 _WITHOUT = "CRASHMOVER_TEST_WITHOUT"
@@ -106,6 +107,20 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
         return server
 
     return use
+
+
+@pytest.fixture(scope="session")
+def pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
+    """A Pub/Sub server: of the class that the test is parametrized by."""
+    _wanted(request, "pubsub")
+    with request.param() as server:
+        yield server
+
+
+@pytest.fixture
+def use_pubsub(monkeypatch: pytest.MonkeyPatch) -> Callable[[PubSub], None]:
+    """Put a Pub/Sub server's address into the environment."""
+    return lambda server: monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ from tests.servers.s3 import S3Server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text("utf-8")
-COMMANDS = ("save", "get", "copy")
+COMMANDS = ("save", "get", "copy", "queue-publish", "queue-pull")
 GROUP = click.Context(cli.main, **cli.main.context_settings)
 
 
@@ -205,7 +205,7 @@ def test_every_option_that_is_named_exists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    re.findall(r"\bcrashmover (\w+) (.*)", "\n".join(block.astext() for block in blocks("sh"))),
+    re.findall(r"\bcrashmover ([\w-]+) (.*)", "\n".join(block.astext() for block in blocks("sh"))),
 )
 def test_what_is_shown_and_not_run_is_no_usage_error(name: str, arguments: str) -> None:
     command = command_of(name)

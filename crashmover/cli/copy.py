@@ -8,16 +8,13 @@ import datetime as dt
 import fcntl
 import json
 import resource
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
-from pathlib import Path
 from threading import Event, Timer
-from typing import Any, TextIO, cast
+from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.exit_codes import ExitCode
@@ -26,15 +23,21 @@ from crashmover.cli.options import (
     DurationType,
     Settings,
     destination_option,
+    queue_option,
     range_options,
     source_option,
 )
+from crashmover.cli.report import Summary, open_output, writing_report
 from crashmover.crash import ALL_KINDS, Kind
-from crashmover.errors import InvalidCrashID, StorageError
+from crashmover.errors import CrashMoverError, InvalidCrashID
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.mover import Existing, Mover, Outcome, Status
+from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
-from crashmover.selection import CrashIDs
+from crashmover.selection import CrashIDs, QueuedIDs
+
+# Seconds that a copy from a queue has to finish after a signal: what stops a service kills
+# it after 30 or more.
+_GRACE = 20.0
 
 _KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
 
@@ -65,6 +68,20 @@ class KindsType(click.ParamType):
     help="Crash ids from a file, one a line; - for standard input.",
 )
 @range_options
+@queue_option(
+    required=False,
+    help="Queue that crash ids come from.  One is acked when every destination has its crash,"
+    " and else given back.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="With -q: stop when nothing has come for S seconds.",
+)
+@click.option("--follow", is_flag=True, help="With -q: go on until a signal comes.")
 @click.option(
     "--kinds",
     type=KindsType(),
@@ -132,8 +149,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     """Copy crashes from one store to others.
 
     Copies the crashes named as CRASH_ID or by --ids-from, or those of the days from --since
-    to --until, or all.  A crash arrives whole or not at all, byte for byte; what was
-    reported as copied is on the disk.  A run that was stopped is simply run again.
+    to --until, or those in a queue, or all.  A crash arrives whole or not at all, byte for
+    byte; what was reported as copied is on the disk.  A run that was stopped is simply run again.
 
     \b
     Examples:
@@ -142,6 +159,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
       crashmover copy -s prod -d ./here bp-0bba929f-8721-460c-dead-a43c22071025
       crashmover copy -s ./crashes -d /archive --ids-from ids.txt --remove-source \\
           --report report.jsonl
+      crashmover copy -s s3://crashes -d /archive -q pubsub://project/prefix --follow
     """
     _check_usage(crash_ids, options)
     _allow_open_files()
@@ -149,13 +167,16 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         source = stack.enter_context(settings.open_storage(options["sources"]))
         destination = stack.enter_context(settings.open_storage(options["destinations"]))
         mover = _mover(source, destination, options)
-        ids, total, listings = _selected(stack, source, mover.marker, crash_ids, options)
+        if options["queue"]:
+            selected = _from_queue(stack, settings, mover, options)
+        else:
+            selected = _selected(stack, source, mover.marker, crash_ids, options)
         if options["lock"]:
             stack.enter_context(_locked(options["lock"]))
         mover.verify_access()
-        report = stack.enter_context(_report(options["report"]))
-        bar = stack.enter_context(console.progress(options["progress"], total))
-        code = _run(mover, ids, listings, options, report, bar)
+        report = stack.enter_context(writing_report(options["report"]))
+        bar = stack.enter_context(console.progress(options["progress"], selected.total))
+        code = _run(mover, selected, options, report, bar)
     raise click.exceptions.Exit(code)
 
 
@@ -165,6 +186,13 @@ def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
         raise click.UsageError("either crash ids or a range of days")
     if since and until and since > until:
         raise click.UsageError(f"--since {since} is after --until {until}")
+    if crash_ids or options["ids_from"] or since or until:
+        origin = click.get_current_context().get_parameter_source("queue")
+        if options["queue"] and origin is ParameterSource.COMMANDLINE:
+            raise click.UsageError("either a queue, or crash ids, or a range of days")
+        options["queue"] = None  # the environment's is for runs that name nothing else
+    if options["follow"] and not options["queue"]:
+        raise click.UsageError("--follow is of a queue: -q is missing")
 
 
 def _allow_open_files() -> None:
@@ -193,14 +221,34 @@ def _mover(
 Listings = Callable[[CrashStorageBase], Iterator[str]]
 
 
+class _Selected(NamedTuple):
+    """The crash ids, how many they are, and how to list the same in another store."""
+
+    ids: Iterable[str | None]
+    total: int | None = None
+    listings: Listings | None = None
+    queued: QueuedIDs | None = None
+
+
+def _from_queue(
+    stack: ExitStack, settings: Settings, mover: Mover, options: dict[str, Any]
+) -> _Selected:
+    queue = stack.enter_context(settings.open_queue(options["queue"]))
+    queue.verify_access()
+    stack.enter_context(queue.keeping_leases())
+    wait = None if options["follow"] else options["wait"]
+    keep = options["dry_run"]
+    queued = QueuedIDs(queue, batch_size=mover.batch_size, wait=wait, keep=keep)
+    return _Selected(iter(queued), queued=queued)
+
+
 def _selected(
     stack: ExitStack,
     source: CrashStorageBase,
     marker: Kind,
     crash_ids: tuple[str, ...],
     options: dict[str, Any],
-) -> tuple[Iterator[str], int | None, Listings | None]:
-    """Return the crash ids, how many they are, and how to list the same in another store."""
+) -> _Selected:
     file = options["ids_from"]
     if crash_ids or file:
         ids = stack.enter_context(CrashIDs())
@@ -210,37 +258,45 @@ def _selected(
             ids.add_lines(file or (), getattr(file, "name", ""))
         except InvalidCrashID as error:
             raise click.UsageError(f"--ids-from: {error}") from None
-        return iter(ids), len(ids), None
+        return _Selected(iter(ids), len(ids))
 
     def listings(store: CrashStorageBase) -> Iterator[str]:
         since: dt.date | None = options["since"]
         return store.new_crashes(since, options["until"], marker)
 
-    return listings(source), None, listings
+    return _Selected(listings(source), None, listings)
 
 
 def _run(
     mover: Mover,
-    ids: Iterator[str],
-    listings: Listings | None,
+    selected: _Selected,
     options: dict[str, Any],
     report: Callable[[Outcome], None],
     bar: console.Progress,
 ) -> int:
     """Copy; say how it went; return the exit code."""
-    summary = _Summary()
-    stopper = signals.Stopper(mover.stop)
-    failure = None
+    summary = Summary()
+    queued = selected.queued
+    stopper = _stopper(mover, queued)
+    failure: CrashMoverError | None = None
+    ahead = {"ahead": 1} if queued else {}  # no more than can be started now
     with signals.handling(stopper), _time_limit(options["max_duration"], mover) as expired:
         try:
-            for outcome in mover.run(ids, listings):
+            for outcome in mover.run(selected.ids, selected.listings, **ahead):
+                if queued:
+                    queued.settle(outcome.crash_id, outcome.error is None)
                 summary.add(outcome)
                 report(outcome)
                 bar.advance(outcome)
                 if outcome.error:
                     bar.failed(f"{outcome.crash_id}: {outcome.status}: {outcome.error}")
-        except StorageError as error:
+        except CrashMoverError as error:
             failure = error
+        try:
+            if queued:
+                queued.close()
+        except CrashMoverError as error:
+            failure = failure or error
     if failure:
         bar.failed(f"crashmover: {failure}")
     if expired.is_set():
@@ -255,72 +311,35 @@ def _run(
     return ExitCode.FAILED if summary.failed else ExitCode.OK
 
 
-class _Summary:
-    """What a run has done."""
+def _stopper(mover: Mover, queued: QueuedIDs | None) -> signals.Stopper:
+    if not queued:
+        return signals.Stopper(mover.stop)
 
-    def __init__(self) -> None:
-        self._counts: Counter[Status] = Counter()
-        self._bytes = 0
-        self._begun = time.monotonic()
+    def stop() -> None:
+        mover.stop()
+        timer = Timer(_GRACE, abandon)
+        timer.daemon = True
+        timer.start()
 
-    def add(self, outcome: Outcome) -> None:
-        self._counts[outcome.status] += 1
-        self._bytes += outcome.bytes
+    def abandon() -> None:
+        with suppress(CrashMoverError):
+            queued.close()
+        console.say(f"crashmover: not finished after {_GRACE:.0f} s; the rest goes back")
+        stopper(stopper.number or 0)
 
-    @property
-    def failed(self) -> int:
-        return sum(self._counts[s] for s in (Status.FAILED, Status.CONFLICT, Status.MISSING))
-
-    def as_dict(self) -> dict[str, Any]:
-        would = {"would_copy": self._counts[Status.WOULD_COPY]}
-        return {
-            "copied": self._counts[Status.COPIED],
-            **(would if any(would.values()) else {}),
-            "skipped": self._counts[Status.SKIPPED],
-            "failed": self.failed,
-            "bytes": self._bytes,
-            "seconds": round(time.monotonic() - self._begun, 3),
-        }
-
-    def text(self) -> str:
-        from rich.filesize import decimal
-
-        counts = self.as_dict()
-        size, seconds = decimal(counts.pop("bytes")), counts.pop("seconds")
-        shown = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())
-        return f"{shown}; {size} in {seconds:.1f} s"
-
-
-@contextmanager
-def _report(path: str | None) -> Iterator[Callable[[Outcome], None]]:
-    """Give a function that writes an outcome to the report, at once."""
-    if path is None:
-        yield lambda outcome: None
-        return
-    with _open(path, "w", "--report") as file:
-
-        def write(outcome: Outcome) -> None:
-            print(json.dumps(asdict(outcome)), file=file, flush=True)
-
-        yield write
+    stopper = signals.Stopper(stop)
+    return stopper
 
 
 @contextmanager
 def _locked(path: str) -> Iterator[None]:
-    with _open(path, "a", "--lock") as file:
+    with open_output(path, "a", "--lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             console.say(f"crashmover: another run holds {path}; nothing was done")
             raise click.exceptions.Exit(ExitCode.UNAVAILABLE) from None
         yield
-
-
-def _open(path: str, mode: str, option: str) -> TextIO:
-    try:
-        return cast(TextIO, Path(path).open(mode, encoding="utf-8"))
-    except OSError as error:
-        raise click.UsageError(f"{option}: {path}: {error.strerror}") from None
 
 
 @contextmanager

@@ -268,13 +268,21 @@ class CrashQueueBase(ABC):
 
     def accept(self, messages: Iterable[Message]) -> list[Delivery]:
         """For backends: return those that are crash ids, which are held from now on; drop
-        probes; put aside what is malformed."""
+        probes; put aside what is malformed.
+
+        :raises QueueError: that could not be done, and there is nothing else
+        """
         deliveries: list[Delivery] = []
+        failure: QueueError | None = None
         for message in messages:
             try:
                 crash_id, ruleset = parse_body(message.body.decode("ascii"))
             except ValueError:  # InvalidCrashID and UnicodeDecodeError are
-                self._refuse(message)
+                try:
+                    self._refuse(message)
+                except QueueError as error:
+                    failure = error
+                    logger.warning("%s: a malformed message stays: %s", self.uri, error)
                 continue
             deliveries.append(
                 Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
@@ -282,6 +290,8 @@ class CrashQueueBase(ABC):
         with self._lock:
             due = monotonic() + self.first_lease / 3
             self._held.update(dict.fromkeys(deliveries, due))
+        if failure and not deliveries:
+            raise failure
         return deliveries
 
     @contextmanager

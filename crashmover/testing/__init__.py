@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""The conformance suite: what every store promises, as tests.
+"""The conformance suites: what every store, and every queue, promises, as tests.
 
 A backend of your own joins with five lines (pytest is needed: the ``testing`` extra)::
 
@@ -12,15 +12,19 @@ A backend of your own joins with five lines (pytest is needed: the ``testing`` e
             with MyStorage() as storage:
                 yield storage
 
-The fixture gives a store that is empty and that can be written to.
+The fixture gives a store that is empty and that can be written to.  A queue joins in the same
+way with `QueueConformance`, and with `LeaseConformance` where its leases can be made short.
 """
 
 import pytest
 
 # So that a failed promise shows the values that it compared.
-pytest.register_assert_rewrite("crashmover.testing.keeping", "crashmover.testing.saving")
+pytest.register_assert_rewrite(
+    "crashmover.testing.keeping", "crashmover.testing.queues", "crashmover.testing.saving"
+)
 
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
+from crashmover.testing.queues import LeaseConformance, QueueConformance
 from crashmover.testing.samples import (
     AT_ONCE,
     BROWSER,
@@ -52,6 +56,8 @@ __all__ = [
     "PROCESSED",
     "RAW",
     "Contents",
+    "LeaseConformance",
+    "QueueConformance",
     "ReadFailed",
     "StorageConformance",
     "all_cases",

