@@ -5,6 +5,7 @@
 """The help: a stranger can work from it, and what it says is so."""
 
 import contextlib
+import re
 import shlex
 from pathlib import Path
 
@@ -20,11 +21,19 @@ OPTIONS = {
     "get": "-s --source --raw-crash --processed-crash --unredacted --dump --all -o --output --json",
     "copy": "-s --source -d --destination --ids-from --since --until --kinds --existing --verify"
     " --remove-source --redact --dry-run --limit --workers --max-duration --report --lock --json"
-    " --progress --no-progress",
+    " --progress --no-progress -q --queue --wait --follow",
+    "queue-publish": "-q --queue --to --ids-from -s --source --since --until --rate --create",
+    "queue-pull": "-q --queue --from --limit --wait --follow --no-ack --json",
 }
 """What other people's scripts lean on."""
 
-ARGUMENTS = {"save": "[CRASH_ID]", "get": "CRASH_ID", "copy": "[CRASH_ID"}
+ARGUMENTS = {
+    "save": "[CRASH_ID]",
+    "get": "CRASH_ID",
+    "copy": "[CRASH_ID",
+    "queue-publish": "[CRASH_ID",
+    "queue-pull": "[OPTIONS]",
+}
 
 
 GROUP = click.Context(main, info_name="crashmover", **main.context_settings)
@@ -96,6 +105,7 @@ def test_variables_in_the_environment_are_named(name: str) -> None:
     text = help_of(name)
     assert ("CRASHMOVER_SOURCE" in text) == ("-s " in OPTIONS[name])
     assert ("CRASHMOVER_DESTINATION" in text) == ("-d " in OPTIONS[name])
+    assert ("CRASHMOVER_QUEUE" in text) == ("-q " in OPTIONS[name])
     assert "CRASHMOVER_CONFIG" in help_of()
 
 
@@ -158,7 +168,7 @@ def test_the_examples_in_the_help_are_understood(workplace: Path, names: list[st
     assert len(examples) >= 2
     with contextlib.chdir(workplace):
         for example in examples:
-            _, name, *args = shlex.split(example.partition(" | ")[0])
+            _, name, *args = shlex.split(re.split(r" [|>] ", example)[0])
             assert names in ([], [name])
             with command(name).make_context(name, args, parent=GROUP):
                 pass  # every option known, every value of its kind
