@@ -173,7 +173,12 @@ def _state(path: Path) -> tuple[object, ...]:
 # -- Running a command -------------------------------------------------------------------
 
 # What would show through from whoever runs the tests.
-_FOREIGN = ("CRASHMOVER_SOURCE", "CRASHMOVER_DESTINATION", "CRASHMOVER_CONFIG")
+_FOREIGN = (
+    "CRASHMOVER_SOURCE",
+    "CRASHMOVER_DESTINATION",
+    "CRASHMOVER_QUEUE",
+    "CRASHMOVER_CONFIG",
+)
 _FOREIGN_TO_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES")
 
 

@@ -118,6 +118,14 @@ def pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
 
 
 @pytest.fixture
+def own_pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
+    """A Pub/Sub server for one test that stops it, or worse."""
+    _wanted(request, "pubsub")
+    with request.param() as server:
+        yield server
+
+
+@pytest.fixture
 def use_pubsub(monkeypatch: pytest.MonkeyPatch) -> Callable[[PubSub], None]:
     """Put a Pub/Sub server's address into the environment."""
     return lambda server: monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)

@@ -77,6 +77,7 @@ class CommandLine(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        _buffer_output()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # not every terminal can show every name
                 stream.reconfigure(errors="backslashreplace")
@@ -103,6 +104,14 @@ class CommandLine(click.Group):
             code = ExitCode.FAILED
             _drop_output()
         sys.exit(_flushed(int(code or 0)))
+
+
+def _buffer_output() -> None:
+    """Put a buffer where PYTHONUNBUFFERED has left none: without it, the interpreter passes
+    over what a full disk, or a pipe whose reader leaves, did not take of a write."""
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        raw = open(sys.stdout.fileno(), "wb", closefd=False)
+        sys.stdout = io.TextIOWrapper(raw, encoding=sys.stdout.encoding, line_buffering=True)
 
 
 def _flushed(code: int) -> int:
