@@ -25,8 +25,9 @@ lint: $(READY) ## check format, style and types
 	@$(BIN)/ruff check --config .ci/ruff.toml .
 	@$(BIN)/mypy
 
-bench: $(READY) ## time a copy against cp -a and sync
+bench: $(READY) ## time a copy against cp -a and sync, and queues against Google's client
 	@$(BIN)/python examples/bench_copy.py
+	@$(BIN)/python -m tests.benchmarks.queues
 
 clean: ## remove all that was made here
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,8 +4,11 @@
 
 """``copy -q``: a crash id leaves the queue when its crash has arrived, and not before."""
 
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Set
 from contextlib import closing
@@ -22,6 +25,7 @@ from crashmover.testing import contents, crash_of
 from tests.cli_helpers import (
     TIMEOUT,
     assert_refused,
+    environment,
     manifest,
     put,
     run,
@@ -257,3 +261,17 @@ def test_who_does_not_extend_loses_the_lease_and_is_told(
         assert "too late" in caplog.text
         assert again.attempt == 2
         other.ack([again])
+
+
+def test_the_example_shows_several_workers_on_one_queue() -> None:
+    scripts = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", Path(__file__).parents[1] / "examples" / "many_workers.sh", "60"],
+        capture_output=True,
+        text=True,
+        env={**environment(), "PATH": f"{scripts}:{os.environ['PATH']}"},
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["1 working", "2 working", "4 working"]
