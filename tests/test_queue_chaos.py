@@ -192,7 +192,8 @@ def test_workers_on_one_subscription_may_be_killed_at_any_time(
 ) -> None:
     uri = emulator.uri()
     with_short_leases(emulator, uri)
-    scene = make_scene(tmp_path, uri, 10_000, "16")
+    # A lease that was extended before its worker was killed lasts another minute.
+    scene = make_scene(tmp_path, uri, 10_000, "75")
     scene.publish()
     workers = scene.run(lambda: None)
     scene.assert_all_is_well(workers)
