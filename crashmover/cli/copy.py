@@ -59,7 +59,7 @@ class KindsType(click.ParamType):
 
 
 @click.command("copy", epilog=exit_codes.HELP)
-@source_option
+@source_option()
 @destination_option
 @click.option(
     "--ids-from",

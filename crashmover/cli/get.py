@@ -45,7 +45,7 @@ PUBLIC_ANNOTATIONS = (
 
 
 @click.command("get", epilog=exit_codes.HELP)
-@source_option
+@source_option()
 @click.option("--raw-crash", is_flag=True, help="Write the raw crash as stored.")
 @click.option(
     "--processed-crash",

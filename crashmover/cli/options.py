@@ -144,7 +144,11 @@ def queue_option(*, required: bool, help: str) -> Callable[[F], F]:
     )
 
 
-def source_option(function: F) -> F:
+def source_option(
+    *,
+    required: bool = True,
+    help: str = "Store to read from; repeated: a crash comes from the first that has it.",
+) -> Callable[[F], F]:
     """``-s``: the store to read from."""
     return click.option(
         "-s",
@@ -153,11 +157,11 @@ def source_option(function: F) -> F:
         type=StoreType(),
         metavar="URI",
         multiple=True,
-        required=True,
+        required=required,
         envvar="CRASHMOVER_SOURCE",
         show_envvar=True,
-        help="Store to read from; repeated: a crash comes from the first that has it.",
-    )(function)
+        help=help,
+    )
 
 
 def destination_option(function: F) -> F:

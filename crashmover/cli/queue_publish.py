@@ -16,7 +16,7 @@ from crashmover import crashid
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.options import Settings, StoreType, queue_option, range_options
+from crashmover.cli.options import Settings, queue_option, range_options, source_option
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
 from crashmover.selection import CrashIDs
@@ -61,17 +61,7 @@ def _parse(text: str) -> str:
     metavar="FILE",
     help="Crash ids from a file, one a line; - for standard input.",
 )
-@click.option(
-    "-s",
-    "--source",
-    "sources",
-    type=StoreType(),
-    metavar="URI",
-    multiple=True,
-    envvar="CRASHMOVER_SOURCE",
-    show_envvar=True,
-    help="Store whose crashes of --since to --until are published.",
-)
+@source_option(required=False, help="Store whose crashes of --since to --until are published.")
 @range_options
 @click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most N a second.")
 @click.option("--create", is_flag=True, help="Make what is missing of the queues first.")
