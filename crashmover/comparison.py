@@ -5,12 +5,9 @@
 """Comparing a crash in one store with the same crash in another, to the byte."""
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, cast
 
 from crashmover.crash import Crash, Kind, Part, canonical_dump_name
 from crashmover.errors import CorruptCrash, InvalidDumpName
@@ -36,12 +33,7 @@ class MeasuredPart:
 
     def as_part(self) -> Part:
         """Return the part to be read instead."""
-        return Part(self.part.kind, self.part.name, self._open, self.part.size)
-
-    @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
-        with self.part.open() as file:
-            yield cast(BinaryIO, _MeasuringReader(file, self))
+        return _Measuring(self.part, self)
 
     @property
     def size(self) -> int | None:
@@ -60,24 +52,25 @@ class MeasuredPart:
         self._sha256 = digest or self._sha256
 
 
-class _MeasuringReader(io.RawIOBase):
-    def __init__(self, file: BinaryIO, measured: MeasuredPart) -> None:
-        self._file = file
-        self._measured = measured
-        self._hash = hashlib.sha256() if measured.hashing else None
-        self._count = 0
+class _Measuring(Part):
+    """A part that is measured when all its chunks are read."""
 
-    def readable(self) -> bool:
-        return True
+    __slots__ = ("_measured",)
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = self._file.read(-1 if size is None else size)
-        self._count += len(data)
-        if self._hash:
-            self._hash.update(data)
-        if not data or size is None or size < 0:
-            self._measured.measured(self._count, self._hash.digest() if self._hash else None)
-        return data
+    def __init__(self, part: Part, measured: MeasuredPart) -> None:
+        super().__init__(part.kind, part.name, part.open, part.size)
+        object.__setattr__(self, "_measured", measured)
+
+    def chunks(self) -> Iterator[bytes]:
+        measured = self._measured
+        digest = hashlib.sha256() if measured.hashing else None
+        count = 0
+        for chunk in measured.part.chunks():
+            count += len(chunk)
+            if digest:
+                digest.update(chunk)
+            yield chunk
+        measured.measured(count, digest.digest() if digest else None)
 
 
 class MeasuredCrash:

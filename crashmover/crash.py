@@ -12,10 +12,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from crashmover import crashid
 from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAIN_DUMP = "upload_file_minidump"
 """The canonical name of a crash's main dump."""
@@ -179,6 +182,12 @@ class _PartFile(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         try:
             return super().read(-1 if size is None else size) or b""
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        try:
+            return super().readinto(buffer) or 0
         except OSError as error:
             raise self._explain(error) from error
 

@@ -123,6 +123,11 @@ class Destination:
             self._listed = listed
             self._advance()
 
+    @property
+    def lists(self) -> bool:
+        """Whether `has` knows what is not there, and not only what is."""
+        return self._listed is not None and not self.down
+
     def has(self, crash_id: str) -> bool:
         """Whether the listing has the crash; to be asked in the order of `crashid.sort_key`."""
         key = crashid.sort_key(crash_id)
@@ -138,13 +143,16 @@ class Destination:
 
     # Bringing
 
-    def bring(self, crashes: Sequence[MeasuredCrash]) -> list[Delivery]:
-        """Bring to the store what it lacks of these crashes."""
+    def bring(self, crashes: Sequence[tuple[MeasuredCrash, bool]]) -> list[Delivery]:
+        """Bring to the store what it lacks of these crashes.
+
+        :param crashes: each with whether it is known not to be there
+        """
         deliveries = [Delivery() for _ in crashes]
         todo: list[tuple[MeasuredCrash, Delivery, Crash]] = []
-        for crash, delivery in zip(crashes, deliveries, strict=True):
+        for (crash, is_lacking), delivery in zip(crashes, deliveries, strict=True):
             try:
-                if wanted := self._wanted(crash, delivery):
+                if wanted := self._wanted(crash, is_lacking, delivery):
                     todo.append((crash, delivery, wanted))
             except Exception as error:
                 delivery.error = error
@@ -158,14 +166,15 @@ class Destination:
                 self._verify_saved([(crash, delivery) for crash, delivery, _ in todo])
         return deliveries
 
-    def _wanted(self, crash: MeasuredCrash, delivery: Delivery) -> Crash | None:
+    def _wanted(self, crash: MeasuredCrash, is_lacking: bool, delivery: Delivery) -> Crash | None:
         """Return what must be saved of the crash; None if nothing."""
         if self.down:
             raise self.down
         if self._existing is Existing.OVERWRITE:
             return self._with_dumps_there(crash.crash)
         if self._existing is Existing.SKIP and not self._verify:
-            return None if self._is_there(crash.crash) else crash.crash
+            is_there = not is_lacking and self._is_there(crash.crash)
+            return None if is_there else crash.crash
         try:
             difference = self._compare(crash)
         except CrashIDNotFound:

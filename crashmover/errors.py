@@ -23,7 +23,7 @@ The text of each is one line that a user can act on: where, which crash, what.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 
 class CrashMoverError(Exception):
@@ -128,11 +128,18 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
     def __init__(self, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> None:
         """Everything is set in `__new__`, as an exception group must."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _poly, (list(self.exceptions), self.crash_id)
+
     def derive(  # type: ignore[override]  # it holds no other than exceptions of stores
         self, excs: Sequence[Exception]
     ) -> "PolyCrashStorageError":
         """As `ExceptionGroup.split` and `subgroup` need it."""
         return PolyCrashStorageError(excs, crash_id=self.crash_id)
+
+
+def _poly(exceptions: list[Exception], crash_id: str | None) -> PolyCrashStorageError:
+    return PolyCrashStorageError(exceptions, crash_id=crash_id)
 
 
 class QueueError(CrashMoverError):

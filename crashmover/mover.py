@@ -5,13 +5,15 @@
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
+from crashmover import workers as worker_pool
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
@@ -35,21 +37,39 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
+_KILLED = "a worker process was killed"
 
 
 @dataclass
 class _Job:
-    """A crash on its way."""
+    """A crash on its way.
+
+    :param lacking: the destinations that are not known to have it, by their number, and
+        whether they are known not to have it
+    """
 
     crash_id: str
-    destinations: Sequence[Destination]
+    lacking: Mapping[int, bool]
     crash: MeasuredCrash | None = None
     error: Exception | None = None
     deliveries: list[Delivery] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Moved:
+    """What became of some crashes, and of the stores meanwhile, which a worker that is a
+    process cannot tell otherwise."""
+
+    outcomes: list[Outcome]
+    failure: CrashMoverError | None = None
+    downs: Sequence[StorageError | None] = ()
+
+
 class Mover:
     """Copies crashes from a store to one or more others.
+
+    A context manager that starts its workers, which may be processes, before anything else is
+    begun; `run` does so itself where that has not been done.
 
     :param source: the store to read from
     :param destination: the store to save to; each store of a `PolyCrashStorage` gets what
@@ -63,7 +83,7 @@ class Mover:
     :param redactor: what to take out of processed crashes
     :param dry_run: change nothing
     :param limit: how many crashes at most; those that are skipped do not count
-    :param workers: how many threads; the stores know a good number
+    :param workers: how many crashes or batches at a time; the stores know a good number
     :param retry: what to try again
     :raises ValueError: what was asked for would lose data
     """
@@ -104,7 +124,10 @@ class Mover:
             )
             for store in stores
         ]
-        self._workers = workers or max(store.workers for store in (*source.stores, *stores))
+        everywhere = (*source.stores, *stores)
+        self._worker_count = workers or max(store.workers for store in everywhere)
+        self._in_processes = all(store.workers_are_processes for store in everywhere)
+        self._workers: worker_pool.Workers[list[_Job], _Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._stop = Event()
@@ -139,6 +162,21 @@ class Mover:
         if self._failure:
             raise self._failure
 
+    def __enter__(self) -> Self:
+        stores = self._worker_count * len(self._destinations)
+        self._stores_pool = ThreadPoolExecutor(stores, "store")
+        self._workers = worker_pool.start(
+            self._move, self._worker_count, processes=self._in_processes
+        )
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        if self._workers:
+            self._workers.close()
+            self._workers = None
+        self._stores_pool.shutdown()
+
     def run(
         self,
         crash_ids: Iterable[str | None],
@@ -157,43 +195,63 @@ class Mover:
         :raises CrashMoverError: at the end, when the source or every destination went down,
             or the listing or queue failed: some crashes were then not looked at
         """
-        if listings and self._by_listing and self.marker in self._kinds:
-            for destination in self._destinations:
-                destination.follow(listings(destination.store))
         with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(self._workers, "mover"))
-            stores = self._workers * len(self._destinations)
-            self._stores_pool = stack.enter_context(ThreadPoolExecutor(stores, "store"))
-            stack.callback(self.stop)
-            yield from self._run(iter(crash_ids), pool, ahead * self._workers)
+            if self._workers is None:
+                stack.enter_context(self)
+            if listings and self._by_listing and self.marker in self._kinds:
+                for destination in self._destinations:
+                    destination.follow(listings(destination.store))
+            yield from self._run(iter(crash_ids), ahead * self._worker_count)
         if self._failure:
             raise self._failure
 
-    def _run(
-        self, crash_ids: Iterator[str | None], pool: ThreadPoolExecutor, most: int
-    ) -> Iterator[Outcome]:
-        flight: dict[Future[list[Outcome]], int] = {}
+    def _run(self, crash_ids: Iterator[str | None], most: int) -> Iterator[Outcome]:
+        flight: dict[Future[_Moved], list[_Job]] = {}
+        finished: SimpleQueue[Future[_Moved]] = SimpleQueue()
         done_count = 0
         while True:
             if len(flight) < most:
                 room = self._batch_size
                 if self._limit is not None:
-                    room = min(room, self._limit - done_count - sum(flight.values()))
+                    room = min(room, self._limit - done_count - sum(map(len, flight.values())))
                 jobs, passed = self._take(crash_ids, room)
                 yield from passed
                 if jobs:
-                    flight[pool.submit(self._move, jobs)] = len(jobs)
+                    future = self._submit(jobs)
+                    flight[future] = jobs
+                    future.add_done_callback(finished.put)
                 if jobs or passed:
                     continue
             if not flight and not self._idle:
                 return
-            soon = _SOON if self._idle else None
-            for future in wait(flight, soon, FIRST_COMPLETED).done:
-                del flight[future]
-                for outcome in future.result():
+            with suppress(Empty):
+                future = finished.get(timeout=_SOON if self._idle else None)
+                for outcome in self._result(future, flight.pop(future)):
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
+
+    def _submit(self, jobs: list[_Job]) -> "Future[_Moved]":
+        assert self._workers
+        try:
+            return self._workers.submit(jobs)
+        except BrokenExecutor as error:
+            broken: Future[_Moved] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _result(self, future: "Future[_Moved]", jobs: list[_Job]) -> list[Outcome]:
+        """Return what became of a batch, and take note of stores that are down."""
+        try:
+            moved = future.result()
+        except BrokenExecutor:
+            self._fail(CrashMoverError(_KILLED))
+            return [Outcome(job.crash_id, Status.FAILED, error=_KILLED) for job in jobs]
+        for destination, down in zip(self._destinations, moved.downs, strict=True):
+            destination.down = destination.down or down
+        if moved.failure:
+            self._fail(moved.failure)
+        return moved.outcomes
 
     def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[_Job], list[Outcome]]:
         """Return the next crashes to be moved, `room` at most, and those to be passed over."""
@@ -211,16 +269,20 @@ class Mover:
             if crash_id is None:
                 self._idle = True
                 break
-            lacking = [to for to in self._destinations if not to.has(crash_id)]
+            lacking = {
+                number: destination.lists
+                for number, destination in enumerate(self._destinations)
+                if not destination.has(crash_id)
+            }
             if lacking:
                 jobs.append(_Job(crash_id, lacking))
             else:
                 passed.append(Outcome(crash_id, Status.SKIPPED))
         return jobs, passed
 
-    # In a worker's thread, which never raises for a crash
+    # In a worker, which never raises for a crash
 
-    def _move(self, jobs: list[_Job]) -> list[Outcome]:
+    def _move(self, jobs: list[_Job]) -> _Moved:
         self._load_and_bring(jobs)
         # A crash that was replaced at the source while it was read must be loaded anew.
         replaced = [job for job in jobs if self._is_replaced(job)]
@@ -228,7 +290,8 @@ class Mover:
             job.deliveries.clear()
         self._load_and_bring(replaced)
         self._notice_outage(jobs)
-        return [self._finish(job) for job in jobs]
+        outcomes = [self._finish(job) for job in jobs]
+        return _Moved(outcomes, self._failure, [to.down for to in self._destinations])
 
     def _load_and_bring(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -257,14 +320,13 @@ class Mover:
                 self._probe_source()
 
     def _at_each_destination(self, jobs: list[_Job]) -> Iterator[list[tuple[_Job, Delivery]]]:
-        def bring(destination: Destination) -> list[tuple[_Job, Delivery]]:
-            lacking = [job for job in jobs if destination in job.destinations]
-            deliveries = destination.bring([job.crash for job in lacking if job.crash])
-            return list(zip(lacking, deliveries, strict=True))
+        def bring(number: int) -> list[tuple[_Job, Delivery]]:
+            lacking = [job for job in jobs if number in job.lacking]
+            crashes = [(job.crash, job.lacking[number]) for job in lacking if job.crash]
+            return list(zip(lacking, self._destinations[number].bring(crashes), strict=True))
 
-        if len(self._destinations) == 1:
-            return map(bring, self._destinations)
-        return self._stores_pool.map(bring, self._destinations)
+        numbers = range(len(self._destinations))
+        return map(bring, numbers) if len(numbers) == 1 else self._stores_pool.map(bring, numbers)
 
     def _notice_outage(self, jobs: list[_Job]) -> None:
         """Stop when the source, or every destination, is down as a whole."""

@@ -119,7 +119,10 @@ class KindsType(click.ParamType):
     help="Stop after N crashes; those that are skipped do not count.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads; the stores know best."
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Work on N crashes (or batches of them) at a time; the stores know best.",
 )
 @click.option(
     "--max-duration",
@@ -174,6 +177,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         if options["lock"]:
             stack.enter_context(_locked(options["lock"]))
         mover.verify_access()
+        stack.enter_context(mover)
         report = stack.enter_context(writing_report(options["report"]))
         bar = stack.enter_context(console.progress(options["progress"], selected.total))
         code = _run(mover, selected, options, report, bar)

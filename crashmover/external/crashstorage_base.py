@@ -57,7 +57,12 @@ class CrashStorageBase(ABC):
     """What `get_processed` leaves out."""
 
     workers: ClassVar[int] = 4
-    """How many threads should use it at once, if nobody says otherwise."""
+    """How many workers should use it at once, if nobody says otherwise."""
+
+    workers_are_processes: ClassVar[bool] = False
+    """Whether these had better be processes, because the interpreter's lock would be the limit.
+    Until it is first used, such a store holds nothing that a fork would break: no connection
+    and no thread."""
 
     batch_size: ClassVar[int] = 1
     """How many crashes `save_crashes` likes to be given at once."""

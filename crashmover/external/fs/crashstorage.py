@@ -49,6 +49,7 @@ class FSPermanentStorage(CrashStorageBase):
     """
 
     workers = 2
+    workers_are_processes = True  # a crash is a hundred small system calls
     batch_size = 64
 
     def __init__(

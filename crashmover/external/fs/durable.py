@@ -28,6 +28,8 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from crashmover.external.fs import openat2
+
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for another process that is saving the same crash."""
 
@@ -66,13 +68,22 @@ def step(parent_fd: int, name: str) -> int:
         raise refused(f"{name} is a symbolic link or no directory") from None
 
 
-def walk_down(root_fd: int, names: Iterable[str]) -> int:
+def walk_down(root_fd: int, names: Sequence[str]) -> int:
     """Open the directory that is `names` below another."""
+    if openat2.is_there():
+        try:
+            return openat2.open_below(root_fd, "/".join(names) or ".", _DIRECTORY)
+        except FileNotFoundError:
+            raise
+        except OSError:  # whatever it is, the other way says it, and where
+            pass
     return _descend(root_fd, names, step)
 
 
-def make_down(root_fd: int, names: Iterable[str], mode: int) -> int:
+def make_down(root_fd: int, names: Sequence[str], mode: int) -> int:
     """Open the directory that is `names` below another, making what is missing."""
+    with suppress(FileNotFoundError):
+        return walk_down(root_fd, names)
     return _descend(root_fd, names, lambda parent_fd, name: _step_or_make(parent_fd, name, mode))
 
 
@@ -98,6 +109,16 @@ def _step_or_make(parent_fd: int, name: str, mode: int) -> int:
     if permissions & 0o777 != mode:  # the process's own umask took something away
         os.fchmod(fd, permissions & ~0o777 | mode)
     return fd
+
+
+@contextmanager
+def closed_on_error(fd: int) -> Iterator[None]:
+    """Close a descriptor unless all is well."""
+    try:
+        yield
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 @contextmanager
@@ -128,18 +149,38 @@ def open_root(path: Path) -> int:
 # Files
 
 
-def open_regular(dir_fd: int, name: str) -> int:
-    """Open a file to read it; what is no regular file (a link, a FIFO) is refused."""
+def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
+    """Open a file to read it, and return its status too; what is no regular file (a link, a
+    FIFO) is refused."""
     try:
         fd = os.open(name, os.O_RDONLY | _NO_LINK, dir_fd=dir_fd)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise refused(f"{name} is a symbolic link") from None
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    return _if_regular(fd, name)
+
+
+def open_regular_below(root_fd: int, names: Sequence[str], name: str) -> tuple[int, os.stat_result]:
+    """As `open_regular`, of a file in the directory that is `names` below another."""
+    if openat2.is_there():
+        path = "/".join((*names, name))
+        try:
+            return _if_regular(openat2.open_below(root_fd, path, os.O_RDONLY | _NO_LINK), name)
+        except FileNotFoundError:
+            raise
+        except OSError:  # as in `walk_down`
+            pass
+    with opened(walk_down(root_fd, names)) as dir_fd:
+        return open_regular(dir_fd, name)
+
+
+def _if_regular(fd: int, name: str) -> tuple[int, os.stat_result]:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise refused(f"{name} is no regular file")
-    return fd
+    return fd, found
 
 
 def status(dir_fd: int, name: str) -> os.stat_result:
@@ -181,7 +222,8 @@ def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bo
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(fd, dir_fd, name):
-                os.ftruncate(fd, 0)
+                if found:
+                    os.ftruncate(fd, 0)
                 return fd, found
         except BlockingIOError:
             if time.monotonic() > deadline:
@@ -202,6 +244,17 @@ def locked(dir_fd: int, name: str) -> Iterator[None]:
             yield
         finally:
             remove_file(dir_fd, name)
+
+
+def create(dir_fd: int, name: str) -> int:
+    """Open the file `name`, empty, where a lock on another keeps everybody else from it."""
+    fd, found = _open_or_create(dir_fd, name)
+    if found:  # somebody has died who held that lock
+        with closed_on_error(fd):
+            if not _is_still(fd, dir_fd, name):
+                raise BlockingIOError(errno.EAGAIN, f"{name} is removed again and again")
+            os.ftruncate(fd, 0)
+    return fd
 
 
 def _open_or_create(dir_fd: int, name: str) -> tuple[int, bool]:
@@ -237,8 +290,8 @@ def rename(dir_fd: int, old: str, new: str) -> None:
 def same_bytes(dir_fd: int, name: str, other: str) -> bool:
     """Whether two files of a directory hold the same."""
     with (
-        os.fdopen(open_regular(dir_fd, name), "rb", buffering=0) as file,
-        os.fdopen(open_regular(dir_fd, other), "rb", buffering=0) as another,
+        os.fdopen(open_regular(dir_fd, name)[0], "rb", buffering=0) as file,
+        os.fdopen(open_regular(dir_fd, other)[0], "rb", buffering=0) as another,
     ):
         while chunk := file.read(_CHUNK):
             if chunk != another.read(_CHUNK):

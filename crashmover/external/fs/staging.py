@@ -16,7 +16,7 @@ from crashmover.crash import Crash, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout
 from crashmover.external.fs.listing import Listing
-from crashmover.external.fs.reading import gzipped
+from crashmover.external.fs.packing import gzipped
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
@@ -60,13 +60,15 @@ class StagedSave:
             self._lock_one(self._name(Kind.PROCESSED_CRASH))
 
     def _lock_one(self, name: str) -> bool:
-        self._locks[name], found = self._open_temporary(name)
+        self._locks[name], found = durable.lock(self._dir_fd, durable.temporary_name(name))
+        self._temporary.add(name)
         return found
 
-    def _open_temporary(self, name: str) -> tuple[int, bool]:
-        opened = durable.lock(self._dir_fd, durable.temporary_name(name))
+    def _create(self, name: str) -> int:
+        """Open the temporary file of a dump, which the lock of its raw crash covers."""
+        fd = durable.create(self._dir_fd, durable.temporary_name(name))
         self._temporary.add(name)
-        return opened
+        return fd
 
     def write(self, mode: int, *, force: bool) -> None:
         """Write every part under its temporary name.
@@ -79,7 +81,7 @@ class StagedSave:
             if part.kind is Kind.PROCESSED_CRASH:
                 chunks = gzipped(chunks)
             held = self._locks.get(name)
-            fd = held if held is not None else self._open_temporary(name)[0]
+            fd = self._create(name) if held is None else held
             try:
                 durable.write_all(fd, chunks)
                 os.fchmod(fd, mode)
