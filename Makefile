@@ -4,12 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/made-with-$(subst /,-,$(PYTHON))
+PEERS := $(READY)-and-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench bench-quick clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## make sample crashes, copy them between two stores, and show one
 	@bash examples/demo.sh
@@ -25,9 +26,11 @@ lint: $(READY) ## check format, style and types
 	@$(BIN)/ruff check --config .ci/ruff.toml .
 	@$(BIN)/mypy
 
-bench: $(READY) ## time a copy against cp -a and sync, and queues against Google's client
-	@$(BIN)/python examples/bench_copy.py
-	@$(BIN)/python -m tests.benchmarks.queues
+bench: $(PEERS) ## measure against other programs at the same work; this takes long
+	@$(BIN)/python -m tests.benchmarks
+
+bench-quick: $(PEERS) ## the same with less to do: two minutes
+	@$(BIN)/python -m tests.benchmarks --quick
 
 clean: ## remove all that was made here
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -43,4 +46,9 @@ $(READY): setup.cfg setup.py
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -e '.[dev]' >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@touch $@
+
+$(PEERS): $(READY)
+	@echo "installing what is measured against"
+	@$(BIN)/pip install -e '.[bench]' >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
 	@touch $@

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from crashmover.crash import Crash, Kind, Part, canonical_dump_name
+from crashmover.crash import Crash, Kind, Part, Write, canonical_dump_name
 from crashmover.errors import CorruptCrash, InvalidDumpName
 from crashmover.external.crashstorage_base import json_object
 
@@ -33,7 +33,7 @@ class MeasuredPart:
 
     def as_part(self) -> Part:
         """Return the part to be read instead."""
-        return _Measuring(self.part, self)
+        return _Measuring(self)
 
     @property
     def size(self) -> int | None:
@@ -52,25 +52,69 @@ class MeasuredPart:
         self._sha256 = digest or self._sha256
 
 
+@dataclass
+class _Gauge:
+    """Measures a reading as it goes on."""
+
+    measured: MeasuredPart
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256() if self.measured.hashing else None
+
+    def see(self, piece: bytes | memoryview) -> None:
+        self.count += len(piece)
+        if self._digest:
+            self._digest.update(piece)
+
+    def finish(self) -> None:
+        self.measured.measured(self.count, self._digest.digest() if self._digest else None)
+
+
 class _Measuring(Part):
-    """A part that is measured when all its chunks are read."""
+    """A part that is measured when all of it is read, in whatever way."""
 
     __slots__ = ("_measured",)
+    _measured: MeasuredPart
 
-    def __init__(self, part: Part, measured: MeasuredPart) -> None:
-        super().__init__(part.kind, part.name, part.open, part.size)
+    def __init__(self, measured: MeasuredPart) -> None:
+        part = measured.part
+        packed = self._packed if part.packed else None
+        super().__init__(part.kind, part.name, part.open, part.size, packed)
         object.__setattr__(self, "_measured", measured)
 
     def chunks(self) -> Iterator[bytes]:
-        measured = self._measured
-        digest = hashlib.sha256() if measured.hashing else None
-        count = 0
-        for chunk in measured.part.chunks():
-            count += len(chunk)
-            if digest:
-                digest.update(chunk)
+        gauge = _Gauge(self._measured)
+        for chunk in self._measured.part.chunks():
+            gauge.see(chunk)
             yield chunk
-        measured.measured(count, digest.digest() if digest else None)
+        gauge.finish()
+
+    def pump(self, write: Write) -> None:
+        measured = self._measured
+        if self.size is not None and not measured.hashing:
+            measured.part.pump(write)  # which counts
+            measured.count = self.size
+            return
+        gauge = _Gauge(measured)
+
+        def see(piece: memoryview) -> None:
+            gauge.see(piece)
+            write(piece)
+
+        measured.part.pump(see)
+        gauge.finish()
+
+    def _packed(self, write: Write, write_unpacked: Write) -> None:
+        gauge = _Gauge(self._measured)
+
+        def see(piece: memoryview) -> None:
+            gauge.see(piece)
+            write_unpacked(piece)
+
+        assert self._measured.part.packed
+        self._measured.part.packed(write, see)
+        gauge.finish()
 
 
 class MeasuredCrash:
@@ -135,8 +179,7 @@ def _is_same(measured: MeasuredPart, other: Part) -> bool:
 def sha256(part: Part) -> bytes:
     """Return the SHA-256 of a part's bytes."""
     digest = hashlib.sha256()
-    for chunk in part.chunks():
-        digest.update(chunk)
+    part.pump(digest.update)
     return digest.digest()
 
 

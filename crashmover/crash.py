@@ -7,8 +7,9 @@
 import io
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,9 @@ MAIN_DUMP = "upload_file_minidump"
 CHUNK = 1 << 16
 """How many bytes of a part are read at a time: more costs memory that must be mapped anew
 for each, and gains nothing."""
+
+PUMP = 1 << 18
+"""How many bytes of a part are read at a time where the memory for them is there already."""
 
 _DUMP_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _RESERVED = frozenset({"raw_crash", "dump_names", "processed_crash", "crash_report"})
@@ -66,12 +70,14 @@ class Part:
     :param open: gives a context manager of a binary file, at its beginning; may be
         called again, also at the same time from another thread
     :param size: in bytes, where the store knows it for free
+    :param packed: where the store keeps it gzipped: another way to read it
     """
 
     kind: Kind
     name: str
     open: Callable[[], AbstractContextManager[BinaryIO]]
     size: int | None = None
+    packed: "Packed | None" = None
 
     def __post_init__(self) -> None:
         if self.kind is Kind.DUMP:
@@ -120,12 +126,50 @@ class Part:
         if self.size is not None and count < self.size:
             raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
 
+    def pump(self, write: "Write") -> None:
+        """Pass its bytes on, piece by piece: as `chunks`, without a new piece of memory for
+        each of them.
+
+        :param write: is given a piece, which holds these bytes only until it returns
+        :raises CorruptCrash: there are more or fewer than `size` of them
+        """
+        count = 0
+        with self.open() as file, _pump_buffer() as buffer:
+            while size := file.readinto(buffer):  # type: ignore[attr-defined]  # all have it
+                count += size
+                if self.size is not None and count > self.size:
+                    raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
+                write(buffer[:size])
+        if self.size is not None and count < self.size:
+            raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
+
     def read(self) -> bytes:
         """Return all its bytes.
 
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
         return b"".join(self.chunks())
+
+
+Write = Callable[[memoryview], object]
+
+Packed = Callable[[Write, Write], None]
+"""Passes a part's bytes on twice, piece by piece: gzipped to the first, and as they are to the
+second.  Raises `CorruptCrash` at the latest at the end."""
+
+_buffers = threading.local()
+
+
+@contextmanager
+def _pump_buffer() -> Iterator[memoryview]:
+    """Lend the buffer of this thread; a new one, where it is lent already."""
+    buffer: memoryview | None = getattr(_buffers, "idle", None)
+    _buffers.idle = None
+    buffer = memoryview(bytearray(PUMP)) if buffer is None else buffer
+    try:
+        yield buffer
+    finally:
+        _buffers.idle = buffer
 
 
 @dataclass(frozen=True, slots=True)

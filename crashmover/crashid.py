@@ -15,7 +15,7 @@ Source of the rule: Mozilla Socorro, ``socorro/lib/libooid.py``.
 
 import datetime as dt
 import re
-import uuid
+from functools import lru_cache
 
 from crashmover.errors import InvalidCrashID
 
@@ -36,7 +36,14 @@ def validate(crash_id: str) -> str:
     :raises InvalidCrashID: it is not 36 characters of the right shape, or its
         last six are not a day of the calendar
     """
-    if not isinstance(crash_id, str) or not _STRICT.fullmatch(crash_id):
+    if not isinstance(crash_id, str):
+        raise InvalidCrashID(crash_id)
+    return _validate(crash_id)
+
+
+@lru_cache(maxsize=1024)  # a crash is asked for at every step of its way
+def _validate(crash_id: str) -> str:
+    if not _STRICT.fullmatch(crash_id):
         raise InvalidCrashID(crash_id)
     try:
         date_of(crash_id)
@@ -82,6 +89,8 @@ def create(date: dt.date | None = None, depth: int = DEFAULT_DEPTH) -> str:
         raise ValueError(f"depth is 0 to 4, not {depth}")
     if date and date.year // 100 != 20:
         raise ValueError(f"a crash id cannot say the year {date.year}")
+    import uuid  # which takes longer to import than all else here
+
     date = date or dt.datetime.now(dt.UTC).date()
     return f"{str(uuid.uuid4())[:-7]}{depth}{date:%y%m%d}"
 

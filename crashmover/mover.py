@@ -6,14 +6,13 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import BinaryIO, Self
 
-from crashmover import workers as worker_pool
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
@@ -29,6 +28,7 @@ from crashmover.errors import (
 from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
+from crashmover.workers import WorkerKilled, Workers
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
-_KILLED = "a worker process was killed"
 
 
 @dataclass
@@ -127,7 +126,7 @@ class Mover:
         everywhere = (*source.stores, *stores)
         self._worker_count = workers or max(store.workers for store in everywhere)
         self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._workers: worker_pool.Workers[list[_Job], _Moved] | None = None
+        self._workers: Workers[list[_Job], _Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._stop = Event()
@@ -165,9 +164,7 @@ class Mover:
     def __enter__(self) -> Self:
         stores = self._worker_count * len(self._destinations)
         self._stores_pool = ThreadPoolExecutor(stores, "store")
-        self._workers = worker_pool.start(
-            self._move, self._worker_count, processes=self._in_processes
-        )
+        self._workers = Workers(self._move, self._worker_count, processes=self._in_processes)
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -217,7 +214,8 @@ class Mover:
                 jobs, passed = self._take(crash_ids, room)
                 yield from passed
                 if jobs:
-                    future = self._submit(jobs)
+                    assert self._workers
+                    future = self._workers.submit(jobs)
                     flight[future] = jobs
                     future.add_done_callback(finished.put)
                 if jobs or passed:
@@ -231,22 +229,13 @@ class Mover:
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 
-    def _submit(self, jobs: list[_Job]) -> "Future[_Moved]":
-        assert self._workers
-        try:
-            return self._workers.submit(jobs)
-        except BrokenExecutor as error:
-            broken: Future[_Moved] = Future()
-            broken.set_exception(error)
-            return broken
-
     def _result(self, future: "Future[_Moved]", jobs: list[_Job]) -> list[Outcome]:
         """Return what became of a batch, and take note of stores that are down."""
         try:
             moved = future.result()
-        except BrokenExecutor:
-            self._fail(CrashMoverError(_KILLED))
-            return [Outcome(job.crash_id, Status.FAILED, error=_KILLED) for job in jobs]
+        except WorkerKilled as error:
+            self._fail(CrashMoverError(str(error)))
+            return [Outcome(job.crash_id, Status.FAILED, error=str(error)) for job in jobs]
         for destination, down in zip(self._destinations, moved.downs, strict=True):
             destination.down = destination.down or down
         if moved.failure:

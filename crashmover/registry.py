@@ -10,13 +10,15 @@ The built-in stores and queues are registered as a third party's are, in the gro
 
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crashmover.config import Config, is_name
 from crashmover.errors import InvalidURI, MissingExtra
-from crashmover.external.crashqueue_base import CrashQueueBase
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.uri import StorageURI
+
+if TYPE_CHECKING:
+    from crashmover.external.crashqueue_base import CrashQueueBase
 
 STORAGE_GROUP = "crashmover.storage"
 QUEUE_GROUP = "crashmover.queue"
@@ -49,7 +51,7 @@ def open_storage(where: str | Sequence[str], *, config: Config | None = None) ->
     return PolyCrashStorage(stores)
 
 
-def open_queue(where: str, *, config: Config | None = None) -> CrashQueueBase:
+def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
     """Return the queue at a URI, or of a name from the configuration file.
 
     Nothing is contacted yet.

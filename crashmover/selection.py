@@ -6,16 +6,17 @@
 
 import datetime as dt
 import re
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from time import monotonic
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from crashmover import crashid
 from crashmover.errors import InvalidCrashID
-from crashmover.external.crashqueue_base import CrashQueueBase, Delivery
+
+if TYPE_CHECKING:
+    from crashmover.external.crashqueue_base import CrashQueueBase, Delivery
 
 _BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
@@ -47,6 +48,8 @@ class CrashIDs:
     """
 
     def __init__(self) -> None:
+        import sqlite3  # only where ids are named
+
         # An unnamed database is a temporary file that is gone when it is closed.
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute("PRAGMA journal_mode = OFF")
@@ -122,7 +125,7 @@ class QueuedIDs:
     """
 
     def __init__(
-        self, queue: CrashQueueBase, *, batch_size: int, wait: float | None, keep: bool = False
+        self, queue: "CrashQueueBase", *, batch_size: int, wait: float | None, keep: bool = False
     ) -> None:
         self._queue = queue
         self._batch_size = batch_size
@@ -194,7 +197,7 @@ class QueuedIDs:
         if found or self._in_hand:
             self._last = monotonic()
 
-    def _add(self, delivery: Delivery) -> None:
+    def _add(self, delivery: "Delivery") -> None:
         crash_id = delivery.crash_id
         if crash_id in self._in_hand:
             self._in_hand[crash_id].append(delivery)

@@ -5,97 +5,120 @@
 """Workers: threads, or processes where the interpreter's lock would be the limit."""
 
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import BinaryIO, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_EXIT_CODE = 1  # of a worker whose parent is gone; nobody reads it
+_PR_SET_PDEATHSIG = 1
 
 
-def start(work: Callable[[T], R], count: int, *, processes: bool) -> "Workers[T, R]":
-    """Start `count` workers that do `work`.
+class WorkerKilled(Exception):
+    """A process was killed in the middle of its work."""
 
-    :param processes: whether they had better be processes.  They are forked, and so they are
-        threads all the same where forking is not safe: beside other threads, which may hold a
-        lock at that moment, and on systems whose libraries do not survive it.
+
+class Workers(Generic[T, R]):
+    """Workers that all do the same, each one task at a time.
+
+    :param work: what they do
+    :param count: how many there are
+    :param processes: whether they had better be processes.  These are forked at once, and so
+        they are threads all the same where forking is not safe: beside other threads, which
+        may hold a lock at that moment, and on systems whose libraries do not survive it.
     """
-    if processes and count > 1 and sys.platform == "linux" and threading.active_count() == 1:
-        try:
-            return ForkedWorkers(work, count)
-        except (ImportError, OSError):  # no semaphores, or no further process
-            pass
-    return ThreadWorkers(work, count)
 
-
-class ThreadWorkers(Generic[T, R]):
-    """Threads of this process."""
-
-    def __init__(self, work: Callable[[T], R], count: int) -> None:
+    def __init__(self, work: Callable[[T], R], count: int, *, processes: bool) -> None:
         self._work = work
-        self._pool: Executor = ThreadPoolExecutor(count, "worker")
+        self._processes: SimpleQueue[_Process[T, R]] | None = None
+        if processes and count > 1 and sys.platform == "linux" and threading.active_count() == 1:
+            self._processes = SimpleQueue()
+            for process in _fork(work, count):
+                self._processes.put(process)
+        self._threads = ThreadPoolExecutor(count, "worker")
 
     def submit(self, task: T) -> "Future[R]":
-        """Let a worker do it."""
-        return self._pool.submit(self._work, task)
+        """Let a worker do it; `WorkerKilled` where that was a process and is no more."""
+        return self._threads.submit(self._work if self._processes is None else self._pass, task)
 
     def close(self) -> None:
         """Return when all have finished."""
-        self._pool.shutdown()
+        self._threads.shutdown()
+        while self._processes and not self._processes.empty():
+            self._processes.get().close()
+
+    def _pass(self, task: T) -> R:
+        assert self._processes
+        process = self._processes.get()  # there is one for each thread
+        try:
+            return process.do(task)
+        finally:
+            self._processes.put(process)
 
 
-class ForkedWorkers(Generic[T, R]):
-    """Processes that are copies of this one, made at once; tasks and results are pickled.
+class _Process(Generic[T, R]):
+    """A process that does one task after the other, as its parent knows it."""
 
-    A signal is for whoever forked them: they finish what they have in hand, and end with it.
-    """
+    def __init__(self, pid: int, tasks: BinaryIO, results: BinaryIO) -> None:
+        self.files = (tasks, results)
+        self._pid = pid
 
-    def __init__(self, work: Callable[[T], R], count: int) -> None:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(count, context, _begin, (work,))
-        self._pool.submit(_nothing).result()  # with the first task all are forked
-
-    def submit(self, task: T) -> "Future[R]":
-        """Let a worker do it; `BrokenExecutor` where one was killed."""
-        return self._pool.submit(_do, task)
+    def do(self, task: T) -> R:
+        tasks, results = self.files
+        try:
+            pickle.dump(task, tasks)
+            tasks.flush()
+            result: R = pickle.load(results)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            raise WorkerKilled("a worker process has ended in the middle of its work") from error
+        return result
 
     def close(self) -> None:
-        """Return when all have finished."""
-        self._pool.shutdown()
+        """Let it end, and wait until it has."""
+        for file in self.files:
+            with suppress(OSError):  # it was killed: what waits for it has nowhere to go
+                file.close()
+        os.waitpid(self._pid, 0)
 
 
-Workers = ThreadWorkers[T, R] | ForkedWorkers[T, R]
-
-_work: Callable[[object], object]
-
-
-def _begin(work: Callable[[object], object]) -> None:
-    global _work
-    _work = work
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    from multiprocessing import parent_process
-
-    if parent := parent_process():
-        parent.join()
-        os._exit(_EXIT_CODE)
+def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
+    processes: list[_Process[T, R]] = []
+    for _ in range(count):
+        (task_out, task_in), (result_out, result_in) = os.pipe(), os.pipe()
+        parent = os.getpid()
+        if (pid := os.fork()) == 0:
+            for fd in (task_in, result_out):
+                os.close(fd)
+            for other in processes:  # or they would never see the end of their tasks
+                for file in other.files:
+                    os.close(file.fileno())
+            _serve(work, parent, os.fdopen(task_out, "rb"), os.fdopen(result_in, "wb"))
+        for fd in (task_out, result_in):
+            os.close(fd)
+        processes.append(_Process(pid, os.fdopen(task_in, "wb"), os.fdopen(result_out, "rb")))
+    return processes
 
 
-def _do(task: object) -> object:
-    return _work(task)
+def _serve(work: Callable[[T], R], parent: int, tasks: BinaryIO, results: BinaryIO) -> NoReturn:
+    """Be a worker.  Signals are for whoever forked it: it finishes what it has in hand; when
+    its parent is gone, it ends at once."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        import ctypes  # Python has no other way to say this
 
-
-def _nothing() -> None:
-    pass
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        while os.getppid() == parent:
+            pickle.dump(work(pickle.load(tasks)), results)
+            results.flush()
+    except (EOFError, BrokenPipeError):
+        pass
+    finally:
+        os._exit(0)

@@ -9,26 +9,26 @@ processor did.  It is timed without its start, the commands with theirs.
 """
 
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.api_core.exceptions import DeadlineExceeded
+from google.cloud.pubsub_v1 import PublisherClient
 from google.pubsub_v1 import SubscriberClient
 
 from crashmover import crashid
+from tests.benchmarks.contest import OURS, Command, Contender
+from tests.benchmarks.measure import Argument, Sample, measure
+from tests.benchmarks.report import Row, at_least
+from tests.benchmarks.report import compare as row
+from tests.benchmarks.suite import Suite, compare
 from tests.servers import pubsub
 from tests.servers.pubsub import PubSub
 
-IDS, CLIENT_IDS, RUNS = 100_000, 20_000, 3
-"""How many the commands carry, and how many the slow client does: rates are compared."""
-
-MEMORY = 150e6  # bytes at most
-
-GOALS = {"queue-publish": 3.0, "queue-pull": 8.0}
+CLIENT = "Google's client"
 
 
 class Queue:
@@ -36,100 +36,121 @@ class Queue:
 
     def __init__(self, server: PubSub) -> None:
         self.uri = server.uri()
+        self.env = {"PUBSUB_EMULATOR_HOST": server.address}
         project, prefix = self.uri.removeprefix("pubsub://").split("/")
         self.topic = f"projects/{project}/topics/{prefix}-standard-topic"
         self.subscription = f"projects/{project}/subscriptions/{prefix}-standard-sub"
-        command("queue-publish", "-q", self.uri, "--create")
+        self.run("queue-publish", "--create")
+
+    def line(self, name: str, *options: Argument) -> list[Argument]:
+        """Return the line of a command."""
+        return ["crashmover", name, "-q", self.uri, *options]
+
+    def run(self, name: str, *options: Argument) -> None:
+        """Run a command that is not timed."""
+        measure(self.line(name, *options), self.env)
 
 
-_LAUNCH = """
-import resource, subprocess, sys, time
-begun = time.perf_counter()
-done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-took = time.perf_counter() - begun
-memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-sys.exit(done.stderr.decode() if done.returncode else print(took, memory))
-"""
-"""A process is charged with the memory of the one that started it: so a small one does."""
+@dataclass(frozen=True)
+class Client:
+    """A turn of the client, in this process.
+
+    :param work: what is timed
+    :param close: what is not
+    """
+
+    count: int
+    work: Callable[[], None]
+    close: Callable[[], None]
+
+    def go(self) -> Sample:
+        begun, begun_cpu = time.perf_counter(), time.process_time()
+        self.work()
+        return Sample(self.count, time.perf_counter() - begun, time.process_time() - begun_cpu)
+
+    def check(self) -> None:
+        """The server has confirmed all: nothing is left to be looked at."""
+        self.close()
 
 
-def command(*args: str | Path) -> tuple[float, int]:
-    """Run a command; return seconds, and the most memory it took, in bytes."""
-    line = [sys.executable, "-m", "crashmover", *map(str, args)]
-    launch = [sys.executable, "-S", "-c", _LAUNCH, *line]
-    done = subprocess.run(launch, check=True, stdout=subprocess.PIPE, text=True)
-    took, memory = done.stdout.split()
-    return float(took), int(memory)
-
-
-def client_publish(queue: Queue, ids: list[str]) -> float:
+def client_publish(queue: Queue, ids: list[str]) -> Client:
     """Publish with the client's own batching."""
-    from google.cloud.pubsub_v1 import PublisherClient
-
     client = PublisherClient()
-    begun = time.perf_counter()
-    for future in [client.publish(queue.topic, crash_id.encode()) for crash_id in ids]:
-        future.result(timeout=60)
-    took = time.perf_counter() - begun
-    client.stop()
-    return took
+
+    def work() -> None:
+        for future in [client.publish(queue.topic, crash_id.encode()) for crash_id in ids]:
+            future.result(timeout=60)
+
+    return Client(len(ids), work, client.stop)
 
 
-def client_pull(queue: Queue, count: int) -> float:
+def client_pull(queue: Queue, count: int) -> Client:
     """Pull and ack five at a time."""
-    with SubscriberClient() as client:
-        begun = time.perf_counter()
-        while count > 0:
+    client, subscription = SubscriberClient(), queue.subscription
+
+    def work() -> None:
+        left = count
+        while left > 0:
             try:
-                found = client.pull(
-                    subscription=queue.subscription, max_messages=5, timeout=30
-                ).received_messages
+                found = client.pull(subscription=subscription, max_messages=5, timeout=30)
             except DeadlineExceeded:
                 continue
-            if found:
-                client.acknowledge(
-                    subscription=queue.subscription, ack_ids=[item.ack_id for item in found]
-                )
-            count -= len(found)
-        return time.perf_counter() - begun
+            if ack_ids := [item.ack_id for item in found.received_messages]:
+                client.acknowledge(subscription=subscription, ack_ids=ack_ids)
+            left -= len(ack_ids)
+
+    return Client(count, work, client.transport.close)
 
 
-def bench(server: PubSub, file: Path, ids: list[str]) -> dict[str, tuple[list[float], list[float]]]:
-    """Return the rates of each command and of the client, in ids a second."""
-    rates: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in GOALS}
-    for _ in range(RUNS):
-        ours, theirs = Queue(server), Queue(server)
-        rates["queue-publish"][0].append(rate("queue-publish", ours, "--ids-from", file))
-        rates["queue-publish"][1].append(CLIENT_IDS / client_publish(theirs, ids[:CLIENT_IDS]))
-        rates["queue-pull"][0].append(rate("queue-pull", ours, "--limit", str(IDS)))
-        rates["queue-pull"][1].append(CLIENT_IDS / client_pull(theirs, CLIENT_IDS))
-    return rates
+def both(suite: Suite) -> Iterator[Row]:
+    """Publish all, then pull all."""
+    server = suite.start(pubsub.servers()[0]())
+    os.environ["PUBSUB_EMULATOR_HOST"] = server.address  # for the client
+    ids = [crashid.create() for _ in range(suite.sizes.ids)]
+    some = ids[: suite.sizes.client_ids]
+    all_file, some_file = written(suite, ids), written(suite, some)
+
+    def filled(file: Path) -> Queue:
+        queue = Queue(server)
+        queue.run("queue-publish", "--ids-from", file)
+        return queue
+
+    def publish() -> Command:
+        queue = Queue(server)
+        line = queue.line("queue-publish", "--ids-from", all_file)
+        return Command(line, len(ids), partial(check_queue, suite, queue, ids), queue.env)
+
+    def pull() -> Command:
+        queue, output = filled(all_file), suite.new_path()
+        line = queue.line("queue-pull", "--limit", str(len(ids)))
+        return Command(line, len(ids), partial(check_ids, output, ids), queue.env, output)
+
+    publishers = [
+        Contender(OURS, publish),
+        Contender(CLIENT, lambda: client_publish(Queue(server), some)),
+    ]
+    pullers = [
+        Contender(OURS, pull),
+        Contender(CLIENT, lambda: client_pull(filled(some_file), len(some))),
+    ]
+    yield row("queue-publish", suite.hold("queue-publish", publishers), CLIENT, at_least(3))
+    yield row("queue-pull", suite.hold("queue-pull", pullers), CLIENT, at_least(8))
 
 
-def rate(name: str, queue: Queue, *args: str | Path) -> float:
-    """Run a command over all crash ids; return how many a second it carried."""
-    took, memory = command(name, "-q", queue.uri, *args)
-    assert memory < MEMORY, f"{name} took {memory / 1e6:.0f} MB"
-    return IDS / took
+def written(suite: Suite, ids: list[str]) -> Path:
+    """Return a file of crash ids."""
+    file = suite.new_path()
+    file.write_text("\n".join(ids))
+    return file
 
 
-def main() -> None:
-    server_class = pubsub.servers()[0]
-    ids = [crashid.create() for _ in range(IDS)]
-    with tempfile.TemporaryDirectory() as directory, server_class() as server:
-        os.environ["PUBSUB_EMULATOR_HOST"] = server.address
-        file = Path(directory) / "ids.txt"
-        file.write_text("\n".join(ids))
-        print(f"{IDS:,} crash ids on {server_class.__name__}; {RUNS} runs each, in turns")
-        for name, (ours, theirs) in bench(server, file, ids).items():
-            mine, others = statistics.median(ours), statistics.median(theirs)
-            ratio, goal = mine / others, GOALS[name]
-            verdict = "holds" if ratio >= goal else "does not hold"
-            print(
-                f"  {name:<14} {mine:>8,.0f}/s  client {others:>7,.0f}/s"
-                f"  ratio {ratio:5.1f}  goal {goal:.0f}: {verdict}"
-            )
+def check_queue(suite: Suite, queue: Queue, ids: list[str]) -> None:
+    """Raise `WrongBytes` unless these ids are in the queue; they are not afterwards."""
+    output = suite.new_path()
+    measure(queue.line("queue-pull", "--limit", str(len(ids))), queue.env, output=output)
+    check_ids(output, ids)
 
 
-if __name__ == "__main__":
-    main()
+def check_ids(output: Path, ids: list[str]) -> None:
+    """Raise `WrongBytes` unless these ids were pulled."""
+    compare(lambda: dict.fromkeys(output.read_text().split(), ""), lambda: dict.fromkeys(ids, ""))

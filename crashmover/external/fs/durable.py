@@ -18,7 +18,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import stat
 import sys
 import time
@@ -111,23 +110,30 @@ def _step_or_make(parent_fd: int, name: str, mode: int) -> int:
     return fd
 
 
-@contextmanager
-def closed_on_error(fd: int) -> Iterator[None]:
+class opened:
+    """Close a descriptor in the end: ``with opened(fd): ...``.
+
+    No generator, as there are many of these for every crash.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self._fd)
+
+
+class closed_on_error(opened):
     """Close a descriptor unless all is well."""
-    try:
-        yield
-    except BaseException:
-        os.close(fd)
-        raise
 
-
-@contextmanager
-def opened(fd: int) -> Iterator[int]:
-    """Close a descriptor in the end."""
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
+            os.close(self._fd)
 
 
 def make_root(path: Path, mode: int) -> int:
@@ -197,12 +203,11 @@ def exists(dir_fd: int, name: str) -> bool:
     return True
 
 
-def write_all(fd: int, chunks: Iterable[bytes]) -> None:
+def write_all(fd: int, piece: memoryview) -> None:
     """Write everything, however little the kernel takes at a time."""
-    for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(fd, view) :]
+    written = os.write(fd, piece)
+    while written < len(piece):
+        written += os.write(fd, piece[written:])
 
 
 def temporary_name(name: str) -> str:
@@ -377,4 +382,4 @@ def _libc() -> ctypes.CDLL:
 
 @cache
 def _kernel() -> tuple[int, ...]:
-    return tuple(int(digits) for digits in platform.release().split("-")[0].split(".")[:2])
+    return tuple(int(digits) for digits in os.uname().release.split("-")[0].split(".")[:2])

@@ -5,8 +5,7 @@
 """What the operating system's errors mean for a store: translated here and nowhere else."""
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from crashmover.errors import (
     CorruptCrash,
@@ -62,15 +61,29 @@ class Translator:
         """Return `error` with all but the error filled in."""
         return lambda error: self.error(error, action, crash_id)
 
-    @contextmanager
-    def translating(self, action: str, crash_id: str | None = None) -> Iterator[None]:
+    def translating(self, action: str, crash_id: str | None = None) -> "_Translating":
         """Raise the store's error for any of the operating system's."""
-        try:
-            yield
-        except OSError as error:
-            raise self.error(error, action, crash_id) from error
-        except InvalidDumpName as error:
-            raise CorruptCrash(str(error), crash_id=crash_id, uri=self.uri) from error
-        except CorruptCrash as error:
-            error.uri = error.uri or self.uri
-            raise
+        return _Translating(self, action, crash_id)
+
+
+class _Translating:
+    """A context; no generator, because every file of a crash has one."""
+
+    __slots__ = ("_action", "_crash_id", "_translator")
+
+    def __init__(self, translator: Translator, action: str, crash_id: str | None) -> None:
+        self._translator = translator
+        self._action = action
+        self._crash_id = crash_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        uri = self._translator.uri
+        if isinstance(error, OSError):
+            raise self._translator.error(error, self._action, self._crash_id) from error
+        if isinstance(error, InvalidDumpName):
+            raise CorruptCrash(str(error), crash_id=self._crash_id, uri=uri) from error
+        if isinstance(error, CorruptCrash):
+            error.uri = error.uri or uri

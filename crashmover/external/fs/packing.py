@@ -2,27 +2,48 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Packing and unpacking the files of processed crashes."""
+"""Packing and unpacking the files of processed crashes, which are gzipped."""
 
 import io
-import os
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, BinaryIO, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from crashmover.crash import CHUNK, Part, Write
 from crashmover.errors import CorruptCrash
 
+zlib: Any
 try:  # three to four times as fast, where it is installed: setup.cfg says on which machines
-    from isal import igzip as gzip
     from isal import isal_zlib as zlib
 except ImportError:
-    import gzip
     import zlib
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _LEVEL = 1
-_FORMAT = 31  # gzip, in the largest window: zlib's number for it
+_GZIP = 31  # zlib's number for this format, with the largest window
+_PIECE = 1 << 18  # bytes that are unpacked at a time, however well they are packed
+
+
+def pump_gzipped(part: Part, write: Write) -> None:
+    """As `Part.pump`, packed: as it is kept, where its store packs it too; else always the same
+    bytes for the same bytes."""
+    if part.packed:
+        part.packed(write, _ignore)
+        return
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    part.pump(lambda piece: write(packer.compress(piece)))
+    write(packer.flush())
+
+
+def pump_both(file: BinaryIO, corrupt: CorruptCrash, write: Write, write_unpacked: Write) -> None:
+    """Pass a gzipped file on, as it is and unpacked; raise `corrupt` where it is damaged."""
+    unpacker = _Unpacker(corrupt)
+    while packed := file.read(CHUNK):
+        for piece in unpacker.pieces(packed):
+            write_unpacked(memoryview(piece))
+        write(memoryview(packed))
+    unpacker.finish()
 
 
 def gunzipped(file: BinaryIO, corrupt: CorruptCrash) -> BinaryIO:
@@ -30,38 +51,68 @@ def gunzipped(file: BinaryIO, corrupt: CorruptCrash) -> BinaryIO:
     return cast(BinaryIO, _Gunzip(file, corrupt))
 
 
+def _ignore(piece: memoryview) -> None:
+    pass
+
+
+class _Unpacker:
+    """Unpacks what comes piece by piece: a gzip member, or several, and zeros after them, as
+    gzip itself takes it."""
+
+    def __init__(self, corrupt: CorruptCrash) -> None:
+        self._corrupt = corrupt
+        self._member: Any = None  # the one that has begun
+        self._is_empty = True
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        """Yield what is in it."""
+        is_full = False
+        while packed or is_full:
+            if self._member is None:
+                packed = packed if self._is_empty else packed.lstrip(b"\0")
+                if not packed:
+                    return
+                self._member, self._is_empty = zlib.decompressobj(_GZIP), False
+            try:
+                piece = self._member.decompress(packed, _PIECE)
+            except zlib.error as error:
+                raise self._corrupt from error
+            if piece:
+                yield piece
+            is_full = len(piece) == _PIECE
+            packed = self._member.unconsumed_tail
+            if self._member.eof:
+                packed, self._member, is_full = self._member.unused_data, None, False
+
+    def finish(self) -> None:
+        """Say that nothing comes any more."""
+        if self._is_empty or self._member is not None:
+            raise self._corrupt
+
+
 class _Gunzip(io.RawIOBase):
     def __init__(self, file: BinaryIO, corrupt: CorruptCrash) -> None:
         self._file = file
-        self._corrupt = corrupt
-        self._unpacked = gzip.open(file, "rb")
-        self._empty = os.fstat(file.fileno()).st_size == 0
+        self._pieces = self._unpacked(_Unpacker(corrupt))
+        self._piece = memoryview(b"")
+
+    def _unpacked(self, unpacker: _Unpacker) -> Iterator[bytes]:
+        while packed := self._file.read(CHUNK):
+            yield from unpacker.pieces(packed)
+        unpacker.finish()
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self._empty:  # which GzipFile would take for nothing, well packed
-            raise self._corrupt
-        try:
-            return self._unpacked.read(-1 if size is None else size)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise self._corrupt from error
-
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         view = memoryview(buffer)
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        if not self._piece:
+            self._piece = memoryview(next(self._pieces, b""))
+        count = min(len(view), len(self._piece))
+        view[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
 
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Pack as the files of processed crashes are packed: the same bytes for the same bytes."""
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _FORMAT)
-    for chunk in chunks:
-        yield packer.compress(chunk)
-    yield packer.flush()

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from crashmover.crash import Kind, Part, open_file
+from crashmover.crash import Kind, Part, Write, open_file
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.listing import Generation, generation
 from crashmover.external.fs.oserrors import Translator
-from crashmover.external.fs.packing import gunzipped
+from crashmover.external.fs.packing import gunzipped, pump_both
 
 Where = tuple[str, ...]
 
@@ -39,8 +39,9 @@ class CrashFile:
 
     def part(self, kind: Kind, name: str, size: int | None) -> Part:
         """Return the part that is in this file."""
-        opener = self.open_gzip if kind is Kind.PROCESSED_CRASH else self.open
-        return Part(kind, name, opener, size)
+        if kind is Kind.PROCESSED_CRASH:
+            return Part(kind, name, self.open_gzip, size, self.pump_both)
+        return Part(kind, name, self.open, size)
 
     def open(self) -> BinaryIO:
         """Open the file.
@@ -70,10 +71,16 @@ class CrashFile:
 
     def open_gzip(self) -> BinaryIO:
         """Open the file, unpacked; raises as `open`, and on reading `CorruptCrash`."""
-        file = self.open()
+        return gunzipped(self.open(), self._corrupt())
+
+    def pump_both(self, write: Write, write_unpacked: Write) -> None:
+        """Pass the file on, as it is and unpacked; raises as `open_gzip`."""
+        with self.open() as file:
+            pump_both(file, self._corrupt(), write, write_unpacked)
+
+    def _corrupt(self) -> CorruptCrash:
         what = f"{self.name} is not whole gzip"
-        corrupt = CorruptCrash(what, crash_id=self.crash_id, uri=self.translator.uri)
-        return gunzipped(file, corrupt)
+        return CorruptCrash(what, crash_id=self.crash_id, uri=self.translator.uri)
 
     def _changed(self) -> StorageUnavailable:
         reason = "it was replaced or removed while it was read"

@@ -9,14 +9,15 @@ many crashes at a time as shall become durable together.
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from crashmover.crash import Crash, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout
 from crashmover.external.fs.listing import Listing
-from crashmover.external.fs.packing import gzipped
+from crashmover.external.fs.packing import pump_gzipped
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
@@ -77,13 +78,14 @@ class StagedSave:
         """
         for part in self.crash.parts:
             name = self._name(part.kind, part.name)
-            chunks: Iterable[bytes] = part.chunks()
-            if part.kind is Kind.PROCESSED_CRASH:
-                chunks = gzipped(chunks)
             held = self._locks.get(name)
             fd = self._create(name) if held is None else held
             try:
-                durable.write_all(fd, chunks)
+                write = partial(durable.write_all, fd)
+                if part.kind is Kind.PROCESSED_CRASH:
+                    pump_gzipped(part, write)
+                else:
+                    part.pump(write)
                 os.fchmod(fd, mode)
                 if force:
                     os.fsync(fd)
@@ -184,22 +186,23 @@ class GroupCommit:
         self._sync = sync
         self._results = results
         self._saves: dict[int, StagedSave] = {}
+        self._ids: set[str] = set()
         self._begun = 0.0
 
     def is_due(self, crash_id: str) -> bool:
         """Whether to commit before this crash is added."""
         if not self._saves:
             return False
-        old = time.monotonic() - self._begun > _GROUP_SECONDS
-        return old or any(save.crash.crash_id == crash_id for save in self._saves.values())
+        return crash_id in self._ids or time.monotonic() - self._begun > _GROUP_SECONDS
 
     def add(self, index: int, stage: Callable[[], StagedSave], mode: int) -> None:
         """Write one crash's files."""
         if not self._saves:
             self._begun = time.monotonic()
         try:
-            self._saves[index] = stage()
-            self._saves[index].write(mode, force=self._sync.each_file)
+            save = self._saves[index] = stage()
+            self._ids.add(save.crash.crash_id)
+            save.write(mode, force=self._sync.each_file)
         except Exception as error:
             self._fail(index, error)
 
@@ -240,5 +243,6 @@ class GroupCommit:
             save.close()
 
     def _close(self) -> None:
+        self._ids.clear()
         while self._saves:
             self._saves.popitem()[1].close()

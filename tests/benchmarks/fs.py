@@ -1,0 +1,55 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""From file system to file system: against programs that promise less, or as much."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.benchmarks.contest import OURS, Command, Contender
+from tests.benchmarks.measure import Argument
+from tests.benchmarks.report import Row, at_least, compare
+from tests.benchmarks.suite import Suite, copy, files_are
+
+Line = Callable[[Path, Path], list[Argument]]
+"""The command that copies one directory into another."""
+
+CP, RSYNC, RCLONE = "cp -a; sync", "rsync -a", "rclone copy"
+
+
+def cp_and_sync(source: Path, target: Path) -> list[Argument]:
+    return ["sh", "-c", 'cp -a "$0" "$1" && sync -f "$1"', source, target]
+
+
+def rsync(source: Path, target: Path) -> list[Argument]:
+    return ["rsync", "-a", f"{source}/", target]
+
+
+def rclone(source: Path, target: Path) -> list[Argument]:
+    return ["rclone", "copy", "--config", "", source, target]
+
+
+LINES: dict[str, tuple[Line, str]] = {
+    OURS: (copy, "crashmover"),
+    CP: (cp_and_sync, "cp"),
+    RSYNC: (rsync, "rsync"),
+    RCLONE: (rclone, "rclone"),
+}
+
+
+def fs_to_fs(suite: Suite) -> Iterator[Row]:
+    """All of them copy the same crashes into directories of their own."""
+    corpus = suite.corpus(suite.sizes.fs)
+
+    def contender(name: str, line: Line, program: str) -> Contender:
+        def turn() -> Command:
+            target = suite.new_path()
+            command = line(corpus.root, target)
+            return Command(command, corpus.count, files_are(target, lambda: corpus.files))
+
+        return Contender(name, turn, program)
+
+    results = suite.hold("fs -> fs", [contender(name, *line) for name, line in LINES.items()])
+    for peer in (CP, RSYNC, RCLONE):
+        yield compare("fs -> fs", results, peer, at_least(1))

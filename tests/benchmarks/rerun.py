@@ -1,0 +1,143 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""A rerun with nothing to do: all crashes are there already."""
+
+import http.client
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.contest import OURS, Command, Contender, Results
+from tests.benchmarks.corpus import DAYS
+from tests.benchmarks.measure import Argument
+from tests.benchmarks.memory import memory_row
+from tests.benchmarks.report import MEMORY, SECONDS, Row, at_most
+from tests.benchmarks.report import compare as row
+from tests.benchmarks.s3 import client_environment
+from tests.benchmarks.servers import ListingServer
+from tests.benchmarks.suite import Suite, compare, copy
+
+RCLONE, SIZE_ONLY = "rclone copy", "rclone --size-only"
+PEERS: dict[str, list[Argument]] = {
+    RCLONE: ["rclone", "copy", "--config", ""],
+    SIZE_ONLY: ["rclone", "copy", "--config", "", "--size-only"],
+}
+
+
+def ours(suite: Suite, source: Argument, destination: Argument, env: dict[str, str]) -> Contender:
+    """Return us; we must have passed over every crash."""
+
+    def turn() -> Command:
+        output = suite.new_path()
+        line = copy(source, destination, "--json")
+        check = partial(all_skipped, output, suite.sizes.rerun)
+        return Command(line, suite.sizes.rerun, check, env, output)
+
+    return Contender(OURS, turn)
+
+
+def all_skipped(output: Path, crashes: int) -> None:
+    """Raise `WrongBytes` unless the summary says that there was nothing to do."""
+    found = json.loads(output.read_text())
+    wanted = {"copied": "0", "failed": "0", "skipped": str(crashes)}
+    compare(lambda: {name: str(found[name]) for name in wanted}, lambda: wanted)
+
+
+def peers(
+    suite: Suite,
+    source: Path,
+    destination: Argument,
+    env: dict[str, str],
+    check: Callable[[], None],
+) -> list[Contender]:
+    """Return rclone: as it is, which compares times, and told to compare sizes alone."""
+    return [
+        Contender(
+            name,
+            partial(Command, [*line, source, destination], suite.sizes.rerun, check, env),
+            "rclone",
+        )
+        for name, line in PEERS.items()
+    ]
+
+
+def rows(work: str, results: Results) -> Iterator[Row]:
+    yield row(work, results, RCLONE, at_most(0.1), figure=SECONDS)
+    yield row(work, results, SIZE_ONLY, figure=SECONDS)
+    yield memory_row(f"{work}: memory", results.median(OURS, MEMORY.of))
+
+
+# -- Between directories -------------------------------------------------------------------
+
+
+def fs_to_fs(suite: Suite) -> Iterator[Row]:
+    """The destination is made of the same files: links, that is."""
+    corpus, target = suite.small_corpus(suite.sizes.rerun), suite.new_path()
+    subprocess.run(["cp", "-al", corpus.root, target], check=True)
+    contenders = [
+        ours(suite, corpus.root, target, {}),
+        *peers(suite, corpus.root, target, {}, lambda: None),
+    ]
+    yield from rows("rerun fs -> fs", suite.hold("rerun fs -> fs", contenders))
+
+
+# -- Between a directory and a bucket, and two buckets -------------------------------------
+
+
+def listing_server(suite: Suite) -> ListingServer:
+    """Start a server whose buckets hold all crashes."""
+    if not (started := [one for one in suite.servers if isinstance(one, ListingServer)]):
+        staged = suite.small_corpus(suite.sizes.rerun).stage(suite.new_path())
+        started = [suite.start(ListingServer(staged))]
+    return started[0]
+
+
+def fs_to_s3(suite: Suite) -> Iterator[Row]:
+    """The bucket has all; nobody puts anything into it: the server could not take it."""
+    corpus, server = suite.small_corpus(suite.sizes.rerun), listing_server(suite)
+    env = client_environment(server)
+    destination = server.uri("crashes")
+    contenders = [
+        ours(suite, corpus.root, destination, env),
+        *peers(suite, server.tree, ":s3:crashes", env, lambda: None),
+    ]
+    yield from rows("rerun fs -> S3", suite.hold("rerun fs -> S3", contenders))
+    yield from requests(suite, "rerun fs -> S3", server, ours(suite, corpus.root, destination, env))
+
+
+def s3_to_s3(suite: Suite) -> Iterator[Row]:
+    """Two buckets: each is listed as one is."""
+    server = listing_server(suite)
+    source, destination = server.uri("source"), server.uri("destination")
+    contender = ours(suite, source, destination, client_environment(server))
+    yield from requests(suite, "rerun S3 -> S3", server, contender)
+
+
+def requests(suite: Suite, work: str, server: ListingServer, us: Contender) -> Iterator[Row]:
+    """Count the requests of one run: for each bucket listings, and one to see if it is there."""
+    counts_of(server)
+    suite.hold(f"{work}, requests", [us], 1)
+    counts = counts_of(server)
+    suite.say(f"  {dict(counts)}")
+    # A page for each thousand, one that is not full for each day, and what else there may be.
+    listings = suite.sizes.rerun // 1000 + DAYS + 10
+    most = max((n for kind, n in counts.items() if kind.endswith(" LIST")), default=0)
+    others = sum(n for kind, n in counts.items() if not kind.endswith(" LIST"))
+    buckets = len({kind.split()[0] for kind in counts})
+    yield Row(f"{work}: listings", "", str(most), value=most, goal=at_most(listings))
+    yield Row(f"{work}: others", "", str(others), value=others, goal=at_most(buckets))
+
+
+def counts_of(server: ListingServer) -> Counter[str]:
+    """Return how many requests there were since the last time."""
+    connection = http.client.HTTPConnection(server.host, server.port)
+    try:
+        connection.request("GET", "/-/requests")
+        return Counter(json.loads(connection.getresponse().read()))
+    finally:
+        connection.close()
