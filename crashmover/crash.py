@@ -114,16 +114,25 @@ class Part:
 
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
+        with self.open() as file:
+            yield from self._chunks_of(file)
+
+    def _chunks_of(self, file: BinaryIO) -> Iterator[bytes]:
         count = 0
         # A byte more than announced, so that a longer body shows.
         at_once = CHUNK if self.size is None else min(CHUNK, self.size + 1)
-        with self.open() as file:
-            while chunk := file.read(at_once):
-                count += len(chunk)
-                if self.size is not None and count > self.size:
-                    raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
-                yield chunk
-        if self.size is not None and count < self.size:
+        while chunk := file.read(at_once):
+            count += len(chunk)
+            self._check_size(count, is_end=False)
+            yield chunk
+        self._check_size(count, is_end=True)
+
+    def _check_size(self, count: int, *, is_end: bool) -> None:
+        if self.size is None:
+            return
+        if count > self.size:
+            raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
+        if is_end and count < self.size:
             raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
 
     def pump(self, write: "Write") -> None:
@@ -133,15 +142,18 @@ class Part:
         :param write: is given a piece, which holds these bytes only until it returns
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
-        count = 0
-        with self.open() as file, _pump_buffer() as buffer:
-            while size := file.readinto(buffer):  # type: ignore[attr-defined]  # all have it
-                count += size
-                if self.size is not None and count > self.size:
-                    raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
-                write(buffer[:size])
-        if self.size is not None and count < self.size:
-            raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
+        with self.open() as file:
+            if not isinstance(file, io.FileIO):
+                for chunk in self._chunks_of(file):
+                    write(memoryview(chunk))
+                return
+            with _pump_buffer() as buffer:
+                count = 0
+                while size := file.readinto(buffer):
+                    count += size
+                    self._check_size(count, is_end=False)
+                    write(buffer[:size])
+                self._check_size(count, is_end=True)
 
     def read(self) -> bytes:
         """Return all its bytes.
