@@ -117,24 +117,6 @@ class Part:
         with self.open() as file:
             yield from self._chunks_of(file)
 
-    def _chunks_of(self, file: BinaryIO) -> Iterator[bytes]:
-        count = 0
-        # A byte more than announced, so that a longer body shows.
-        at_once = CHUNK if self.size is None else min(CHUNK, self.size + 1)
-        while chunk := file.read(at_once):
-            count += len(chunk)
-            self._check_size(count, is_end=False)
-            yield chunk
-        self._check_size(count, is_end=True)
-
-    def _check_size(self, count: int, *, is_end: bool) -> None:
-        if self.size is None:
-            return
-        if count > self.size:
-            raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
-        if is_end and count < self.size:
-            raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
-
     def pump(self, write: "Write") -> None:
         """Pass its bytes on, piece by piece: as `chunks`, without a new piece of memory for
         each of them.
@@ -143,24 +125,56 @@ class Part:
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
         with self.open() as file:
-            if not isinstance(file, io.FileIO):
+            if isinstance(file, io.FileIO):
+                self._pump_file(file, write)
+            elif isinstance(file, io.BytesIO):
+                write(memoryview(self._checked(file.read())))
+            else:
                 for chunk in self._chunks_of(file):
                     write(memoryview(chunk))
-                return
-            with _pump_buffer() as buffer:
-                count = 0
-                while size := file.readinto(buffer):
-                    count += size
-                    self._check_size(count, is_end=False)
-                    write(buffer[:size])
-                self._check_size(count, is_end=True)
 
     def read(self) -> bytes:
         """Return all its bytes.
 
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
-        return b"".join(self.chunks())
+        with self.open() as file:
+            if isinstance(file, io.BytesIO):
+                return self._checked(file.read())
+            first = b""
+            if isinstance(file, io.FileIO) and self.size is not None and self.size < PUMP:
+                first = file.read(self.size + 1)
+            return b"".join((first, *self._chunks_of(file, len(first))))
+
+    def _pump_file(self, file: io.FileIO, write: "Write") -> None:
+        count = 0
+        with _pump_buffer() as buffer:
+            while size := file.readinto(buffer):
+                count += size
+                self._check_size(count, is_end=False)
+                write(buffer[:size])
+        self._check_size(count, is_end=True)
+
+    def _chunks_of(self, file: BinaryIO, count: int = 0) -> Iterator[bytes]:
+        # A byte more than announced, so that a longer body shows.
+        at_once = CHUNK if self.size is None else min(CHUNK, self.size + 1)
+        while chunk := file.read(at_once):
+            count += len(chunk)
+            self._check_size(count, is_end=False)
+            yield chunk
+        self._check_size(count, is_end=True)
+
+    def _checked(self, data: bytes) -> bytes:
+        self._check_size(len(data), is_end=True)
+        return data
+
+    def _check_size(self, count: int, *, is_end: bool) -> None:
+        if self.size is None:
+            return
+        if count > self.size:
+            raise CorruptCrash(f"{self.label}: there are more than {self.size} bytes")
+        if is_end and count < self.size:
+            raise CorruptCrash(f"{self.label}: read {count} bytes of {self.size}")
 
 
 Write = Callable[[memoryview], object]

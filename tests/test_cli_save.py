@@ -47,7 +47,7 @@ def here(tmp_path: Path) -> Path:
         "empty.json": b"",
         "processed.json": processed_crash(uuid=CRASH_ID),
         "mini.dmp": b"MDMP\x00\xff",
-        "report.json.gz": gzip.compress(b"{}"),
+        "report.json.gz": gzip.compress(b"{}", mtime=0),
         "bad.toml": b"[storage\n",
         "names.toml": b'[storage]\nboth = ["one", "fs:two"]\none = "fs:one"\nround = ["round"]\n',
         "unknown_section.toml": b'[stores]\na = "fs:one"\n',
@@ -78,7 +78,7 @@ def test_every_part_is_where_collectors_would_put_it_byte_for_byte(here: Path) -
     ]
     assert (leaf / f"{CRASH_ID}.json").read_bytes() == ODD_JSON
     assert (leaf / f"{CRASH_ID}.dump").read_bytes() == b"MDMP\x00\xff"
-    assert (leaf / f"{CRASH_ID}.memory_report.dump").read_bytes() == gzip.compress(b"{}")
+    assert (leaf / f"{CRASH_ID}.memory_report.dump").read_bytes() == gzip.compress(b"{}", mtime=0)
     packed = (leaf / f"{CRASH_ID}.jsonz").read_bytes()
     assert gzip.decompress(packed) == (here / "processed.json").read_bytes()
 

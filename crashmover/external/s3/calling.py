@@ -11,7 +11,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_local = threading.local()
+
+class _Thread(threading.local):
+    """What a thread must know of itself."""
+
+    def __init__(self) -> None:
+        self.must_not_call = threading.current_thread() is threading.main_thread()
+
+
+_thread = _Thread()
 
 
 def call_client(function: Callable[[], T]) -> T:
@@ -22,14 +30,13 @@ def call_client(function: Callable[[], T]) -> T:
     client.  And the client cannot be called from within a call of itself, as happens when an
     upload reads a part that is being downloaded.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main or getattr(_local, "is_inside", False):
+    if _thread.must_not_call:
         return _call_elsewhere(function)
-    _local.is_inside = True
+    _thread.must_not_call = True
     try:
         return function()
     finally:
-        _local.is_inside = False
+        _thread.must_not_call = False
 
 
 def _call_elsewhere(function: Callable[[], T]) -> T:

@@ -12,8 +12,7 @@ to import, and is imported only when its credential chain is needed.
 import datetime as dt
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -134,18 +133,14 @@ class S3ConnectionContext:
         :raises StorageDenied: there are no credentials, or no such profile
         :raises MissingExtra: boto3 is needed to find them, and not installed
         """
-        with self._lock:
-            if self._client is None:
-                self._client = self._make_client(self._account())
-            return self._client
+        if self._client is None:
+            with self._lock:
+                self._client = self._client or self._make_client(self._account())
+        return self._client
 
-    @contextmanager
-    def translating(self, crash_id: str | None = None) -> Iterator[None]:
+    def translating(self, crash_id: str | None = None) -> "_Translating":
         """Raise what the client raises as a `StorageError` of this store."""
-        try:
-            yield
-        except DRIVER_ERRORS as error:
-            raise self.explain(error, crash_id) from error
+        return _Translating(self, crash_id)
 
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""
@@ -263,6 +258,23 @@ class S3ConnectionContext:
     def _denied(self, error: Exception) -> StorageDenied:
         text = " ".join(str(error).split())
         return StorageDenied(f"no credentials: {text[:300]}", uri=self.uri)
+
+
+class _Translating:
+    """A context; no generator, because every object has one."""
+
+    __slots__ = ("_context", "_crash_id")
+
+    def __init__(self, context: S3ConnectionContext, crash_id: str | None) -> None:
+        self._context = context
+        self._crash_id = crash_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, DRIVER_ERRORS):
+            raise self._context.explain(error, self._crash_id) from error
 
 
 def _may_have_endpoint(profile: str | None) -> bool:

@@ -184,23 +184,28 @@ class Objects:
         if isinstance(body, bytes):
             self._put_small(key, body, crash_id, attributes, create)
             return
-        upload = Upload(body, sha256=attributes.get(SHA256))
+        sha256 = attributes.pop(SHA256, None)
+        if body.size is not None and body.size <= _MIDDLING and not sha256:
+            self._put_small(key, body.read(), crash_id, attributes, create)
+            return
+        upload = Upload(body, sha256=sha256)
+        said = {SHA256: sha256} if sha256 else {}
         if upload.read_ahead(_MIDDLING):
             self._put_small(key, upload.data(), crash_id, attributes, create)
         elif upload.size and upload.size > PART_SIZE:
-            self._put_large(key, upload, crash_id, attributes)
+            self._put_large(key, upload, crash_id, attributes | said)
         else:
             with self._middling:
                 if upload.read_ahead(PART_SIZE):
                     self._put_small(key, upload.data(), crash_id, attributes, create)
                 else:
-                    self._put_large(key, upload, crash_id, attributes)
+                    self._put_large(key, upload, crash_id, attributes | said)
 
     def _put_small(
         self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
     ) -> None:
         client = self._context.client()
-        digest = hashlib.sha256(data).hexdigest()
+        attributes.setdefault(SHA256, hashlib.sha256(data).hexdigest())
         with self._context.translating(crash_id):
             try:
                 call_client(
@@ -208,7 +213,7 @@ class Objects:
                         client,
                         self._prefix + key,
                         data,
-                        attributes=attributes | {SHA256: digest},
+                        attributes=attributes,
                         mode="create" if create else "overwrite",
                         use_multipart=False,
                     )
