@@ -127,7 +127,7 @@ class Part:
         with self.open() as file:
             if isinstance(file, io.FileIO):
                 self._pump_file(file, write)
-            elif isinstance(file, io.BytesIO):
+            elif type(file) is io.BytesIO:  # all of it is in memory
                 write(memoryview(self._checked(file.read())))
             else:
                 for chunk in self._chunks_of(file):
@@ -139,7 +139,7 @@ class Part:
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
         with self.open() as file:
-            if isinstance(file, io.BytesIO):
+            if type(file) is io.BytesIO:
                 return self._checked(file.read())
             first = b""
             if isinstance(file, io.FileIO) and self.size is not None and self.size < PUMP:

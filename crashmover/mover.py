@@ -124,7 +124,10 @@ class Mover:
             for store in stores
         ]
         everywhere = (*source.stores, *stores)
-        self._worker_count = workers or max(store.workers for store in everywhere)
+        self._worker_count = workers or max(
+            *(store.workers for store in source.stores),
+            *(store.saving_workers or store.workers for store in stores),
+        )
         self._in_processes = all(store.workers_are_processes for store in everywhere)
         self._workers: Workers[list[_Job], _Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
@@ -283,8 +286,7 @@ class Mover:
         return _Moved(outcomes, self._failure, [to.down for to in self._destinations])
 
     def _load_and_bring(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            self._load(job)
+        self._load(jobs)
         loaded = [job for job in jobs if not job.error and job.crash and job.crash.crash.parts]
         for deliveries in self._at_each_destination(loaded):
             for job, delivery in deliveries:
@@ -295,18 +297,32 @@ class Mover:
         errors = (delivery.error for delivery in job.deliveries)
         return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
 
-    def _load(self, job: _Job) -> None:
-        try:
-            if self._failure:
-                raise self._failure
-            crash = self._retry.call(lambda: self._source.load_crash(job.crash_id, self._kinds))
-            if self._redactor:
-                crash = _redacted(crash, self._redactor)
-            job.crash = MeasuredCrash(crash, hashing=self._verify)
-        except Exception as error:
-            job.error = error
-            if is_retryable(error):  # the others of its batch need not find out as slowly
-                self._probe_source()
+    def _load(self, jobs: list[_Job]) -> None:
+        found = self._source.load_crashes([job.crash_id for job in jobs], self._kinds)
+        for job in jobs:
+            try:
+                if self._failure:
+                    raise self._failure
+                crash = self._retry.call(self._loading(job.crash_id, found))
+                if self._redactor:
+                    crash = _redacted(crash, self._redactor)
+                job.crash = MeasuredCrash(crash, hashing=self._verify)
+            except Exception as error:
+                job.error = error
+                if is_retryable(error):  # the others of its batch need not find out as slowly
+                    self._probe_source()
+
+    def _loading(self, crash_id: str, found: Iterator[Crash | Exception]) -> Callable[[], Crash]:
+        """Return what gives the crash: the next that is found, or one that is loaded anew."""
+        first = [found]
+
+        def load() -> Crash:
+            crash = next(first.pop()) if first else self._source.load_crash(crash_id, self._kinds)
+            if isinstance(crash, Exception):
+                raise crash
+            return crash
+
+        return load
 
     def _at_each_destination(self, jobs: list[_Job]) -> Iterator[list[tuple[_Job, Delivery]]]:
         def bring(number: int) -> list[tuple[_Job, Delivery]]:

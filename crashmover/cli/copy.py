@@ -176,8 +176,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             selected = _selected(stack, source, mover.marker, crash_ids, options)
         if options["lock"]:
             stack.enter_context(_locked(options["lock"]))
-        mover.verify_access()
         stack.enter_context(mover)
+        mover.verify_access()
         report = stack.enter_context(writing_report(options["report"]))
         bar = stack.enter_context(console.progress(options["progress"], selected.total))
         code = _run(mover, selected, options, report, bar)

@@ -59,10 +59,13 @@ class CrashStorageBase(ABC):
     workers: ClassVar[int] = 4
     """How many workers should use it at once, if nobody says otherwise."""
 
+    saving_workers: ClassVar[int | None] = None
+    """The same where it is saved to, if that is another number."""
+
     workers_are_processes: ClassVar[bool] = False
     """Whether these had better be processes, because the interpreter's lock would be the limit.
-    Until it is first used, such a store holds nothing that a fork would break: no connection
-    and no thread."""
+    Such a store holds no thread, and goes on to use nothing of what it holds when it finds
+    itself in a new process."""
 
     batch_size: ClassVar[int] = 1
     """How many crashes `save_crashes` likes to be given at once."""
@@ -127,6 +130,21 @@ class CrashStorageBase(ABC):
         except CrashIDNotFound:
             return False
         return True
+
+    def load_crashes(
+        self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
+    ) -> Iterator[Crash | Exception]:
+        """Load several crashes, lazily; yield for each, in this order, the crash or what
+        `load_crash` would raise.
+
+        :param crash_ids: each once
+        """
+        for crash_id in crash_ids:
+            try:
+                crash: Crash | Exception = self.load_crash(crash_id, kinds)
+            except Exception as error:
+                crash = error
+            yield crash
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save several crashes; return for each None or why it was not saved."""

@@ -48,8 +48,8 @@ class Sizes:
     runs: int = 3
     starts: int = 15
     fs: int = 2000
-    s3: int = 500
-    postgresql: int = 500
+    s3: int = 2000
+    postgresql: int = 2000
     ids: int = 100_000
     client_ids: int = 20_000
     rerun: int = 100_000

@@ -89,6 +89,8 @@ class ConnectionContext:
         self._timeout = timeout
         self._idle: list[Connection] = []
         self._lock = Lock()
+        self._pid = os.getpid()
+        self._inherited: list[Connection] = []
         self._closed = False
 
     @contextmanager
@@ -129,8 +131,9 @@ class ConnectionContext:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        if self._pid == os.getpid():
+            for connection in idle:
+                connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +150,8 @@ class ConnectionContext:
     def _take(self) -> Connection:
         while True:
             with self._lock:
+                if self._pid != os.getpid():  # forked: what is kept is the parent's to close
+                    self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
                 if not self._idle:
                     break
                 connection = self._idle.pop()

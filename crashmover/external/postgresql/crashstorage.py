@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, LiteralString, Self
+from uuid import UUID
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.errors import CorruptCrash, CrashIDNotFound
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
@@ -21,9 +22,9 @@ from crashmover.external.postgresql.connection_context import (
     conninfo_of,
 )
 from crashmover.external.postgresql.pgerrors import MissingTables
-from crashmover.external.postgresql.reading import CHUNK, LOAD, Reader, Row
-from crashmover.external.postgresql.saving import Saver, key_of
-from crashmover.external.postgresql.tables import Tables
+from crashmover.external.postgresql.reading import Reader, Reading, Row
+from crashmover.external.postgresql.saving import Saver
+from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.uri import StorageURI, seconds
 
 _OWN_OPTIONS = {"schema": schemas.check_name, "timeout": seconds}
@@ -56,7 +57,9 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     :raises ValueError: the schema's name is not one
     """
 
-    workers = 2
+    workers = 4
+    saving_workers = 2  # more wait for each other
+    workers_are_processes = True
     batch_size = 100
 
     def __init__(
@@ -71,6 +74,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._context = ConnectionContext(conninfo, uri, timeout)
         self._tables = Tables(self._context, schema)
         self._saver = Saver(self._context, self._tables)
+        self._reader = Reader(self._context, self._tables.sql)
         self._identity = _identity(conninfo, schema)
 
     @classmethod
@@ -102,24 +106,45 @@ class PostgreSQLCrashStorage(CrashStorageBase):
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
         """As the base class says."""
-        crashid.validate(crash_id)
+        [found] = self.load_crashes([crash_id], kinds)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def load_crashes(
+        self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
+    ) -> Iterator[Crash | Exception]:
+        """As the base class says, with one query for all of them."""
+        for crash_id in crash_ids:
+            crashid.validate(crash_id)
         marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
-        rows = self._rows(crash_id, kinds | {marker})
-        if not any(row[0] == marker for row in rows):
-            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
-            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
-        reader = Reader(self._context, self._tables.sql(CHUNK), crash_id, key_of(crash_id))
         try:
-            return Crash(crash_id, reader.parts([row for row in rows if row[0] in kinds]))
+            found = self._reader.rows(crash_ids, kinds | {marker})
+        except MissingTables:
+            found = {}
+        except StorageError as error:
+            yield from [error] * len(crash_ids)
+            return
+        wanted = {
+            crash_id: [row for row in found.get(UUID(crash_id), ()) if row[0] in kinds]
+            for crash_id in crash_ids
+        }
+        reading = Reading(self._reader, wanted)
+        for crash_id, rows in wanted.items():
+            if any(row[0] == marker for row in found.get(UUID(crash_id), ())):
+                yield self._crash(crash_id, reading, rows)
+            else:
+                reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
+                yield CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
+
+    def _crash(self, crash_id: str, reading: Reading, rows: list[Row]) -> Crash | Exception:
+        try:
+            return Crash(crash_id, reading.parts(crash_id, rows))
         except CorruptCrash as error:
             error.uri = error.uri or self.uri
-            raise
+            return error
         except ValueError as error:  # a name that no part can have
-            raise CorruptCrash(str(error), crash_id=crash_id, uri=self.uri) from error
-
-    def _rows(self, crash_id: str, kinds: Set[Kind]) -> list[Row]:
-        parameters = (*key_of(crash_id), [kind.value for kind in kinds])
-        return self._fetch(LOAD, parameters, crash_id)
+            return CorruptCrash(str(error), crash_id=crash_id, uri=self.uri)
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
@@ -134,7 +159,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     ) -> Iterator[str]:
         """As the base class says, in one query for a thousand crashes; no transaction is open
         in between."""
-        first, last = _midnight(since or _FIRST_DAY), _midnight(until or dt.date.max)
+        first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
         after = _NIL
         while page := self._fetch(_LIST, (kind.value, first, last, first, after, _PAGE)):
             for crash_id, date in page:
@@ -173,10 +198,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             found = False
         if not found:
             raise CrashIDNotFound(crash_id, uri=self.uri)
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
 
 
 def _identity(conninfo: Mapping[str, str], schema: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from crashmover.errors import (
     StorageUnavailable,
 )
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.tables import Tables
+from crashmover.external.postgresql.tables import Tables, key_of
 
 ROW = 1 << 20
 """Bytes of a part in a row, at most."""
@@ -185,12 +185,6 @@ class Saver:
                 groups[date, kinds].append(crash_id)
         for (date, kinds), ids in groups.items():
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
-
-
-def key_of(crash_id: str) -> tuple[UUID, dt.datetime]:
-    """Return a crash's id and date as the table has them."""
-    day = crashid.date_of(crash_id)
-    return UUID(crash_id), dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
 
 
 def _lock_of(crash_id: str) -> int:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import LiteralString, TypeVar
+from uuid import UUID
 
 from psycopg import sql
 
+from crashmover import crashid
 from crashmover.errors import StorageDenied
 from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
@@ -30,6 +32,17 @@ _MAY_CREATE = """
 """
 _MAY_MAKE_PARTITIONS = "SELECT has_function_privilege(%s, 'EXECUTE')"
 _MAKE_PARTITION: LiteralString = "SELECT {}.make_partition(%s)"
+
+
+def key_of(crash_id: str) -> tuple[UUID, dt.datetime]:
+    """Return a crash's id and date as the table has them."""
+    return UUID(crash_id), midnight_of(crashid.date_of(crash_id))
+
+
+@lru_cache(maxsize=64)
+def midnight_of(day: dt.date) -> dt.datetime:
+    """Return when a day begins."""
+    return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
 
 
 class Tables:
