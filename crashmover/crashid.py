@@ -97,7 +97,12 @@ def create(date: dt.date | None = None, depth: int = DEFAULT_DEPTH) -> str:
 
 def date_of(crash_id: str) -> dt.date:
     """Return the day in a crash id that is valid."""
-    return dt.date(2000 + int(crash_id[-6:-4]), int(crash_id[-4:-2]), int(crash_id[-2:]))
+    return _day(crash_id[-6:])
+
+
+@lru_cache(maxsize=1024)
+def _day(digits: str) -> dt.date:
+    return dt.date(2000 + int(digits[:2]), int(digits[2:4]), int(digits[4:]))
 
 
 def depth_digit(crash_id: str) -> str:

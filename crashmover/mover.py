@@ -5,16 +5,16 @@
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event
-from typing import BinaryIO, Self
+from typing import Self
 
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
-from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
     CrashConflict,
@@ -25,7 +25,8 @@ from crashmover.errors import (
     StorageUnavailable,
     describe,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.job import Job, redacted, refuse_loss
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers
@@ -37,21 +38,6 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
-
-
-@dataclass
-class _Job:
-    """A crash on its way.
-
-    :param lacking: the destinations that are not known to have it, by their number, and
-        whether they are known not to have it
-    """
-
-    crash_id: str
-    lacking: Mapping[int, bool]
-    crash: MeasuredCrash | None = None
-    error: Exception | None = None
-    deliveries: list[Delivery] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ class Mover:
         workers: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        _refuse_loss(source, destination, kinds, remove_source, redactor)
+        refuse_loss(source, destination, kinds, remove_source, redactor)
         self._source = source
         self._kinds = frozenset(kinds)
         self._verify = verify
@@ -129,7 +115,7 @@ class Mover:
             *(store.saving_workers or store.workers for store in stores),
         )
         self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._workers: Workers[list[_Job], _Moved] | None = None
+        self._workers: Workers[list[Job], _Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._stop = Event()
@@ -206,7 +192,7 @@ class Mover:
             raise self._failure
 
     def _run(self, crash_ids: Iterator[str | None], most: int) -> Iterator[Outcome]:
-        flight: dict[Future[_Moved], list[_Job]] = {}
+        flight: dict[Future[_Moved], list[Job]] = {}
         finished: SimpleQueue[Future[_Moved]] = SimpleQueue()
         done_count = 0
         while True:
@@ -232,7 +218,7 @@ class Mover:
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 
-    def _result(self, future: "Future[_Moved]", jobs: list[_Job]) -> list[Outcome]:
+    def _result(self, future: "Future[_Moved]", jobs: list[Job]) -> list[Outcome]:
         """Return what became of a batch, and take note of stores that are down."""
         try:
             moved = future.result()
@@ -245,10 +231,10 @@ class Mover:
             self._fail(moved.failure)
         return moved.outcomes
 
-    def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[_Job], list[Outcome]]:
+    def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[Job], list[Outcome]]:
         """Return the next crashes to be moved, `room` at most, and those to be passed over."""
         self._idle = False
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         passed: list[Outcome] = []
         while len(jobs) < room and len(passed) < _LOOK and not self._stop.is_set():
             try:
@@ -267,14 +253,14 @@ class Mover:
                 if not destination.has(crash_id)
             }
             if lacking:
-                jobs.append(_Job(crash_id, lacking))
+                jobs.append(Job(crash_id, lacking))
             else:
                 passed.append(Outcome(crash_id, Status.SKIPPED))
         return jobs, passed
 
     # In a worker, which never raises for a crash
 
-    def _move(self, jobs: list[_Job]) -> _Moved:
+    def _move(self, jobs: list[Job]) -> _Moved:
         self._load_and_bring(jobs)
         # A crash that was replaced at the source while it was read must be loaded anew.
         replaced = [job for job in jobs if self._is_replaced(job)]
@@ -285,19 +271,19 @@ class Mover:
         outcomes = [self._finish(job) for job in jobs]
         return _Moved(outcomes, self._failure, [to.down for to in self._destinations])
 
-    def _load_and_bring(self, jobs: list[_Job]) -> None:
+    def _load_and_bring(self, jobs: list[Job]) -> None:
         self._load(jobs)
         loaded = [job for job in jobs if not job.error and job.crash and job.crash.crash.parts]
         for deliveries in self._at_each_destination(loaded):
             for job, delivery in deliveries:
                 job.deliveries.append(delivery)
 
-    def _is_replaced(self, job: _Job) -> bool:
+    def _is_replaced(self, job: Job) -> bool:
         sources = {store.uri for store in self._source.stores}
         errors = (delivery.error for delivery in job.deliveries)
         return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
 
-    def _load(self, jobs: list[_Job]) -> None:
+    def _load(self, jobs: list[Job]) -> None:
         found = self._source.load_crashes([job.crash_id for job in jobs], self._kinds)
         for job in jobs:
             try:
@@ -305,7 +291,7 @@ class Mover:
                     raise self._failure
                 crash = self._retry.call(self._loading(job.crash_id, found))
                 if self._redactor:
-                    crash = _redacted(crash, self._redactor)
+                    crash = redacted(crash, self._redactor)
                 job.crash = MeasuredCrash(crash, hashing=self._verify)
             except Exception as error:
                 job.error = error
@@ -324,8 +310,8 @@ class Mover:
 
         return load
 
-    def _at_each_destination(self, jobs: list[_Job]) -> Iterator[list[tuple[_Job, Delivery]]]:
-        def bring(number: int) -> list[tuple[_Job, Delivery]]:
+    def _at_each_destination(self, jobs: list[Job]) -> Iterator[list[tuple[Job, Delivery]]]:
+        def bring(number: int) -> list[tuple[Job, Delivery]]:
             lacking = [job for job in jobs if number in job.lacking]
             crashes = [(job.crash, job.lacking[number]) for job in lacking if job.crash]
             return list(zip(lacking, self._destinations[number].bring(crashes), strict=True))
@@ -333,10 +319,10 @@ class Mover:
         numbers = range(len(self._destinations))
         return map(bring, numbers) if len(numbers) == 1 else self._stores_pool.map(bring, numbers)
 
-    def _notice_outage(self, jobs: list[_Job]) -> None:
+    def _notice_outage(self, jobs: list[Job]) -> None:
         """Stop when the source, or every destination, is down as a whole."""
         self._stop_if_all_down()
-        errors = [error for job in jobs for error in _errors(job)]
+        errors = [error for job in jobs for error in job.errors]
         # A disk that is not mounted any more has none of the crashes that it had.
         if any(is_retryable(e) or isinstance(e, CrashIDNotFound) for e in errors):
             self._probe_source()
@@ -357,28 +343,28 @@ class Mover:
         self._failure = self._failure or error
         self.stop()
 
-    def _finish(self, job: _Job) -> Outcome:
+    def _finish(self, job: Job) -> Outcome:
         if isinstance(job.error, CrashIDNotFound):
             return Outcome(job.crash_id, Status.MISSING, error=job.error.brief())
-        if job.crash is None or _errors(job):
-            return self._failed(job, _errors(job))
+        if job.crash is None or job.errors:
+            return self._failed(job, job.errors)
         try:
             if self._verify:
                 check_dump_checksums(job.crash)
             self._remove_if_whole(job, job.crash)
         except Exception as error:
             return self._failed(job, [error])
-        return _outcome(job, self._status(job))
+        return job.outcome(self._status(job))
 
-    def _status(self, job: _Job) -> Status:
+    def _status(self, job: Job) -> Status:
         if not any(delivery.saved for delivery in job.deliveries):
             return Status.SKIPPED
         return Status.WOULD_COPY if self._dry_run else Status.COPIED
 
-    def _failed(self, job: _Job, errors: list[Exception]) -> Outcome:
+    def _failed(self, job: Job, errors: list[Exception]) -> Outcome:
         conflict = all(isinstance(error, CrashConflict) for error in errors)
         text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
-        return _outcome(job, Status.CONFLICT if conflict else Status.FAILED, text)
+        return job.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
 
     def _explain(self, error: Exception) -> str:
         if not isinstance(error, StorageError):
@@ -388,7 +374,7 @@ class Mover:
         # Stores name themselves; what is wrong with a part as such comes from the source.
         return error.brief() if error.uri else f"{self._source.uri}: {error.brief()}"
 
-    def _remove_if_whole(self, job: _Job, crash: MeasuredCrash) -> None:
+    def _remove_if_whole(self, job: Job, crash: MeasuredCrash) -> None:
         """Remove the crash from the source, if all of it is at every destination."""
         whole = [delivery for delivery in job.deliveries if delivery.is_whole]
         if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
@@ -398,58 +384,3 @@ class Mover:
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(lambda: self._source.remove(job.crash_id))
-
-
-def _refuse_loss(
-    source: CrashStorageBase,
-    destination: CrashStorageBase,
-    kinds: Set[Kind],
-    remove_source: bool,
-    redactor: Redactor | None,
-) -> None:
-    """Raise `ValueError` where the job as such would lose data."""
-    sources = {store.identity() for store in source.stores}
-    destinations = {store.identity() for store in destination.stores}
-    if sources == destinations or (remove_source and sources & destinations):
-        raise ValueError("source and destination are the same store")
-    if not kinds:
-        raise ValueError("no kinds of parts to copy")
-    if not remove_source:
-        return
-    if frozenset(kinds) != ALL_KINDS:
-        raise ValueError("a source can be removed only when all kinds of parts are copied")
-    if redactor:
-        raise ValueError("a source cannot be removed when the copy is redacted")
-    if len(source.stores) > 1:
-        raise ValueError("a source can be removed only when it is one store")
-
-
-def _errors(job: _Job) -> list[Exception]:
-    errors = [job.error, *(delivery.error for delivery in job.deliveries)]
-    return [error for error in errors if error]
-
-
-def _outcome(job: _Job, status: Status, error: str | None = None) -> Outcome:
-    saved = [delivery.saved for delivery in job.deliveries if not delivery.error]
-    keys = set().union(*saved)
-    return Outcome(
-        job.crash_id,
-        status,
-        parts=len(keys),
-        bytes=job.crash.bytes_of(keys) if job.crash else 0,
-        attempts=max((delivery.attempts for delivery in job.deliveries), default=1),
-        error=error,
-    )
-
-
-def _redacted(crash: Crash, redactor: Redactor) -> Crash:
-    """Return the crash with its processed crash redacted whenever that is read."""
-
-    def redacted(part: Part) -> Part:
-        def open_redacted() -> AbstractContextManager[BinaryIO]:
-            return json_part(part.kind, redactor.redact(json_object(part))).open()
-
-        return Part(part.kind, part.name, open_redacted)
-
-    parts = [redacted(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
-    return Crash(crash.crash_id, parts)

@@ -4,6 +4,7 @@
 
 """The command line: one file a command, and here what they have in common."""
 
+import gc
 import io
 import os
 import signal
@@ -77,6 +78,8 @@ class CommandLine(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        # A run makes many objects that go away by themselves, and no cycles to speak of.
+        gc.set_threshold(50_000)
         _buffer_output()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # not every terminal can show every name

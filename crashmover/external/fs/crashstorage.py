@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +27,7 @@ from crashmover.errors import CrashIDNotFound, CrashMoverError, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import RADIX, Layout, crash_id_in, day_in
+from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, day_in
 from crashmover.external.fs.listing import Generation, Listing, Listings, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.reading import CrashFile, Where
@@ -227,12 +228,17 @@ class FSPermanentStorage(CrashStorageBase):
             return
         # The crashes of a subdirectory all begin with its name and those above: in order.
         below = (
-            crash_id
+            self._walk(root_fd, (*where, name), suffix)
             for name in sorted(listing.directories)
             if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
-            for crash_id in self._walk(root_fd, (*where, name), suffix)
         )
-        yield from heapq.merge(here, below)
+        if not here:  # as above the leaves
+            for crashes in below:
+                yield from crashes
+        elif not listing.directories:
+            yield from here
+        else:
+            yield from heapq.merge(here, chain.from_iterable(below))
 
     def _crashes_in(
         self, dir_fd: int, where: Where, listing: Listing, suffix: str
@@ -242,13 +248,16 @@ class FSPermanentStorage(CrashStorageBase):
             if suffix in suffixes and self._belongs(crash_id, where):
                 yield crash_id
         for name in listing.directories:  # the older form: one more directory, named by the id
-            if crash_id_in(name) == name and self._belongs(name, where):
+            if len(name) == ID_LENGTH and self._belongs(name, where):
                 with suppress(FileNotFoundError), opened(durable.step(dir_fd, name)) as inner_fd:
                     if durable.exists(inner_fd, name + suffix):
                         yield name
 
     def _belongs(self, crash_id: str, where: Where) -> bool:
-        return crashid.is_valid(crash_id) and where in self.layout.directories(crash_id)
+        if not crashid.is_valid(crash_id):
+            return False
+        leaf = where[:-1] if where[-1] == crash_id else where  # the older form
+        return leaf in self.layout.leaves(crash_id)
 
     # Saving
 

@@ -64,9 +64,10 @@ class Layout:
     def leaves(self, crash_id: str) -> list[tuple[str, ...]]:
         """Return the directories at whose depth the crash may lie, each as path components
         below the root, in the order to look; the first is where it is written."""
-        day = (f"20{crash_id[-6:]}", self.name_branch_base)
+        day = f"20{crash_id[-6:]}"
+        pairs = (crash_id[:2], crash_id[2:4], crash_id[4:6], crash_id[6:8])
         depths = _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
-        return [day + tuple(crash_id[2 * i : 2 * i + 2] for i in range(n)) for n in depths]
+        return [(day, self.name_branch_base, *pairs[:depth]) for depth in depths]
 
     def directories(self, crash_id: str) -> list[tuple[str, ...]]:
         """Return all the directories where the crash may lie: the leaves, and in each the

@@ -50,6 +50,7 @@ class Listing:
     def take(cls, dir_fd: int, marker_suffix: str) -> "Listing":
         """List an open directory; names that begin with a dot are nobody's."""
         listing = cls(time.time_ns())
+        suffixes = listing.suffixes
         with os.scandir(dir_fd) as entries:
             for entry in entries:
                 name = entry.name
@@ -59,15 +60,11 @@ class Listing:
                     listing.directories.append(name)
                 elif len(name) > ID_LENGTH:
                     crash_id, suffix = name[:ID_LENGTH], name[ID_LENGTH:]
-                    listing._add(crash_id, suffix)
+                    # Nearly all crashes have one of a few sets of suffixes: share them.
+                    suffixes[crash_id] = _appended(suffixes.get(crash_id, ()), suffix)
                     if suffix == marker_suffix:
                         listing.markers[crash_id] = entry.inode()
         return listing
-
-    def _add(self, crash_id: str, suffix: str) -> None:
-        # Nearly all crashes have one of a few sets of suffixes: share them.
-        before = self.suffixes.get(crash_id, ())
-        self.suffixes[crash_id] = _appended(before, suffix)
 
     def holds(self, crash_id: str, now: Generation) -> bool:
         """Whether what it says of a crash still stands, its raw crash being `now`."""

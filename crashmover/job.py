@@ -1,0 +1,87 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Job: a crash on its way from its source to all of its destinations."""
+
+from collections.abc import Mapping, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from crashmover.comparison import MeasuredCrash
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.delivery import Delivery, Outcome, Status
+from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.redactor import Redactor
+
+
+@dataclass
+class Job:
+    """A crash on its way.
+
+    :param lacking: the destinations that are not known to have it, by their number, and
+        whether they are known not to have it
+    """
+
+    crash_id: str
+    lacking: Mapping[int, bool]
+    crash: MeasuredCrash | None = None
+    error: Exception | None = None
+    deliveries: list[Delivery] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Exception]:
+        """What went wrong at its source and at its destinations."""
+        errors = [self.error, *(delivery.error for delivery in self.deliveries)]
+        return [error for error in errors if error]
+
+    def outcome(self, status: Status, error: str | None = None) -> Outcome:
+        """Return what became of it."""
+        saved = [delivery.saved for delivery in self.deliveries if not delivery.error]
+        keys = set().union(*saved)
+        return Outcome(
+            self.crash_id,
+            status,
+            parts=len(keys),
+            bytes=self.crash.bytes_of(keys) if self.crash else 0,
+            attempts=max((delivery.attempts for delivery in self.deliveries), default=1),
+            error=error,
+        )
+
+
+def redacted(crash: Crash, redactor: Redactor) -> Crash:
+    """Return the crash with its processed crash redacted whenever that is read."""
+
+    def redacted_part(part: Part) -> Part:
+        def open_redacted() -> AbstractContextManager[BinaryIO]:
+            return json_part(part.kind, redactor.redact(json_object(part))).open()
+
+        return Part(part.kind, part.name, open_redacted)
+
+    parts = [redacted_part(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
+    return Crash(crash.crash_id, parts)
+
+
+def refuse_loss(
+    source: CrashStorageBase,
+    destination: CrashStorageBase,
+    kinds: Set[Kind],
+    remove_source: bool,
+    redactor: Redactor | None,
+) -> None:
+    """Raise `ValueError` where the job as such would lose data."""
+    sources = {store.identity() for store in source.stores}
+    destinations = {store.identity() for store in destination.stores}
+    if sources == destinations or (remove_source and sources & destinations):
+        raise ValueError("source and destination are the same store")
+    if not kinds:
+        raise ValueError("no kinds of parts to copy")
+    if not remove_source:
+        return
+    if frozenset(kinds) != ALL_KINDS:
+        raise ValueError("a source can be removed only when all kinds of parts are copied")
+    if redactor:
+        raise ValueError("a source cannot be removed when the copy is redacted")
+    if len(source.stores) > 1:
+        raise ValueError("a source can be removed only when it is one store")
