@@ -26,7 +26,7 @@ from crashmover.errors import (
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import keys
 from crashmover.external.s3.connection_context import CHECKSUMS, S3ConnectionContext, S3Options
-from crashmover.external.s3.listing import Listing
+from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import (
     RAW_CRASH_SHA256,
     SHA256,
@@ -66,7 +66,8 @@ class S3CrashStorage(CrashStorageBase):
         self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
         self._objects = Objects(self._context, prefix)
         self._place = (bucket, prefix)
-        self._save = Save(self._objects, self.uri)
+        self._absences = Absences()
+        self._save = Save(self._objects, self.uri, self._absences)
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
 
@@ -199,7 +200,8 @@ class S3CrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """As the base class says, in one request for about a thousand crashes."""
-        listing = Listing(self._objects, self.uri, since or dt.date.min, until or dt.date.max)
+        since, until = since or dt.date.min, until or dt.date.max
+        listing = Listing(self._objects, self.uri, since, until, self._absences)
         if kind is Kind.PROCESSED_CRASH:
             return listing.processed_crashes()
         return listing.raw_crashes()

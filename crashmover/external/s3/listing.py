@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain
+from time import monotonic
+from typing import NamedTuple
 
 from crashmover import crashid
 from crashmover.errors import StorageError
@@ -20,6 +22,65 @@ from crashmover.external.s3.objects import Objects
 _PAGE = 1000
 _PAST_ALL_DAYS = f"{keys.RAW_CRASHES}/21"  # days begin with 19 or 20, ids with any digit
 _LISTINGS_AT_ONCE = 16
+_MOMENT = 60.0  # seconds for which a listing is believed
+_SPANS = 16  # pages that are remembered
+
+
+class Absences:
+    """Where listings have just found that there is no crash: what need not be asked again."""
+
+    def __init__(self) -> None:
+        self._days: _Days | None = None
+        self._spans: tuple[_Span, ...] = ()  # never changed: another thread may read it
+        self._asked: tuple[set[str], set[str]] = (set(), set())  # lately, and before
+        self._begun = monotonic()
+
+    def add_days(self, since: dt.date, until: dt.date, found: set[dt.date]) -> None:
+        """Take note that of these days only those that were found have crashes."""
+        self._days = _Days(monotonic(), since, until, frozenset(found))
+
+    def add_span(self, day: dt.date, after: str, last: str | None, found: Iterable[str]) -> None:
+        """Take note of the names behind one name up to another, or of a day's last ones."""
+        span = _Span(monotonic(), day, after, last, frozenset(found))
+        self._spans = (*self._spans[1 - _SPANS :], span)
+
+    def take(self, crash_id: str) -> bool:
+        """Whether the crash was not there a moment ago.  True only once for each: whoever asks
+        is going to save it."""
+        now = monotonic()
+        if now > self._begun + _MOMENT:
+            self._asked, self._begun = (set(), self._asked[0]), now
+        lately, before = self._asked
+        if crash_id in lately or crash_id in before:
+            return False
+        lately.add(crash_id)
+        return self._has(crash_id, now - _MOMENT)
+
+    def _has(self, crash_id: str, since: float) -> bool:
+        day, days = crashid.date_of(crash_id), self._days
+        if days and days.when > since and days.since <= day <= days.until and day not in days.found:
+            return True
+        return any(span.when > since and span.lacks(day, crash_id) for span in self._spans)
+
+
+class _Days(NamedTuple):
+    when: float
+    since: dt.date
+    until: dt.date
+    found: frozenset[dt.date]
+
+
+class _Span(NamedTuple):
+    when: float
+    day: dt.date
+    after: str
+    last: str | None
+    found: frozenset[str]
+
+    def lacks(self, day: dt.date, crash_id: str) -> bool:
+        """Whether the crash would be here, and is not."""
+        is_within = self.after < crash_id and (self.last is None or crash_id <= self.last)
+        return self.day == day and is_within and crash_id not in self.found
 
 
 class Listing:
@@ -27,10 +88,14 @@ class Listing:
 
     :param since: the first day
     :param until: the last day
+    :param absences: is told what is not there
     """
 
-    def __init__(self, objects: Objects, uri: str, since: dt.date, until: dt.date) -> None:
+    def __init__(
+        self, objects: Objects, uri: str, since: dt.date, until: dt.date, absences: Absences
+    ) -> None:
         self._objects = objects
+        self._absences = absences
         self._uri = uri
         self._since = since
         self._until = until
@@ -46,6 +111,7 @@ class Listing:
             directories, _ = self._objects.children(keys.OLD_RAW_CRASHES)
             old_days = self._days(directories)
             self._list_by_start(filter(keys.is_entropy, directories), others)
+            self._absences.add_days(self._since, self._until, days | old_days)
             dated = chain.from_iterable(
                 self._of_day(day, day in days, day in old_days) for day in sorted(days | old_days)
             )
@@ -73,14 +139,20 @@ class Listing:
 
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
+        is_written = place == keys.RAW_CRASHES  # what is saved is saved here
         for page in self._objects.pages(f"{place}/{keys.day_name(day)}"):
-            for name in map(_name, page):
+            names = [_name(key) for key in page]
+            if is_written:
+                self._absences.add_span(day, last, names[-1], names)
+            for name in names:
                 if name < last:  # then neither merging nor going on after a page is possible
                     reason = "the server lists its keys out of order: name the crash ids instead"
                     raise StorageError(reason, uri=self._uri)
                 last = name
                 if crashid.is_valid(name) and crashid.date_of(name) == day:
                     yield name
+        if is_written:
+            self._absences.add_span(day, last, None, ())
 
     # Elsewhere
 

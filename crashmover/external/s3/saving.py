@@ -18,6 +18,7 @@ from crashmover.errors import (
 )
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.s3.listing import Absences
 from crashmover.external.s3.objects import (
     RAW_CRASH_SHA256,
     SHA256,
@@ -42,11 +43,14 @@ class Save:
 
     :param objects: of the bucket
     :param uri: what messages call the store
+    :param absences: what listings have just found not to be there: a server that does not
+        understand conditions is not asked for it once more
     """
 
-    def __init__(self, objects: Objects, uri: str) -> None:
+    def __init__(self, objects: Objects, uri: str, absences: Absences) -> None:
         self._objects = objects
         self._uri = uri
+        self._absences = absences
         self._conditions: bool | None = None  # whether the server is known to understand them
 
     def __call__(self, crash: Crash) -> None:
@@ -98,7 +102,7 @@ class Save:
         key = keys.dump_names_key(crash.crash_id)
         if self._conditions is None and self._objects.is_aws:
             self._conditions = True
-        if not self._conditions and self._objects.look(key, crash.crash_id):
+        if not self._conditions and self._is_there(key, crash.crash_id):
             return False
         if self._conditions is None:
             self._learn(crash, raw)
@@ -108,6 +112,9 @@ class Save:
         except AlreadyThere:
             return False
         return True
+
+    def _is_there(self, key: str, crash_id: str) -> bool:
+        return not self._absences.take(crash_id) and bool(self._objects.look(key, crash_id))
 
     def _learn(self, crash: Crash, raw: "RawCrash") -> None:
         """Put the list of dumps, and find out whether the server understands conditions: if
