@@ -320,6 +320,33 @@ def test_a_new_crash_costs_a_request_for_each_object(strict: Bucket, proxy: Prox
     assert len(proxy.requests) == 5
 
 
+def test_what_a_listing_has_just_found_missing_is_not_asked_for(fast: Bucket) -> None:
+    """On a server without conditions, where each save begins with a question otherwise."""
+    known, early, late = (f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(3))
+    with proxy_of(fast.server.endpoint_url) as proxy, through(proxy, fast) as storage:
+
+        def asks(crash_id: str) -> bool:
+            proxy.requests.clear()
+            storage.save_crash(crash_of({RAW: b"{}"}, crash_id))
+            return any(request.method == "HEAD" for request in proxy.requests)
+
+        asks(known)  # and finds out about conditions
+        assert asks(early)
+        assert list(storage.new_crashes()) == [known, early]
+        assert not asks(late)
+        assert asks(late)  # now it is there
+        assert asks(known)
+
+
+def test_a_crash_saved_twice_after_a_listing_is_replaced_and_not_mixed(fast: Bucket) -> None:
+    with open_storage(fast.uri()) as storage:
+        assert list(storage.new_crashes()) == []
+        storage.save_crash(crash_of(contents("a")))
+        storage.save_crash(crash_of(without(contents("b"), BROWSER)))
+        assert read(storage) == without(contents("b"), BROWSER)
+    assert f"v1/upload_file_minidump_browser/{CRASH_ID}" not in fast.objects()
+
+
 def test_the_raw_crash_goes_before_its_dumps_are_replaced(strict: Bucket, proxy: Proxy) -> None:
     storage = through(proxy, strict)
     storage.save_crash(crash_of(contents("a")))

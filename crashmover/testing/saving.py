@@ -190,6 +190,29 @@ class SavingConformance:
             assert storage.has_crash(crash_id) == (n != 7)
             assert n == 7 or read(storage, crash_id) == contents(crash_id)
 
+    def test_crashes_loaded_together_are_those_that_are_loaded_one_by_one(
+        self, storage: CrashStorageBase
+    ) -> None:
+        ids = [f"0bba{n:04x}-8721-460c-dead-a43c22071025" for n in range(8)]
+        missing, *there = ids[3], *ids[:3], *ids[4:]
+        storage.save_crashes([crash_of(contents(crash_id), crash_id) for crash_id in there])
+        asked = [ids[n] for n in (5, 0, 7, 3, 1, 6, 2, 4)]
+        for kinds in (ALL_KINDS, {Kind.RAW_CRASH}, {Kind.PROCESSED_CRASH}):
+            found = list(storage.load_crashes(asked, kinds))
+            assert len(found) == len(asked)
+            for crash_id, crash in zip(asked, found, strict=True):
+                if crash_id == missing:
+                    assert isinstance(crash, CrashIDNotFound)
+                    assert crash.crash_id == missing
+                    continue
+                assert isinstance(crash, Crash)
+                assert crash.crash_id == crash_id
+                alone = storage.load_crash(crash_id, kinds)
+                parts = {part.key: part.read() for part in crash.parts}
+                assert parts == {part.key: part.read() for part in alone.parts}
+                assert parts == {k: v for k, v in contents(crash_id).items() if k[0] in kinds}
+        assert list(storage.load_crashes([])) == []
+
     def test_a_batch_may_hold_a_crash_twice(self, storage: CrashStorageBase) -> None:
         crashes = [crash_of(contents(version)) for version in "ab"]
         assert storage.save_crashes(crashes) == [None, None]

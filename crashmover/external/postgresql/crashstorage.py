@@ -60,7 +60,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     workers = 4
     saving_workers = 2  # more wait for each other
     workers_are_processes = True
-    batch_size = 100
+    batch_size = 40  # of usual crashes as many as fit into a transaction
 
     def __init__(
         self,

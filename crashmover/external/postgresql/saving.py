@@ -8,6 +8,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
 from uuid import UUID
 
@@ -27,6 +28,8 @@ ROW = 1 << 20
 
 _SMALL = 4 << 20  # bytes: a crash up to this is read first and saved with others
 _BATCH = 8 << 20  # bytes of them in one transaction, and in memory
+_IN_HAND = 16 << 20  # bytes of them in memory, over all threads; then each saves what it has
+_SAVING = 2  # threads at a time: a connection keeps the memory for its largest transaction
 
 _REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
@@ -75,6 +78,9 @@ class Saver:
     def __init__(self, context: ConnectionContext, tables: Tables) -> None:
         self._context = context
         self._tables = tables
+        self._in_hand = 0
+        self._lock_in_hand = Lock()
+        self._saving = BoundedSemaphore(_SAVING)
 
     def save(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save crashes in their order; return for each None or why it was not saved."""
@@ -86,11 +92,12 @@ class Saver:
             except Exception as error:
                 results[number] = error
                 continue
-            if small is None or not _fits(small, batch):
+            if small is None or not self._fits(small, batch):
                 self._save_batch(batch, results)
                 batch = []
             if small:
                 batch.append(small)
+                self._count(small.size)
             else:
                 results[number] = _error_of(self._save_alone, crash)
         self._save_batch(batch, results)
@@ -106,9 +113,27 @@ class Saver:
 
     # Many small ones
 
+    def _fits(self, small: Small, batch: list[Small]) -> bool:
+        """Whether a crash can be saved with these: it is not one of them, and they are few."""
+        ids = {other.crash.crash_id for other in batch}
+        size = sum(other.size for other in batch)
+        few = size + small.size <= _BATCH and self._in_hand + small.size <= _IN_HAND
+        return few and small.crash.crash_id not in ids
+
+    def _count(self, size: int) -> None:
+        with self._lock_in_hand:
+            self._in_hand += size
+
     def _save_batch(self, batch: list[Small], results: list[Exception | None]) -> None:
         if not batch:
             return
+        try:
+            with self._saving:
+                self._save_together(batch, results)
+        finally:
+            self._count(-sum(small.size for small in batch))
+
+    def _save_together(self, batch: list[Small], results: list[Exception | None]) -> None:
         error = _error_of(self._save_small, batch)
         one_is_at_fault = len(batch) > 1 and not isinstance(
             error, StorageDenied | StorageUnavailable
@@ -211,13 +236,6 @@ def _read_if_small(number: int, crash: Crash) -> Small | None:
             if size > _SMALL:
                 return None
     return Small(number, crash, rows, size)
-
-
-def _fits(small: Small, batch: list[Small]) -> bool:
-    """Whether a crash can be saved with these: it is not one of them, and they are few."""
-    ids = {other.crash.crash_id for other in batch}
-    size = sum(other.size for other in batch)
-    return small.crash.crash_id not in ids and size + small.size <= _BATCH
 
 
 def _rows(crash_id: str, part: Part) -> Iterator[Row]:
