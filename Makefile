@@ -27,10 +27,10 @@ lint: $(READY) ## check format, style and types
 	@$(BIN)/mypy
 
 bench: $(PEERS) ## measure against other programs at the same work; this takes long
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks --json build/benchmarks.json
 
 bench-quick: $(PEERS) ## the same with less to do: two minutes
-	@$(BIN)/python -m tests.benchmarks --quick
+	@$(BIN)/python -m tests.benchmarks --quick --json build/benchmarks.json
 
 clean: ## remove all that was made here
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,10 @@
 import io
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +20,7 @@ from crashmover.crash import (
     ALL_KINDS,
     CHUNK,
     MAIN_DUMP,
+    PUMP,
     Crash,
     FileDumpsMapping,
     Kind,
@@ -140,6 +144,104 @@ def test_a_part_gives_its_bytes_a_chunk_at_a_time(size: int, tmp_path: Path) -> 
 def test_a_part_that_is_longer_or_shorter_than_announced_is_corrupt(size: int) -> None:
     with pytest.raises(CorruptCrash, match=rf"\Adump memory_report: .*\b{size}\b"):
         part_of(b"abc", size).read()
+
+
+class Short(io.RawIOBase):
+    """A raw file that gives less than it is asked for, as a socket does."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        return self._file.readinto(memoryview(buffer)[:1000])
+
+
+class OnlyReads:
+    """What some drivers give: it is closed, and it has `read`."""
+
+    def __init__(self, data: bytes) -> None:
+        self.read = io.BytesIO(data).read
+
+    def __enter__(self) -> BinaryIO:
+        return cast(BinaryIO, self)
+
+    def __exit__(self, *_exc: object) -> None:
+        pass
+
+
+Opener = Callable[[bytes, Path], AbstractContextManager[BinaryIO]]
+
+
+def _file_of(data: bytes, path: Path) -> BinaryIO:
+    path.write_bytes(data)
+    return open_file(path, lambda error: error)
+
+
+FILES: dict[str, Opener] = {
+    "file": _file_of,
+    "memory": lambda data, _: io.BytesIO(data),
+    "buffered": lambda data, _: cast(BinaryIO, io.BufferedReader(Short(data))),
+    "short reads": lambda data, _: cast(BinaryIO, Short(data)),
+    "read only": lambda data, _: OnlyReads(data),
+}
+
+
+def pumped(part: Part) -> bytes:
+    there = bytearray()
+    part.pump(there.extend)
+    return bytes(there)
+
+
+WAYS: dict[str, Callable[[Part], bytes]] = {
+    "pump": pumped,
+    "read": Part.read,
+    "chunks": lambda part: b"".join(part.chunks()),
+}
+
+each_file = pytest.mark.parametrize("opener", FILES.values(), ids=FILES)
+each_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+@each_file
+@each_way
+def test_a_part_gives_the_same_bytes_in_whatever_way_it_is_read(
+    tmp_path: Path, opener: Opener, way: Callable[[Part], bytes]
+) -> None:
+    for size in (0, 1, 999, CHUNK - 1, CHUNK, CHUNK + 1, PUMP - 1, PUMP, PUMP + 1, 2 * PUMP + 7):
+        data = os.urandom(size)
+        for announced in (size, None):
+            part = Part(Kind.DUMP, "", lambda data=data: opener(data, tmp_path / "f"), announced)  # type: ignore[misc]
+            assert way(part) == data
+
+
+@each_file
+@each_way
+@pytest.mark.parametrize("size", [3, CHUNK, PUMP, 2 * PUMP + 7])
+@pytest.mark.parametrize("off", [-3, -1, 1, 2, 3 * PUMP], ids=lambda off: f"{off:+}")
+def test_a_body_of_another_length_is_corrupt_in_whatever_way_it_is_read(
+    tmp_path: Path, opener: Opener, way: Callable[[Part], bytes], size: int, off: int
+) -> None:
+    part = Part(Kind.DUMP, "", lambda: opener(bytes(size + off), tmp_path / "file"), size)
+    said = f"read {size + off} bytes of {size}" if off < 0 else f"there are more than {size} bytes"
+    with pytest.raises(CorruptCrash, match=rf"\Adump {MAIN_DUMP}: {said}\Z"):
+        way(part)
+
+
+def test_a_part_can_be_pumped_while_another_is(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(os.urandom(2 * PUMP))
+    (tmp_path / "other").write_bytes(os.urandom(2 * PUMP))
+    one, other = (Part.of_file(Kind.DUMP, tmp_path / name) for name in ("one", "other"))
+    there = bytearray()
+
+    def write(piece: memoryview) -> None:
+        assert pumped(other) == (tmp_path / "other").read_bytes()
+        there.extend(piece)
+
+    one.pump(write)
+    assert there == (tmp_path / "one").read_bytes()
 
 
 class Endless(io.RawIOBase):

@@ -4,6 +4,8 @@
 
 """Errors: one line that names the store and the crash, and groups of them."""
 
+import pickle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,3 +263,45 @@ def test_no_exception_is_lost_when_a_group_is_split(children: list[Exception]) -
     assert set(map(id, leaves(down))) | set(map(id, leaves(rest))) == set(map(id, leaves(error)))
     assert len(leaves(down)) + len(leaves(rest)) == len(leaves(error))
     assert str(error).isprintable()
+
+
+# From one process to another
+
+
+def through_a_pipe(error: Exception) -> Exception:
+    passed = pickle.loads(pickle.dumps(error))
+    assert isinstance(passed, Exception)
+    return passed
+
+
+KINDS = [StorageError, CrashConflict, CorruptCrash, StorageDenied, StorageUnavailable]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(kind("no space left", crash_id=ID, uri="fs:///a") for kind in KINDS),
+        *(kind("no space left") for kind in KINDS),
+        CrashIDNotFound(ID, uri="fs:///a"),
+        CrashIDNotFound(ID, reason="no processed_crash"),
+        DumpNotFound(ID, uri="fs:///a", reason="no dump memory_report"),
+        PolyCrashStorageError([DOWN, DENIED], crash_id=ID),
+        PolyCrashStorageError([DOWN, PolyCrashStorageError([CORRUPT], crash_id=ID)]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_a_store_says_the_same_in_another_process(error: StorageError) -> None:
+    passed = through_a_pipe(error)
+    assert type(passed) is type(error)
+    assert isinstance(passed, StorageError)
+    assert (str(passed), passed.brief()) == (str(error), error.brief())
+    assert (passed.crash_id, passed.uri) == (error.crash_id, error.uri)
+    assert passed.reason == error.reason
+
+
+def test_a_group_is_still_a_group_in_another_process() -> None:
+    passed = through_a_pipe(PolyCrashStorageError([DOWN, DENIED], crash_id=ID))
+    assert isinstance(passed, PolyCrashStorageError)
+    assert list(map(str, passed.exceptions)) == [str(DOWN), str(DENIED)]
+    down, rest = passed.split(StorageUnavailable)
+    assert (str(down), str(rest)) == (f"{ID}: {DOWN.brief()}", f"{ID}: {DENIED.brief()}")

@@ -8,6 +8,8 @@ import datetime as dt
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Set
 from itertools import count
@@ -227,6 +229,71 @@ def test_a_listing_costs_no_request_for_a_crash() -> None:
     outcomes = move_all(store_of(*some_crashes(50)), destination)
     assert [outcome.status for outcome in outcomes] == [Status.SKIPPED] * 50
     assert {call.split(",")[0] for call in destination.calls} == {"new_crashes"}
+
+
+def test_what_a_listing_lacks_is_saved_without_a_further_look() -> None:
+    destination = FaultyStorage()
+    for crash in some_crashes(3):
+        destination.save_crash(crash)
+    destination.calls.clear()
+    outcomes = move_all(store_of(*some_crashes(10)), destination)
+    assert [outcome.status for outcome in outcomes].count(Status.COPIED) == 7
+    asked = {call for call in destination.calls if not call.startswith("new_crashes")}
+    assert asked == {"save_crashes", "save_crash"}
+    assert destination.calls.count("save_crash") == 7
+
+
+def test_without_a_listing_each_crash_is_looked_for() -> None:
+    destination = FaultyStorage()
+    for crash in some_crashes(3):
+        destination.save_crash(crash)
+    destination.calls.clear()
+    outcomes = move(
+        store_of(*some_crashes(10)), destination, *(crash.crash_id for crash in some_crashes(10))
+    )
+    assert [outcome.status for outcome in outcomes].count(Status.COPIED) == 7
+    assert destination.calls.count("has_crash") == 10
+    assert destination.calls.count("save_crash") == 7
+    assert "new_crashes" not in destination.calls
+
+
+def test_of_two_destinations_each_is_known_by_its_own_listing() -> None:
+    has_some, has_none = FaultyStorage(), FaultyStorage()
+    for crash in some_crashes(3):
+        has_some.save_crash(crash)
+    has_some.calls.clear()
+    move_all(store_of(*some_crashes(5)), PolyCrashStorage([has_some, has_none]))
+    for destination, lacking in ((has_some, 2), (has_none, 5)):
+        assert destination.calls.count("save_crash") == lacking
+        assert {"has_crash", "load_crash"}.isdisjoint(destination.calls)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"verify": True}, {"existing": Existing.COMPARE}],
+    ids=["verify", "compare"],
+)
+def test_what_is_compared_is_loaded_whatever_a_listing_says(options: dict[str, Any]) -> None:
+    destination = FaultyStorage()
+    outcomes = move_all(store_of(*some_crashes(4)), destination, **options)
+    assert [outcome.status for outcome in outcomes] == [Status.COPIED] * 4
+    assert destination.calls.count("load_crash") >= 4
+
+
+def test_a_crash_that_came_after_its_listing_is_replaced_by_the_same_and_never_torn() -> None:
+    """A listing is as old as the run: who saves the same crash meanwhile saves the same."""
+    source, destination = store_of(*some_crashes(3)), InMemoryCrashStorage()
+    mover = Mover(source, destination, retry=AT_ONCE)
+
+    def listings(_store: CrashStorageBase) -> Iterator[str]:
+        return iter(())
+
+    for crash in some_crashes(2):
+        destination.save_crash(crash)
+    outcomes = list(mover.run(source.new_crashes(), listings))
+    assert [outcome.status for outcome in outcomes] == [Status.COPIED] * 3
+    for crash in some_crashes(3):
+        assert read(destination, crash.crash_id) == contents(crash.crash_id)
 
 
 # Verifying
@@ -530,6 +597,66 @@ def test_a_destination_that_cannot_be_listed_gets_nothing_overwritten() -> None:
         move_all(source, destination)
     for crash in some_crashes(2):
         assert read(destination, crash.crash_id) == contents("theirs")
+
+
+BY_PROCESSES = """
+import os, sys
+from crashmover.errors import StorageUnavailable
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.mover import Mover
+from crashmover.retry import RetryPolicy
+class Destination(FSPermanentStorage):
+    def new_crashes(self, *args, **kwargs):
+        yield next(super().new_crashes(*args, **kwargs))
+        raise StorageUnavailable("connection refused", uri=self.uri)
+source, destination = FSPermanentStorage(sys.argv[1]), Destination(sys.argv[2])
+listings = lambda store: store.new_crashes()
+with Mover(source, destination, retry=RetryPolicy(wait=0, wait_max=0)) as mover:
+    with open(f"/proc/self/task/{os.getpid()}/children") as children:
+        print(len(children.read().split()), flush=True)
+    outcomes = mover.run(listings(source), listings)
+    try:
+        for outcome in outcomes:
+            print(outcome.status)
+    except StorageUnavailable as error:
+        print(error)
+"""
+
+
+@pytest.fixture
+def said_by_processes(tmp_path: Path) -> list[str]:
+    """What a copy says whose workers are processes, and whose destination cannot be listed to
+    its end: how they are, and what became of each crash and of the run."""
+    source, destination = (FSPermanentStorage(tmp_path / name) for name in ("from", "to"))
+    for crash in some_crashes(3):
+        source.save_crash(crash)
+    for crash in some_crashes(2):
+        destination.save_crash(crash_of(contents("theirs"), crash.crash_id))
+    command = [sys.executable, "-c", BY_PROCESSES, str(source.root), str(destination.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+
+
+@only_linux
+def test_a_destination_that_processes_cannot_list_gets_nothing_overwritten(
+    said_by_processes: list[str], tmp_path: Path
+) -> None:
+    assert int(said_by_processes[0]) > 1
+    destination = FSPermanentStorage(tmp_path / "to")
+    for crash in some_crashes(2):
+        assert read(destination, crash.crash_id) == contents("theirs")
+
+
+@only_linux
+@pytest.mark.xfail(reason="a bug: only the workers look whether every destination is down")
+def test_a_destination_that_cannot_be_listed_is_an_error_beside_processes_too(
+    said_by_processes: list[str], tmp_path: Path
+) -> None:
+    assert said_by_processes[-1] == f"fs://{tmp_path}/to: connection refused"
 
 
 def test_an_exception_that_nobody_expects_is_a_failed_crash() -> None:

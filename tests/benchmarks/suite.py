@@ -48,7 +48,7 @@ class Sizes:
     runs: int = 3
     starts: int = 15
     fs: int = 2000
-    s3: int = 2000
+    s3: int = 1000
     postgresql: int = 2000
     ids: int = 100_000
     client_ids: int = 20_000
