@@ -90,6 +90,13 @@ class _Measuring(Part):
             yield chunk
         gauge.finish()
 
+    def read(self) -> bytes:
+        gauge = _Gauge(self._measured)
+        data = self._measured.part.read()
+        gauge.see(data)
+        gauge.finish()
+        return data
+
     def pump(self, write: Write) -> None:
         measured = self._measured
         if self.size is not None and not measured.hashing:

@@ -4,7 +4,7 @@
 
 """Job: a crash on its way from its source to all of its destinations."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Outcome, Status
+from crashmover.errors import CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
 from crashmover.redactor import Redactor
 
@@ -48,6 +49,24 @@ class Job:
             attempts=max((delivery.attempts for delivery in self.deliveries), default=1),
             error=error,
         )
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some crashes to be moved, and which destinations are down by now."""
+
+    jobs: list[Job]
+    downs: Sequence[StorageError | None]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of some crashes, and of the stores meanwhile, which a worker that is a
+    process cannot tell otherwise."""
+
+    outcomes: list[Outcome]
+    failure: CrashMoverError | None = None
+    downs: Sequence[StorageError | None] = ()
 
 
 def redacted(crash: Crash, redactor: Redactor) -> Crash:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Self
@@ -26,7 +25,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, redacted, refuse_loss
+from crashmover.job import Job, Moved, Task, redacted, refuse_loss
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers
@@ -38,16 +37,6 @@ logger = logging.getLogger(__name__)
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """What became of some crashes, and of the stores meanwhile, which a worker that is a
-    process cannot tell otherwise."""
-
-    outcomes: list[Outcome]
-    failure: CrashMoverError | None = None
-    downs: Sequence[StorageError | None] = ()
 
 
 class Mover:
@@ -115,7 +104,7 @@ class Mover:
             *(store.saving_workers or store.workers for store in stores),
         )
         self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._workers: Workers[list[Job], _Moved] | None = None
+        self._workers: Workers[Task, Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._stop = Event()
@@ -192,8 +181,8 @@ class Mover:
             raise self._failure
 
     def _run(self, crash_ids: Iterator[str | None], most: int) -> Iterator[Outcome]:
-        flight: dict[Future[_Moved], list[Job]] = {}
-        finished: SimpleQueue[Future[_Moved]] = SimpleQueue()
+        flight: dict[Future[Moved], list[Job]] = {}
+        finished: SimpleQueue[Future[Moved]] = SimpleQueue()
         done_count = 0
         while True:
             if len(flight) < most:
@@ -204,7 +193,7 @@ class Mover:
                 yield from passed
                 if jobs:
                     assert self._workers
-                    future = self._workers.submit(jobs)
+                    future = self._workers.submit(Task(jobs, self._downs()))
                     flight[future] = jobs
                     future.add_done_callback(finished.put)
                 if jobs or passed:
@@ -218,18 +207,26 @@ class Mover:
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 
-    def _result(self, future: "Future[_Moved]", jobs: list[Job]) -> list[Outcome]:
+    def _result(self, future: "Future[Moved]", jobs: list[Job]) -> list[Outcome]:
         """Return what became of a batch, and take note of stores that are down."""
         try:
             moved = future.result()
         except WorkerKilled as error:
             self._fail(CrashMoverError(str(error)))
             return [Outcome(job.crash_id, Status.FAILED, error=str(error)) for job in jobs]
-        for destination, down in zip(self._destinations, moved.downs, strict=True):
-            destination.down = destination.down or down
+        self._take_down(moved.downs)
+        self._stop_if_all_down()
         if moved.failure:
             self._fail(moved.failure)
         return moved.outcomes
+
+    def _downs(self) -> list[StorageError | None]:
+        return [destination.down for destination in self._destinations]
+
+    def _take_down(self, downs: Sequence[StorageError | None]) -> None:
+        """Take note of what another worker, or whoever hands out the work, has found out."""
+        for destination, down in zip(self._destinations, downs, strict=True):
+            destination.down = destination.down or down
 
     def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[Job], list[Outcome]]:
         """Return the next crashes to be moved, `room` at most, and those to be passed over."""
@@ -260,7 +257,9 @@ class Mover:
 
     # In a worker, which never raises for a crash
 
-    def _move(self, jobs: list[Job]) -> _Moved:
+    def _move(self, task: Task) -> Moved:
+        jobs = task.jobs
+        self._take_down(task.downs)
         self._load_and_bring(jobs)
         # A crash that was replaced at the source while it was read must be loaded anew.
         replaced = [job for job in jobs if self._is_replaced(job)]
@@ -269,7 +268,7 @@ class Mover:
         self._load_and_bring(replaced)
         self._notice_outage(jobs)
         outcomes = [self._finish(job) for job in jobs]
-        return _Moved(outcomes, self._failure, [to.down for to in self._destinations])
+        return Moved(outcomes, self._failure, self._downs())
 
     def _load_and_bring(self, jobs: list[Job]) -> None:
         self._load(jobs)
@@ -335,7 +334,7 @@ class Mover:
                 self._fail(error)
 
     def _stop_if_all_down(self) -> None:
-        downs = [destination.down for destination in self._destinations]
+        downs = self._downs()
         if all(downs) and downs[0]:
             self._fail(downs[0])
 

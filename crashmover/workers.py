@@ -13,12 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import BinaryIO, Generic, NoReturn, TypeVar
+from typing import BinaryIO, Generic, TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WorkerKilled(Exception):
@@ -75,10 +76,12 @@ class _Process(Generic[T, R]):
         try:
             pickle.dump(task, tasks)
             tasks.flush()
-            result: R = pickle.load(results)
+            is_done, result = pickle.load(results)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             raise WorkerKilled("a worker process has ended in the middle of its work") from error
-        return result
+        if not is_done:
+            raise RuntimeError(result)
+        return cast(R, result)
 
     def close(self) -> None:
         """Let it end, and wait until it has."""
@@ -93,32 +96,43 @@ def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
     for _ in range(count):
         (task_out, task_in), (result_out, result_in) = os.pipe(), os.pipe()
         parent = os.getpid()
+        # A handler of the parent's must not run in the child.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         if (pid := os.fork()) == 0:
-            for fd in (task_in, result_out):
-                os.close(fd)
-            for other in processes:  # or they would never see the end of their tasks
-                for file in other.files:
-                    os.close(file.fileno())
-            _serve(work, parent, os.fdopen(task_out, "rb"), os.fdopen(result_in, "wb"))
+            try:
+                for fd in (task_in, result_out):
+                    os.close(fd)
+                for other in processes:  # or they would never see the end of their tasks
+                    for file in other.files:
+                        os.close(file.fileno())
+                _serve(work, parent, os.fdopen(task_out, "rb"), os.fdopen(result_in, "wb"))
+            finally:
+                os._exit(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for fd in (task_out, result_in):
             os.close(fd)
         processes.append(_Process(pid, os.fdopen(task_in, "wb"), os.fdopen(result_out, "rb")))
     return processes
 
 
-def _serve(work: Callable[[T], R], parent: int, tasks: BinaryIO, results: BinaryIO) -> NoReturn:
+def _serve(work: Callable[[T], R], parent: int, tasks: BinaryIO, results: BinaryIO) -> None:
     """Be a worker.  Signals are for whoever forked it: it finishes what it has in hand; when
     its parent is gone, it ends at once."""
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        import ctypes  # Python has no other way to say this
+    import ctypes  # Python has no other way to say the latter
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(EOFError, BrokenPipeError):
         while os.getppid() == parent:
-            pickle.dump(work(pickle.load(tasks)), results)
+            results.write(_answer(work, pickle.load(tasks)))
             results.flush()
-    except (EOFError, BrokenPipeError):
-        pass
-    finally:
-        os._exit(0)
+
+
+def _answer(work: Callable[[T], R], task: T) -> bytes:
+    """Do a task; return whether it was done, and its result, or else what was raised."""
+    try:
+        return pickle.dumps((True, work(task)))
+    except Exception as error:
+        return pickle.dumps((False, f"{type(error).__name__}: {error}"))

@@ -652,7 +652,6 @@ def test_a_destination_that_processes_cannot_list_gets_nothing_overwritten(
 
 
 @only_linux
-@pytest.mark.xfail(reason="a bug: only the workers look whether every destination is down")
 def test_a_destination_that_cannot_be_listed_is_an_error_beside_processes_too(
     said_by_processes: list[str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ import os
 import sys
 from functools import cache
 
-# From linux/openat2.h; the number of the call is the same on every machine that Linux runs on.
+# From linux/openat2.h; the number of the call is the same on all but a few old kinds of machine,
+# where it is nobody's, and the other way is gone.
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08

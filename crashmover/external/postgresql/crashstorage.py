@@ -130,9 +130,9 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             for crash_id in crash_ids
         }
         reading = Reading(self._reader, wanted)
-        for crash_id, rows in wanted.items():
+        for crash_id in crash_ids:
             if any(row[0] == marker for row in found.get(UUID(crash_id), ())):
-                yield self._crash(crash_id, reading, rows)
+                yield self._crash(crash_id, reading, wanted[crash_id])
             else:
                 reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
                 yield CrashIDNotFound(crash_id, uri=self.uri, reason=reason)

@@ -54,6 +54,7 @@ class S3CrashStorage(CrashStorageBase):
     """
 
     workers = 16
+    saving_workers = 32  # of which each waits for one request after the other
 
     def __init__(
         self,
