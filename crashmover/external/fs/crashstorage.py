@@ -49,7 +49,7 @@ class FSPermanentStorage(CrashStorageBase):
     :raises ValueError: `umask` would keep the owner out
     """
 
-    workers = 2
+    workers = 3  # on two cores: one waits for the disk
     workers_are_processes = True  # a crash is a hundred small system calls
     batch_size = 64
 
