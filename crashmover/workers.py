@@ -40,9 +40,11 @@ class Workers(Generic[T, R]):
         self._work = work
         self._processes: SimpleQueue[_Process[T, R]] | None = None
         if processes and count > 1 and sys.platform == "linux" and threading.active_count() == 1:
-            self._processes = SimpleQueue()
-            for process in _fork(work, count):
-                self._processes.put(process)
+            with suppress(OSError):  # no further process is granted us
+                found = _fork(work, count)
+                self._processes = SimpleQueue()
+                for process in found:
+                    self._processes.put(process)
         self._threads = ThreadPoolExecutor(count, "worker")
 
     def submit(self, task: T) -> "Future[R]":
@@ -93,26 +95,34 @@ class _Process(Generic[T, R]):
 
 def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
     processes: list[_Process[T, R]] = []
-    for _ in range(count):
-        (task_out, task_in), (result_out, result_in) = os.pipe(), os.pipe()
-        parent = os.getpid()
-        # A handler of the parent's must not run in the child.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        if (pid := os.fork()) == 0:
-            try:
-                for fd in (task_in, result_out):
-                    os.close(fd)
-                for other in processes:  # or they would never see the end of their tasks
-                    for file in other.files:
-                        os.close(file.fileno())
-                _serve(work, parent, os.fdopen(task_out, "rb"), os.fdopen(result_in, "wb"))
-            finally:
-                os._exit(0)
+    # A handler of the parent's must not run in a child.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        for _ in range(count):
+            processes.append(_fork_one(work, processes))
+    except OSError:
+        for process in processes:
+            process.close()
+        raise
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for fd in (task_out, result_in):
-            os.close(fd)
-        processes.append(_Process(pid, os.fdopen(task_in, "wb"), os.fdopen(result_out, "rb")))
     return processes
+
+
+def _fork_one(work: Callable[[T], R], others: "list[_Process[T, R]]") -> "_Process[T, R]":
+    (task_out, task_in), (result_out, result_in) = os.pipe(), os.pipe()
+    parent = os.getpid()
+    if (pid := os.fork()) == 0:
+        try:
+            # Or else no worker would ever see the end of its tasks.
+            for fd in (task_in, result_out, *(file.fileno() for o in others for file in o.files)):
+                os.close(fd)
+            _serve(work, parent, os.fdopen(task_out, "rb"), os.fdopen(result_in, "wb"))
+        finally:
+            os._exit(0)
+    os.close(task_out)
+    os.close(result_in)
+    return _Process(pid, os.fdopen(task_in, "wb"), os.fdopen(result_out, "rb"))
 
 
 def _serve(work: Callable[[T], R], parent: int, tasks: BinaryIO, results: BinaryIO) -> None:
