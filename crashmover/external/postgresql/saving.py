@@ -8,7 +8,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
 from uuid import UUID
 
@@ -28,7 +28,9 @@ ROW = 1 << 20
 
 _SMALL = 4 << 20  # bytes: a crash up to this is read first and saved with others
 _BATCH = 8 << 20  # bytes of them in one transaction, and in memory
-_IN_HAND = 16 << 20  # bytes of them in memory, shared by all threads that save at the moment
+_IN_HAND = 16 << 20  # bytes of them in memory, over all threads; then each saves what it has
+_SAVING = 2  # threads at a time: a connection keeps the memory for its largest transaction
+_PATIENCE = 2.0  # seconds until a thread saves beside them: the server may have stopped
 
 _REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
@@ -77,22 +79,12 @@ class Saver:
     def __init__(self, context: ConnectionContext, tables: Tables) -> None:
         self._context = context
         self._tables = tables
-        self._threads = 0  # that save at the moment
-        self._threads_lock = Lock()
+        self._in_hand = 0
+        self._lock_in_hand = Lock()
+        self._saving = BoundedSemaphore(_SAVING)
 
     def save(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save crashes in their order; return for each None or why it was not saved."""
-        self._count(1)
-        try:
-            return self._save_all(crashes)
-        finally:
-            self._count(-1)
-
-    def _count(self, difference: int) -> None:
-        with self._threads_lock:
-            self._threads += difference
-
-    def _save_all(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(crashes)
         batch: list[Small] = []
         for number, crash in enumerate(crashes):
@@ -106,6 +98,7 @@ class Saver:
                 batch = []
             if small:
                 batch.append(small)
+                self._count(small.size)
             else:
                 results[number] = _error_of(self._save_alone, crash)
         self._save_batch(batch, results)
@@ -124,14 +117,26 @@ class Saver:
     def _fits(self, small: Small, batch: list[Small]) -> bool:
         """Whether a crash can be saved with these: it is not one of them, and they are few."""
         ids = {other.crash.crash_id for other in batch}
-        size = small.size + sum(other.size for other in batch)
-        # Each connection keeps as much memory as its largest transaction took.
-        most = min(_BATCH, _IN_HAND // max(self._threads, 1))
-        return small.crash.crash_id not in ids and size <= most
+        size = sum(other.size for other in batch)
+        few = size + small.size <= _BATCH and self._in_hand + small.size <= _IN_HAND
+        return few and small.crash.crash_id not in ids
+
+    def _count(self, size: int) -> None:
+        with self._lock_in_hand:
+            self._in_hand += size
 
     def _save_batch(self, batch: list[Small], results: list[Exception | None]) -> None:
         if not batch:
             return
+        is_in_turn = self._saving.acquire(timeout=_PATIENCE)
+        try:
+            self._save_together(batch, results)
+        finally:
+            if is_in_turn:
+                self._saving.release()
+            self._count(-sum(small.size for small in batch))
+
+    def _save_together(self, batch: list[Small], results: list[Exception | None]) -> None:
         error = _error_of(self._save_small, batch)
         one_is_at_fault = len(batch) > 1 and not isinstance(
             error, StorageDenied | StorageUnavailable
