@@ -4,12 +4,13 @@
 
 """What the tests of several stores do with each of them."""
 
-import subprocess
+import os
 import sys
 from collections.abc import Callable
 
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import CRASH_ID, contents, crash_of
+from tests.benchmarks.measure import measure
 
 
 def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
@@ -26,22 +27,6 @@ def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
 
 
 def peak_of_copy(source: str, destination: str) -> int:
-    """Copy in a process of its own and return how much memory it took, in bytes."""
-    script = """
-import pathlib, sys
-from crashmover.cli import main
-try:
-    main(["copy", "-s", sys.argv[1], "-d", sys.argv[2]])
-finally:
-    # Not ru_maxrss, in which the memory of whoever started the process counts.
-    status = pathlib.Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, source, destination],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    return int(done.stdout.split()[-1])
+    """Copy and return how much memory that took, in bytes: of its workers too."""
+    command = [sys.executable, "-m", "crashmover", "copy", "-s", source, "-d", destination]
+    return measure(command, os.environ).memory

@@ -46,7 +46,9 @@ from crashmover.testing import (
     read,
     without,
 )
+from tests.conftest import UseAWS
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.s3 import S3Server
 from tests.store_helpers import peak_of_copy
 
 MIB = 1 << 20
@@ -516,6 +518,19 @@ def test_large_dumps_move_in_little_memory(database: Database, tmp_path: Path) -
         (database.uri, str(tmp_path / "back")),
     ):
         assert peak_of_copy(*where) < 150 << 20
+
+
+@pytest.mark.slow
+def test_many_threads_save_in_little_memory(
+    database: Database, s3_signed: S3Server, aws: UseAWS, tmp_path: Path
+) -> None:
+    source, bucket = str(tmp_path), aws(s3_signed).uri(s3_signed.new_bucket())
+    data = {RAW: b"{}", MAIN: bytes(900 << 10)}
+    with open_storage(source) as storage:
+        crashes = [crash_of(data, _id("071025", number)) for number in range(600)]
+        assert not any(storage.save_crashes(crashes))
+    peak_of_copy(source, bucket)
+    assert peak_of_copy(bucket, database.uri) < 150 << 20  # by threads, as out of a bucket
 
 
 def test_a_large_crash_that_breaks_off_leaves_nothing(
