@@ -222,36 +222,34 @@ class FSPermanentStorage(CrashStorageBase):
         """Yield, in order, the crashes in a directory and below it."""
         try:
             with opened(durable.walk_down(root_fd, where)) as dir_fd:
-                listing = self._listings.take(dir_fd, where)
-                here = sorted(self._crashes_in(dir_fd, where, listing, suffix))
+                here, directories = self._look_into(dir_fd, where, suffix)
         except FileNotFoundError:  # emptied and removed while we were on our way
             return
         # The crashes of a subdirectory all begin with its name and those above: in order.
         below = (
             self._walk(root_fd, (*where, name), suffix)
-            for name in sorted(listing.directories)
+            for name in directories
             if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
         )
         if not here:  # as above the leaves
             for crashes in below:
                 yield from crashes
-        elif not listing.directories:
+        elif not directories:
             yield from here
         else:
             yield from heapq.merge(here, chain.from_iterable(below))
 
-    def _crashes_in(
-        self, dir_fd: int, where: Where, listing: Listing, suffix: str
-    ) -> Iterator[str]:
-        """Yield the crashes whose raw (or processed) crash is right here, and belongs here."""
-        for crash_id, suffixes in listing.suffixes.items():
-            if suffix in suffixes and self._belongs(crash_id, where):
-                yield crash_id
+    def _look_into(self, dir_fd: int, where: Where, suffix: str) -> tuple[list[str], list[str]]:
+        """Return the crashes whose raw (or processed) crash is right here, and belongs here,
+        and the directories, both in order."""
+        listing = Listing(dir_fd)
+        here = [each for each in listing.crash_ids(suffix) if self._belongs(each, where)]
         for name in listing.directories:  # the older form: one more directory, named by the id
             if len(name) == ID_LENGTH and self._belongs(name, where):
                 with suppress(FileNotFoundError), opened(durable.step(dir_fd, name)) as inner_fd:
                     if durable.exists(inner_fd, name + suffix):
-                        yield name
+                        here.append(name)
+        return sorted(here), sorted(listing.directories)
 
     def _belongs(self, crash_id: str, where: Where) -> bool:
         if not crashid.is_valid(crash_id):

@@ -9,20 +9,23 @@ thousand others; to list that anew for each of them would take hours.
 """
 
 import os
+import re
 import time
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator
 from threading import Lock
 
 from crashmover.external.fs.layout import ID_LENGTH
 
-_WORTH_KEEPING = 32  # crashes; a smaller directory is listed again in no time
+_WORTH_KEEPING = 64  # files; a smaller directory is listed again in no time
 _KEPT = 16  # directories
+_KEPT_FILES = 500_000  # in them, of about 50 bytes each; one directory may have more
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
 # trusted only for crashes that had been there for a while when it was made.
 _SETTLED_NS = 2_000_000_000
+
+_BUCKET = slice(9, 11)  # of an id: two digits that are not among those of its directory
 
 Generation = tuple[int, int]
 """The inode and change time of a raw crash's file: another for every save."""
@@ -33,49 +36,53 @@ def generation(status: os.stat_result) -> Generation:
     return status.st_ino, status.st_ctime_ns
 
 
-@dataclass(slots=True)
 class Listing:
-    """The names in one directory.
+    """What is in an open directory, but for names that begin with a dot: these are nobody's.
 
-    :param suffixes: crash id -> what follows it in the names of its files
-    :param markers: crash id -> the inode of its raw crash
+    As there may be a million files, and several processes that each list them, their names
+    are kept as bytes to be searched: ``\\0NAME/INODE\\0NAME/INODE\\0``, one such bucket for
+    the ids that have the same two digits somewhere.
     """
 
-    taken_ns: int
-    suffixes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    markers: dict[str, int] = field(default_factory=dict)
-    directories: list[str] = field(default_factory=list)
-
-    @classmethod
-    def take(cls, dir_fd: int, marker_suffix: str) -> "Listing":
-        """List an open directory; names that begin with a dot are nobody's."""
-        listing = cls(time.time_ns())
-        suffixes = listing.suffixes
+    def __init__(self, dir_fd: int) -> None:
+        self.directories: list[str] = []
+        self.file_count = 0
+        self._taken_ns = time.time_ns()
+        self._buckets: defaultdict[str, bytearray] = defaultdict(lambda: bytearray(b"\0"))
         with os.scandir(dir_fd) as entries:
             for entry in entries:
                 name = entry.name
                 if name[0] == ".":
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    listing.directories.append(name)
+                    self.directories.append(name)
                 elif len(name) > ID_LENGTH:
-                    crash_id, suffix = name[:ID_LENGTH], name[ID_LENGTH:]
-                    # Nearly all crashes have one of a few sets of suffixes: share them.
-                    suffixes[crash_id] = _appended(suffixes.get(crash_id, ()), suffix)
-                    if suffix == marker_suffix:
-                        listing.markers[crash_id] = entry.inode()
-        return listing
+                    self._buckets[name[_BUCKET]] += b"%b/%d\0" % (os.fsencode(name), entry.inode())
+                    self.file_count += 1
 
-    def holds(self, crash_id: str, now: Generation) -> bool:
-        """Whether what it says of a crash still stands, its raw crash being `now`."""
-        inode, changed_ns = now
-        settled = changed_ns < self.taken_ns - _SETTLED_NS
-        return settled and self.markers.get(crash_id) == inode
+    def crash_ids(self, suffix: str) -> Iterator[str]:
+        """Yield what may be the ids of those that have a file ``ID + suffix``."""
+        name = re.compile(rb"\0([0-9a-f-]{%d})%b/" % (ID_LENGTH, re.escape(os.fsencode(suffix))))
+        for bucket in self._buckets.values():
+            for found in name.findall(bucket):
+                yield found.decode()
 
+    def files_of(self, crash_id: str) -> dict[str, int]:
+        """Return the names of a crash's files, and the inode of each."""
+        files: dict[str, int] = {}
+        bucket = self._buckets.get(crash_id[_BUCKET], b"")
+        start = b"\0" + crash_id.encode()
+        at = bucket.find(start)
+        while at >= 0:
+            end = bucket.index(b"\0", at + 1)
+            name, inode = bytes(bucket[at + 1 : end]).split(b"/")
+            files[os.fsdecode(name)] = int(inode)
+            at = bucket.find(start, end)
+        return files
 
-@lru_cache(maxsize=4096)
-def _appended(suffixes: tuple[str, ...], suffix: str) -> tuple[str, ...]:
-    return (*suffixes, suffix)
+    def has_settled(self, now: Generation) -> bool:
+        """Whether what is now in that state had been there for a while."""
+        return now[1] < self._taken_ns - _SETTLED_NS
 
 
 class Listings:
@@ -91,14 +98,18 @@ class Listings:
 
     def take(self, dir_fd: int, where: tuple[str, ...]) -> Listing:
         """List the open directory `where` anew."""
-        listing = Listing.take(dir_fd, self._marker_suffix)
-        if len(listing.suffixes) >= _WORTH_KEEPING:
+        listing = Listing(dir_fd)
+        if listing.file_count >= _WORTH_KEEPING:
             with self._lock:
                 self._kept[where] = listing
                 self._kept.move_to_end(where)
-                while len(self._kept) > _KEPT:
+                while len(self._kept) > 1 and self._are_too_many():
                     self._kept.popitem(last=False)
         return listing
+
+    def _are_too_many(self) -> bool:
+        files = sum(listing.file_count for listing in self._kept.values())
+        return len(self._kept) > _KEPT or files > _KEPT_FILES
 
     def names_of(
         self, crash_id: str, now: Generation | None, dir_fd: int, where: tuple[str, ...]
@@ -109,6 +120,8 @@ class Listings:
         """
         with self._lock:
             listing = self._kept.get(where)
-        if listing is None or now is None or not listing.holds(crash_id, now):
-            listing = self.take(dir_fd, where)
-        return [crash_id + suffix for suffix in listing.suffixes.get(crash_id, ())]
+        if listing and now and listing.has_settled(now):
+            files = listing.files_of(crash_id)
+            if files.get(crash_id + self._marker_suffix) == now[0]:
+                return list(files)
+        return list(self.take(dir_fd, where).files_of(crash_id))

@@ -151,9 +151,7 @@ class StagedSave:
             os.close(fd)
 
     def _dumps_there(self) -> set[str]:
-        listing = Listing.take(self._dir_fd, self._layout.json_file_suffix)
-        crash_id = self.crash.crash_id
-        names = (crash_id + suffix for suffix in listing.suffixes.get(crash_id, ()))
+        names = Listing(self._dir_fd).files_of(self.crash.crash_id)
         return {name for name in names if self._layout.is_dump(name)}
 
     def _same_dumps(self, old: set[str]) -> bool:

@@ -1,0 +1,122 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What lies in a directory: found again by crash id, and small, however much there is."""
+
+import os
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from crashmover.external.fs import listing as module
+from crashmover.external.fs.listing import Listing, Listings, generation
+
+IDS = [f"0bba929f-{n:04x}-460c-dead-a43c20071025" for n in range(600)]
+SETTLED = 4_000_000_000  # nanoseconds, and more than it takes
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def listing_of(path: Path) -> Listing:
+    with opened(path) as fd:
+        return Listing(fd)
+
+
+def test_the_files_of_each_crash_are_found_with_their_inodes(tmp_path: Path) -> None:
+    suffixes = (".json", ".dump", ".jsonz", ".upload_file_minidump_browser.dump", "")
+    names = {crash_id: [crash_id + s for s in suffixes[: n % 5]] for n, crash_id in enumerate(IDS)}
+    names[IDS[9]] += [f"{IDS[9]}.a b.dump", f"{IDS[9]}.crème.dump", f"{IDS[9]}.\udcff.dump"]
+    for name in chain.from_iterable(names.values()):
+        (tmp_path / name).touch()
+    for foreign in ("README", f".{IDS[0]}.json.tmp", f"x{IDS[1]}", f"{IDS[2]}.json~", "é" * 50):
+        (tmp_path / foreign).touch()
+    (tmp_path / "0b").mkdir()
+    found = listing_of(tmp_path)
+    names[IDS[2]].append(f"{IDS[2]}.json~")
+    for crash_id in IDS:
+        files = {name: (tmp_path / name).stat().st_ino for name in names[crash_id] if name[36:]}
+        assert found.files_of(crash_id) == files
+    assert found.files_of(IDS[0].replace("dead", "beef")) == {}
+    assert found.directories == ["0b"]
+    for suffix in (".json", ".jsonz", ".dump"):
+        wanted = [crash_id for crash_id in IDS if crash_id + suffix in names[crash_id]]
+        assert sorted(found.crash_ids(suffix)) == wanted
+
+
+def test_a_name_takes_little_more_memory_than_it_is_long(tmp_path: Path) -> None:
+    for crash_id in IDS:
+        (tmp_path / f"{crash_id}.json").touch()
+        (tmp_path / f"{crash_id}.dump").touch()
+    tracemalloc.start()
+    try:
+        found = listing_of(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.file_count == 2 * len(IDS)
+    assert peak / found.file_count < 75
+
+
+class Directories:
+    """Large directories, of which it is known how often they are listed."""
+
+    def __init__(self, root: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths = [root / str(n) for n in range(count)]
+        for path in self.paths:
+            path.mkdir()
+            for crash_id in IDS[:100]:
+                (path / f"{crash_id}.json").touch()
+        self.listings = Listings(".json")
+        self.taken = 0
+        now = time.time_ns()
+        monkeypatch.setattr(time, "time_ns", lambda: now + SETTLED)
+        monkeypatch.setattr(module, "Listing", self._take)
+
+    def _take(self, dir_fd: int) -> Listing:
+        self.taken += 1
+        return Listing(dir_fd)
+
+    def ask(self, *numbers: int) -> int:
+        """Ask for a crash of each of these; return how many directories were listed."""
+        before = self.taken
+        for number in numbers:
+            path = self.paths[number]
+            state = generation((path / f"{IDS[5]}.json").stat())
+            with opened(path) as fd:
+                names = self.listings.names_of(IDS[5], state, fd, (str(number),))
+            assert names == [f"{IDS[5]}.json"]
+        return self.taken - before
+
+
+def test_large_directories_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories = Directories(tmp_path, 18, monkeypatch)
+    assert directories.ask(*range(16)) == 16
+    assert directories.ask(*range(16), *range(16)) == 0
+    assert directories.ask(16, 17, 16, 17, 15) == 2
+    assert directories.ask(0, 1) == 2
+
+
+def test_what_is_remembered_is_bounded_by_the_number_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = Directories(tmp_path, 4, monkeypatch)
+    monkeypatch.setattr(module, "_KEPT_FILES", 250)
+    assert directories.ask(0, 1, 0, 1) == 2
+    assert directories.ask(2, 1, 2) == 1
+    assert directories.ask(0) == 1
+    monkeypatch.setattr(module, "_KEPT_FILES", 50)  # the last one is kept, however large
+    assert directories.ask(3, 3, 3) == 1
+    assert directories.ask(2, 3) == 2
