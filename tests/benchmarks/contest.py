@@ -6,11 +6,12 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from statistics import median
 from typing import Protocol
 
-from tests.benchmarks.measure import Argument, MissingProgram, Sample, measure, program
+from tests.benchmarks.measure import Argument, MissingProgram, Sample, cpu_of, measure, program
+from tests.servers.process import ServerProcess
 
 OURS = "crashmover"
 
@@ -35,6 +36,7 @@ class Command:
 
     :param count: how many things it moves
     :param checked: looks at what it did
+    :param server: whose processor time is counted too
     """
 
     line: Sequence[Argument]
@@ -42,9 +44,15 @@ class Command:
     checked: Callable[[], None]
     env: Mapping[str, str] = field(default_factory=dict)
     output: Argument = os.devnull
+    server: ServerProcess | None = None
 
     def go(self) -> Sample:
-        return measure(self.line, self.env, self.count, self.output)
+        before = self._server_cpu()
+        sample = measure(self.line, self.env, self.count, self.output)
+        return replace(sample, server_cpu=self._server_cpu() - before)
+
+    def _server_cpu(self) -> float:
+        return cpu_of(self.server.pids()) if self.server else 0.0
 
     def check(self) -> None:
         self.checked()
@@ -123,7 +131,8 @@ def take_turn(contender: Contender) -> Sample:
 def described(sample: Sample) -> str:
     """Return a sample as a line of the log."""
     took = f"{sample.seconds:8.3f} s {sample.count / sample.seconds:9,.1f}/s"
-    return f"{took} {sample.cpu:7.2f} s CPU {sample.memory / 1e6:6.1f} MB"
+    server = f" {sample.server_cpu:7.2f} s CPU of the server" if sample.server_cpu else ""
+    return f"{took} {sample.cpu:7.2f} s CPU {sample.memory / 1e6:6.1f} MB{server}"
 
 
 def _is_present(contender: Contender, results: Results, say: Say) -> bool:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +51,14 @@ class Sample:
     :param count: crashes, or other things, that were moved
     :param cpu: seconds, of all its processes
     :param memory: the most bytes that they took together; 0: was not measured
+    :param server_cpu: seconds of the server's processor time meanwhile; 0: was not measured
     """
 
     count: int
     seconds: float
     cpu: float
     memory: int = 0
+    server_cpu: float = 0.0
 
 
 def program(name: str) -> str:
@@ -102,6 +104,15 @@ def measure(
     if found["code"]:
         raise Failed(f"exit code {found['code']} of {' '.join(map(str, command))}:\n{errors}")
     return Sample(count, found["seconds"], found["cpu"], found["memory"])
+
+
+def cpu_of(pids: Iterable[int]) -> float:
+    """Return the seconds of processor time that processes have taken until now."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _run(launch: list[str], env: dict[str, str], errors: Path) -> str:

@@ -100,6 +100,7 @@ class Figure(NamedTuple):
 RATE = Figure(lambda sample: sample.count / sample.seconds, lambda value: f"{value:,.0f}/s")
 SECONDS = Figure(lambda sample: sample.seconds, lambda value: f"{value:.3g} s")
 CPU = Figure(lambda sample: sample.cpu, lambda value: f"{value:.3g} s")
+SERVER_CPU = Figure(lambda sample: sample.server_cpu, CPU.text)
 MEMORY = Figure(lambda sample: sample.memory, lambda value: f"{value / 1e6:.0f} MB")
 
 

@@ -18,13 +18,14 @@ from typing import NamedTuple
 from tests.benchmarks.contest import OURS, Command, Contender, Results
 from tests.benchmarks.corpus import Corpus, Manifest, files_in
 from tests.benchmarks.measure import Argument, measure
-from tests.benchmarks.report import CPU, Row, at_least, at_most
+from tests.benchmarks.report import CPU, SERVER_CPU, Row, at_least, at_most
 from tests.benchmarks.report import compare as row
 from tests.benchmarks.suite import Suite, compare, copy, files_are
 from tests.servers.s3 import S3Server
 
-S5CMD, AWS, BOTO3, RCLONE = "s5cmd cp", "aws s3 cp -r", "boto3, one thread", "rclone copy"
-_PLAIN_BOTO3 = Path(__file__).parent / "peers" / "plain_boto3.py"
+S5CMD, AWS, RCLONE = "s5cmd cp", "aws s3 cp -r", "rclone copy"
+BOTO3, OBSTORE = "boto3, one thread", "bare obstore calls"
+_SCRIPTS = Path(__file__).parent / "peers"
 
 
 class Peer(NamedTuple):
@@ -36,7 +37,8 @@ class Peer(NamedTuple):
     get: Callable[[str, Path], list[Argument]]
 
 
-_BOTO3_LINE: list[Argument] = [sys.executable, _PLAIN_BOTO3]
+_BOTO3_LINE: list[Argument] = [sys.executable, _SCRIPTS / "plain_boto3.py"]
+_OBSTORE_LINE: list[Argument] = [sys.executable, _SCRIPTS / "bare_obstore.py"]
 _AWS_LINE: list[Argument] = ["aws", "s3", "cp", "--recursive", "--only-show-errors"]
 _RCLONE_LINE: list[Argument] = ["rclone", "copy", "--config", "", "--transfers", "32"]
 
@@ -65,6 +67,12 @@ PEERS = (
         lambda source, bucket: [*_RCLONE_LINE, source, f":s3:{bucket}"],
         lambda bucket, to: [*_RCLONE_LINE, f":s3:{bucket}", to],
     ),
+    Peer(
+        OBSTORE,
+        sys.executable,
+        lambda source, bucket: [*_OBSTORE_LINE, "put", source, bucket],
+        lambda bucket, to: [*_OBSTORE_LINE, "get", bucket, to],
+    ),
 )
 
 
@@ -88,9 +96,12 @@ def rows(work: str, results: Results) -> Iterator[Row]:
     """Return what both directions are held against."""
     yield row(work, results, S5CMD, at_least(1.5))
     yield row(f"{work}: client CPU", results, S5CMD, at_most(0.6), figure=CPU)
+    yield row(f"{work}: server CPU", results, S5CMD, figure=SERVER_CPU)
     yield row(work, results, AWS, at_least(5))
     yield row(work, results, BOTO3, at_least(5))
     yield row(work, results, RCLONE)
+    yield row(work, results, OBSTORE)
+    yield row(f"{work}: client CPU", results, OBSTORE, figure=CPU)
 
 
 # -- Into a bucket -------------------------------------------------------------------------
@@ -105,12 +116,13 @@ def fs_to_s3(suite: Suite) -> Iterator[Row]:
     def ours() -> Command:
         bucket = server.new_bucket()
         line = copy(corpus.root, server.uri(bucket))
-        return Command(line, corpus.count, partial(check_bucket, suite, bucket, corpus), env)
+        check = partial(check_bucket, suite, bucket, corpus)
+        return Command(line, corpus.count, check, env, server=server)
 
     def turn_of(peer: Peer) -> Command:
         bucket = server.new_bucket()
         check = partial(check_bucket, suite, bucket, corpus)
-        return Command(peer.put(staged, bucket), corpus.count, check, env)
+        return Command(peer.put(staged, bucket), corpus.count, check, env, server=server)
 
     peers = [Contender(peer.name, partial(turn_of, peer), peer.program) for peer in PEERS]
     yield from rows("fs -> S3", suite.hold("fs -> S3", [Contender(OURS, ours), *peers]))
@@ -167,4 +179,5 @@ def read(
     """
     target = suite.new_path()
     check = files_are(target, wanted)
-    return Command(line(target), corpus.count, check, client_environment(suite.s3))
+    env = client_environment(suite.s3)
+    return Command(line(target), corpus.count, check, env, server=suite.s3)
