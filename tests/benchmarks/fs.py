@@ -16,10 +16,11 @@ Line = Callable[[Path, Path], list[Argument]]
 """The command that copies one directory into another."""
 
 CP, RSYNC, RCLONE = "cp -a; sync", "rsync -a", "rclone copy"
+RSYNC_AND_SYNC, RCLONE_AND_SYNC = "rsync -a; sync", "rclone copy; sync"
 
 
-def cp_and_sync(source: Path, target: Path) -> list[Argument]:
-    return ["sh", "-c", 'cp -a "$0" "$1" && sync -f "$1"', source, target]
+def cp(source: Path, target: Path) -> list[Argument]:
+    return ["cp", "-a", source, target]
 
 
 def rsync(source: Path, target: Path) -> list[Argument]:
@@ -30,11 +31,22 @@ def rclone(source: Path, target: Path) -> list[Argument]:
     return ["rclone", "copy", "--config", "", source, target]
 
 
+def and_sync(line: Line) -> Line:
+    """Return the line that forces to the disk, too, what the other has copied."""
+
+    def both(source: Path, target: Path) -> list[Argument]:
+        return ["sh", "-c", '"$@" && sync -f "$0"', target, *line(source, target)]
+
+    return both
+
+
 LINES: dict[str, tuple[Line, str]] = {
     OURS: (copy, "crashmover"),
-    CP: (cp_and_sync, "cp"),
+    CP: (and_sync(cp), "cp"),
     RSYNC: (rsync, "rsync"),
+    RSYNC_AND_SYNC: (and_sync(rsync), "rsync"),
     RCLONE: (rclone, "rclone"),
+    RCLONE_AND_SYNC: (and_sync(rclone), "rclone"),
 }
 
 
@@ -53,3 +65,5 @@ def fs_to_fs(suite: Suite) -> Iterator[Row]:
     results = suite.hold("fs -> fs", [contender(name, *line) for name, line in LINES.items()])
     for peer in (CP, RSYNC, RCLONE):
         yield compare("fs -> fs", results, peer, at_least(1))
+    for peer in (RSYNC_AND_SYNC, RCLONE_AND_SYNC):  # which promise what we do
+        yield compare("fs -> fs", results, peer)

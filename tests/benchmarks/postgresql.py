@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tests.benchmarks.contest import OURS, Command, Contender
 from tests.benchmarks.corpus import Corpus, Manifest
-from tests.benchmarks.fs import CP, cp_and_sync
+from tests.benchmarks.fs import CP, and_sync, cp
 from tests.benchmarks.measure import Argument, measure
 from tests.benchmarks.report import Row, at_least, slower_end
 from tests.benchmarks.report import compare as row
@@ -184,7 +184,7 @@ def postgresql_to_fs(suite: Suite) -> Iterator[Row]:
     contenders = [
         Contender(OURS, partial(turn, partial(copy, uri_of(server, schema)))),
         Contender(SELECT, select, sys.executable),
-        Contender(CP, partial(turn, partial(cp_and_sync, corpus.root)), "cp"),
+        Contender(CP, partial(turn, partial(and_sync(cp), corpus.root)), "cp"),
     ]
     results = suite.hold("PostgreSQL -> fs", contenders)
     yield slower_end("PostgreSQL -> fs", results, (SELECT, CP), at_least(0.8))
