@@ -66,6 +66,38 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(session.config.stash[_FOUND])
 
 
+Figures = Callable[..., None]
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Figures:
+    """Take note of what a test has counted, by name: it is printed at the end of the run."""
+
+    def note(**counted: object) -> None:
+        words = (f"{name.replace('_', ' ')} {count}" for name, count in counted.items())
+        record_property(_FIGURES, ", ".join(words))
+
+    return note
+
+
+_FIGURES = "figures"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted."""
+    reports = [
+        (report.nodeid, text)
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for name, text in report.user_properties
+        if name == _FIGURES
+    ]
+    if reports:
+        terminalreporter.section("what was counted")
+    for test, text in sorted(reports):
+        terminalreporter.write_line(f"{test}: {text}")
+
+
 def _without(config: pytest.Config) -> set[str]:
     names = [*config.getoption("--without"), *os.environ.get(_WITHOUT, "").split(",")]
     return {name.strip() for name in names} - {""}

@@ -348,7 +348,7 @@ class FSPermanentStorage(CrashStorageBase):
                     for name in self._names_to_remove(dir_fd, crash_id, where):
                         durable.remove_file(dir_fd, name)
                         durable.remove_file(dir_fd, durable.temporary_name(name))
-                    os.fsync(dir_fd)
+                os.fsync(dir_fd)
         except FileNotFoundError:
             return False
         _remove_empty(root_fd, where)

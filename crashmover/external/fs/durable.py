@@ -243,12 +243,11 @@ def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bo
 
 @contextmanager
 def locked(dir_fd: int, name: str) -> Iterator[None]:
-    """Hold the lock `name`, and remove it in the end."""
+    """Hold the lock `name`, and remove it in the end; where what was to be done was not, it
+    stays there, as if somebody had died."""
     with opened(lock(dir_fd, name)[0]):
-        try:
-            yield
-        finally:
-            remove_file(dir_fd, name)
+        yield
+        remove_file(dir_fd, name)
 
 
 def create(dir_fd: int, name: str) -> int:

@@ -9,7 +9,7 @@ many crashes at a time as shall become durable together.
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -38,7 +38,7 @@ class StagedSave:
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
         self._dump_names = {self._name(Kind.DUMP, part.name) for part in crash.dumps}
-        self._recovered = False  # whether somebody died in the middle of saving it
+        self._has_orphans = False  # whether there may be dumps of no crash, left by a save
         try:
             self._lock()
         except BaseException:
@@ -56,7 +56,7 @@ class StagedSave:
         """Keep other processes from saving the same, always in the same order."""
         kinds = {part.kind for part in self.crash.parts}
         if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
-            self._recovered = self._lock_one(self._marker)
+            self._has_orphans = self._lock_one(self._marker)
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._name(Kind.PROCESSED_CRASH))
 
@@ -102,16 +102,18 @@ class StagedSave:
         if self.crash.raw_crash is None:
             self._add_dumps()
             return
-        visible = durable.exists(self._dir_fd, self._marker)
-        old = self._dumps_there() if visible or self._recovered else set()
+        visible = self._is_visible()
+        old = self._dumps_there() if visible or self._has_orphans else set()
         is_same = visible and self._same_dumps(old)
         if visible and not is_same:
+            self._has_orphans = True
             durable.remove_file(self._dir_fd, self._marker)
             os.fsync(self._dir_fd)
         for name in self._dump_names:
             self._put_one(name, undoable=not is_same)
         for name in old - self._dump_names:
             durable.remove_file(self._dir_fd, name)
+        self._has_orphans = False
 
     def _add_dumps(self) -> None:
         """Put dumps beside a raw crash that is there, and let whoever is reading it notice."""
@@ -138,17 +140,39 @@ class StagedSave:
         """
         if self._marker in self._put and not self._is_ours(self._marker):
             return
-        for name in reversed(self._put):
-            with suppress(OSError):
-                durable.remove_file(self._dir_fd, name)
+        self._has_orphans |= not self._are_removed(reversed(self._put))
+        with suppress(OSError):
+            if self._has_orphans and not self._is_visible():
+                self._has_orphans = not self._are_removed(self._dumps_there())
 
     def close(self) -> None:
-        """Remove what is still temporary, and only then let go of the locks."""
-        for name in self._temporary:
+        """Remove what is still temporary, and only then let go of the locks.
+
+        Where dumps of no crash had to be left, so is the lock's file: it tells the next save
+        that it must not take them for its own.
+        """
+        if self._has_orphans:
             with suppress(OSError):
-                durable.remove_file(self._dir_fd, durable.temporary_name(name))
+                self._has_orphans = not self._is_visible()
+        if self._has_orphans:
+            self._temporary.discard(self._marker)
+        self._are_removed(map(durable.temporary_name, self._temporary))
         for fd in (*self._locks.values(), self._dir_fd):
-            os.close(fd)
+            with suppress(OSError):  # all that counts is on the disk, or was said not to be
+                os.close(fd)
+
+    def _are_removed(self, names: Iterable[str]) -> bool:
+        """Remove these files, as far as can be; return whether that is all of them."""
+        everything = True
+        for name in names:
+            try:
+                durable.remove_file(self._dir_fd, name)
+            except OSError:
+                everything = False
+        return everything
+
+    def _is_visible(self) -> bool:
+        return durable.exists(self._dir_fd, self._marker)
 
     def _dumps_there(self) -> set[str]:
         names = Listing(self._dir_fd).files_of(self.crash.crash_id)
