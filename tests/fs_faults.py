@@ -8,7 +8,9 @@ A program, because it forks.  ``python -m tests.fs_faults kill SCENARIO DIRECTOR
 at its first call that changes something, then at its second, and so on until none is left.
 ``... fail SCENARIO DIRECTORY ERRNO once|lasting|all`` lets the call fail instead: it alone, or
 those that follow as well, or even those that remove something, so that nothing can be tidied
-up.  All calls but those that force something to the disk are really made.
+up.  All calls but those that force something to the disk are really made.  ``... cut SCENARIO
+DIRECTORY NUMBER FLAG`` takes the power away from the file system at a call; all is done there
+by then that comes before, and forced to the disk as it should be.
 
 After each it looks at what a reader finds, and does the same once more.  What it prints is
 JSON: what there was to see, and a line for each promise that was broken.
@@ -20,6 +22,7 @@ import fcntl
 import json
 import os
 import signal
+import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.fs import crashstorage, durable, staging
@@ -126,10 +129,12 @@ SCENARIOS = {
 class System:
     """Stands between the store and the system, and lets a call fail that changes something.
 
-    Nothing is forced to the disk: that takes long, and no reader can tell.
+    :param forces: whether anything is forced to the disk: that takes long, and no reader can
+        tell as long as there is power
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, forces: bool = False) -> None:
+        self.forces = forces
         self._count = 0
         self._fault: Fault | None = None
 
@@ -185,7 +190,9 @@ class _Module:
                 if name == "close":  # which closes all the same: close(2)
                     function(*args)
                 raise
-        return None if name == "fsync" else function(*args, **kwargs)
+        if name == "fsync" and not self._system.forces:
+            return None
+        return function(*args, **kwargs)
 
 
 _libc = durable._libc
@@ -206,7 +213,8 @@ class _Libc:
         except OSError as error:
             ctypes.set_errno(error.errno or 0)
             return -1
-        return 0
+        result: int = _libc().syncfs(fd) if self._system.forces else 0
+        return result
 
 
 # What must be true afterwards
@@ -349,10 +357,32 @@ def wrong_with(errors: list[Exception | None], scenario: Scenario, call: str) ->
         yield "nothing is said"
 
 
+def cut_at(system: System, scenario: Scenario, root: Path, number: int, flag: int) -> None:
+    """Take the power away at a call; where there are fewer, do nothing more."""
+    with system.failing(number, lambda _name: cut_power(root, flag)):
+        errors = scenario.act(FSPermanentStorage(root))
+    assert not any(errors), errors
+
+
+def cut_power(root: Path, flag: int) -> NoReturn:
+    """Let nothing more get to the disk, and end with `POWER_CUT`."""
+    fcntl.ioctl(os.open(root, os.O_RDONLY), _SHUTDOWN, struct.pack("I", flag))
+    os._exit(POWER_CUT)
+
+
+POWER_CUT = 99
+"""The exit code of a process whose file system is gone."""
+
+_SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of Linux
+
+
 def main(what: str, name: str, place: str, *more: str) -> None:
     scenario, directory = SCENARIOS[name], Path(place)
-    system = System()
+    system = System(forces=what == "cut")
     system.install()
+    if what == "cut":
+        cut_at(system, scenario, directory, *map(int, more))
+        return
     if what == "kill":
         seen, broken = kill_each(system, scenario, directory)
     else:

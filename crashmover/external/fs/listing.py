@@ -13,6 +13,7 @@ import re
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from threading import Lock
 
 from crashmover.external.fs.layout import ID_LENGTH
@@ -57,14 +58,15 @@ class Listing:
                 if entry.is_dir(follow_symlinks=False):
                     self.directories.append(name)
                 elif len(name) > ID_LENGTH:
-                    self._buckets[name[_BUCKET]] += b"%b/%d\0" % (os.fsencode(name), entry.inode())
+                    file = f"{name}/{entry.inode()}\0"
+                    self._buckets[name[_BUCKET]] += file.encode(errors="surrogateescape")
                     self.file_count += 1
 
     def crash_ids(self, suffix: str) -> Iterator[str]:
         """Yield what may be the ids of those that have a file ``ID + suffix``."""
-        name = re.compile(rb"\0([0-9a-f-]{%d})%b/" % (ID_LENGTH, re.escape(os.fsencode(suffix))))
+        ids_in = _id_before(suffix).findall
         for bucket in self._buckets.values():
-            for found in name.findall(bucket):
+            for found in ids_in(bucket):
                 yield found.decode()
 
     def files_of(self, crash_id: str) -> dict[str, int]:
@@ -76,13 +78,18 @@ class Listing:
         while at >= 0:
             end = bucket.index(b"\0", at + 1)
             name, inode = bytes(bucket[at + 1 : end]).split(b"/")
-            files[os.fsdecode(name)] = int(inode)
+            files[name.decode(errors="surrogateescape")] = int(inode)
             at = bucket.find(start, end)
         return files
 
     def has_settled(self, now: Generation) -> bool:
         """Whether what is now in that state had been there for a while."""
         return now[1] < self._taken_ns - _SETTLED_NS
+
+
+@cache
+def _id_before(suffix: str) -> re.Pattern[bytes]:
+    return re.compile(rb"\0([0-9a-f-]{%d})%b/" % (ID_LENGTH, re.escape(os.fsencode(suffix))))
 
 
 class Listings:
