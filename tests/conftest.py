@@ -5,6 +5,7 @@
 """Fixtures that many tests share: the servers, each started when it is first needed."""
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,9 @@ from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Rclone, S3Server
 
+DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
+"""The kinds of disks that slow tests make, and the package that makes them."""
+
 _WITHOUT = "CRASHMOVER_TEST_WITHOUT"
 
 
@@ -23,8 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--without",
         action="append",
         default=[],
-        metavar="SERVER",
-        help=f"leave out the tests that need this server, of {', '.join(KINDS)}; may be"
+        metavar="NAME",
+        help=f"leave out the tests that need this, of {', '.join([*KINDS, *DISKS])}; may be"
         f" repeated; also {_WITHOUT}, separated by commas",
     )
 
@@ -32,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Fail the whole run where a server is missing: tests that are passed over in silence
     look like tests that passed."""
-    unknown = _without(config) - KINDS.keys()
+    unknown = _without(config) - KINDS.keys() - set(DISKS)
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
     if hasattr(config, "workerinput"):
@@ -73,29 +77,24 @@ Figures = Callable[..., None]
 def figures(record_property: Callable[[str, object], None]) -> Figures:
     """Take note of what a test has counted, by name: it is printed at the end of the run."""
 
-    def note(**counted: object) -> None:
-        words = (f"{name.replace('_', ' ')} {count}" for name, count in counted.items())
-        record_property(_FIGURES, ", ".join(words))
-
-    return note
+    return lambda **counted: record_property(_FIGURES, counted)
 
 
 _FIGURES = "figures"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have counted."""
-    reports = [
-        (report.nodeid, text)
-        for report in terminalreporter.getreports("passed")
-        if report.when == "call"
-        for name, text in report.user_properties
-        if name == _FIGURES
-    ]
-    if reports:
+    """Print what tests have counted, each with all of its parameters."""
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for report in terminalreporter.getreports("passed"):
+        for name, counted in report.user_properties if report.when == "call" else ():
+            if name == _FIGURES:
+                sums[report.nodeid.partition("[")[0]].update(counted)
+    if sums:
         terminalreporter.section("what was counted")
-    for test, text in sorted(reports):
-        terminalreporter.write_line(f"{test}: {text}")
+    for test, counter in sorted(sums.items()):
+        words = [f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(counter.items())]
+        terminalreporter.write_line(f"{test}:\n    {', '.join(words)}")
 
 
 def _without(config: pytest.Config) -> set[str]:
@@ -103,7 +102,8 @@ def _without(config: pytest.Config) -> set[str]:
     return {name.strip() for name in names} - {""}
 
 
-def _wanted(request: pytest.FixtureRequest, name: str) -> None:
+def wanted(request: pytest.FixtureRequest, name: str) -> None:
+    """Leave out a test that needs a server or disk which somebody has opted out of by name."""
     if name in _without(request.config):
         pytest.skip(f"opted out of {name}")
 
@@ -111,7 +111,7 @@ def _wanted(request: pytest.FixtureRequest, name: str) -> None:
 @pytest.fixture(scope="session")
 def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server that all tests share."""
-    _wanted(request, "postgresql")
+    wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
 
@@ -119,7 +119,7 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
 @pytest.fixture
 def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server for one test that stops it, or worse."""
-    _wanted(request, "postgresql")
+    wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
 
@@ -144,7 +144,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
 @pytest.fixture(scope="session")
 def pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
     """A Pub/Sub server: of the class that the test is parametrized by."""
-    _wanted(request, "pubsub")
+    wanted(request, "pubsub")
     with request.param() as server:
         yield server
 
@@ -152,7 +152,7 @@ def pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
 @pytest.fixture
 def own_pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
     """A Pub/Sub server for one test that stops it, or worse."""
-    _wanted(request, "pubsub")
+    wanted(request, "pubsub")
     with request.param() as server:
         yield server
 
@@ -166,7 +166,7 @@ def use_pubsub(monkeypatch: pytest.MonkeyPatch) -> Callable[[PubSub], None]:
 @pytest.fixture(scope="session")
 def s3_signed(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server that checks signatures."""
-    _wanted(request, "s3-signed")
+    wanted(request, "s3-signed")
     with Rclone() as server:
         yield server
 
@@ -174,7 +174,7 @@ def s3_signed(request: pytest.FixtureRequest) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3_strict(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server that checks checksums, and puts objects on conditions."""
-    _wanted(request, "s3-strict")
+    wanted(request, "s3-strict")
     with Ministack() as server:
         yield server
 
@@ -182,6 +182,6 @@ def s3_strict(request: pytest.FixtureRequest) -> Iterator[S3Server]:
 @pytest.fixture
 def own_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server that checks signatures, for one test that stops it, or worse."""
-    _wanted(request, "s3-signed")
+    wanted(request, "s3-signed")
     with Rclone() as server:
         yield server

@@ -103,7 +103,7 @@ class Scenario:
         by_itself = {PROCESSED, *([] if RAW in self.saved else self.saved)}
         return found is None or (
             without(found, *by_itself) in [without(state, *by_itself) for state in states]
-            and all(found.get(key) in [None, *(s.get(key) for s in states)] for key in by_itself)
+            and all(found.get(key) in [state.get(key) for state in states] for key in by_itself)
         )
 
 
@@ -338,7 +338,7 @@ def fail_each(
         if not failed:
             return seen, broken
         seen["said" if any(errors) else "got over"] += 1
-        lines = list(wrong_with(errors, scenario, failed[0]))
+        lines = list(wrong_with(errors, failed[0]))
         lines += broken_promises(scenario, root, done=not any(errors))
         if tidy and (left := temporary_files(root)):
             lines.append(f"left over: {left}")
@@ -346,7 +346,7 @@ def fail_each(
         broken += [f"{number}, {failed[0]}: {line}" for line in lines]
 
 
-def wrong_with(errors: list[Exception | None], scenario: Scenario, call: str) -> Iterator[str]:
+def wrong_with(errors: list[Exception | None], call: str) -> Iterator[str]:
     """Yield what is wrong with what a save says that a call of it failed."""
     for error in errors:
         if error is not None and not isinstance(error, StorageError):

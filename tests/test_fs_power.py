@@ -9,20 +9,18 @@ means for that (``FS_IOC_SHUTDOWN``), which lets nothing more get to the disk.  
 is seen when it is mounted again.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests import fs_faults
-from tests.conftest import Figures
-from tests.fs_faults import POWER_CUT, SCENARIOS, Scenario
+from tests.conftest import DISKS, Figures, wanted
+from tests.fs_faults import POWER_CUT, SCENARIOS
 
 FLAGS = {"after its journal was flushed": 1, "at once": 2}  # of FS_IOC_SHUTDOWN
 _IMAGE = 320 << 20  # bytes; as small as XFS will have it
@@ -51,21 +49,18 @@ def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def can_mount() -> bool:
-    """Whether we may mount something: root, and not in every container."""
-    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    with suppress(OSError):
-        return os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
-    return False
-
-
-@pytest.fixture(params=["ext4", "xfs"])
+@pytest.fixture(params=DISKS)
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    if not can_mount():
-        pytest.skip("nothing can be mounted here")
-    if not shutil.which(f"mkfs.{request.param}"):
-        pytest.skip(f"mkfs.{request.param} is not installed")
-    disk = Disk(request.param, tmp_path)
+    kind = request.param
+    wanted(request, kind)
+    try:
+        disk = Disk(kind, tmp_path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.fail(
+            f"no disk can be made here: {error}; be root, and apt install {DISKS[kind]};"
+            f" or leave its tests out: --without {kind}",
+            pytrace=False,
+        )
     try:
         yield disk
     finally:
@@ -92,9 +87,9 @@ def test_whenever_the_power_fails_no_crash_is_torn_and_what_was_saved_is_there(
             assert cut_now(root, FLAGS[flag]) == POWER_CUT
         disk.unmount()
         disk.mount()
-        faults = wrong_with(scenario, root, is_done=exit_code == 0)
-        assert not faults, f"call {number}: {faults}"
         seen[fs_faults.what_is_there(scenario, root)] += 1
+        faults = list(fs_faults.broken_promises(scenario, root, done=exit_code == 0))
+        assert not faults, f"call {number}: {faults}"
         assert list(fs_faults.unfinished(scenario, root)) == [], f"call {number}"
         shutil.rmtree(root)
     figures(calls=number, **seen)
@@ -108,7 +103,3 @@ def cut(*args: str | Path | int) -> int:
 def cut_now(root: Path, flag: int) -> int:
     code = f"from tests.fs_faults import cut_power; cut_power({str(root)!r}, {flag})"
     return subprocess.run([sys.executable, "-c", code]).returncode
-
-
-def wrong_with(scenario: Scenario, root: Path, *, is_done: bool) -> list[str]:
-    return list(fs_faults.broken_promises(scenario, root, done=is_done))

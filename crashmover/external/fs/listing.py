@@ -20,7 +20,7 @@ from crashmover.external.fs.layout import ID_LENGTH
 
 _WORTH_KEEPING = 64  # files; a smaller directory is listed again in no time
 _KEPT = 16  # directories
-_KEPT_FILES = 500_000  # in them, of about 50 bytes each; one directory may have more
+_KEPT_FILES = 500_000  # in them, of about 70 bytes each; one directory may have more
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
 # trusted only for crashes that had been there for a while when it was made.
@@ -103,21 +103,6 @@ class Listings:
         self._kept: OrderedDict[tuple[str, ...], Listing] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, dir_fd: int, where: tuple[str, ...]) -> Listing:
-        """List the open directory `where` anew."""
-        listing = Listing(dir_fd)
-        if listing.file_count >= _WORTH_KEEPING:
-            with self._lock:
-                self._kept[where] = listing
-                self._kept.move_to_end(where)
-                while len(self._kept) > 1 and self._are_too_many():
-                    self._kept.popitem(last=False)
-        return listing
-
-    def _are_too_many(self) -> bool:
-        files = sum(listing.file_count for listing in self._kept.values())
-        return len(self._kept) > _KEPT or files > _KEPT_FILES
-
     def names_of(
         self, crash_id: str, now: Generation | None, dir_fd: int, where: tuple[str, ...]
     ) -> list[str]:
@@ -131,4 +116,19 @@ class Listings:
             files = listing.files_of(crash_id)
             if files.get(crash_id + self._marker_suffix) == now[0]:
                 return list(files)
-        return list(self.take(dir_fd, where).files_of(crash_id))
+        return list(self._take(dir_fd, where).files_of(crash_id))
+
+    def _take(self, dir_fd: int, where: tuple[str, ...]) -> Listing:
+        """List the open directory `where` anew."""
+        listing = Listing(dir_fd)
+        if listing.file_count >= _WORTH_KEEPING:
+            with self._lock:
+                self._kept[where] = listing
+                self._kept.move_to_end(where)
+                while len(self._kept) > 1 and self._are_too_many():
+                    self._kept.popitem(last=False)
+        return listing
+
+    def _are_too_many(self) -> bool:
+        files = sum(listing.file_count for listing in self._kept.values())
+        return len(self._kept) > _KEPT or files > _KEPT_FILES

@@ -140,10 +140,10 @@ class StagedSave:
         """
         if self._marker in self._put and not self._is_ours(self._marker):
             return
-        self._has_orphans |= not self._are_removed(reversed(self._put))
+        self._has_orphans |= not self._remove(reversed(self._put))
         with suppress(OSError):
             if self._has_orphans and not self._is_visible():
-                self._has_orphans = not self._are_removed(self._dumps_there())
+                self._has_orphans = not self._remove(self._dumps_there())
 
     def close(self) -> None:
         """Remove what is still temporary, and only then let go of the locks.
@@ -156,12 +156,12 @@ class StagedSave:
                 self._has_orphans = not self._is_visible()
         if self._has_orphans:
             self._temporary.discard(self._marker)
-        self._are_removed(map(durable.temporary_name, self._temporary))
+        self._remove(map(durable.temporary_name, self._temporary))
         for fd in (*self._locks.values(), self._dir_fd):
             with suppress(OSError):  # all that counts is on the disk, or was said not to be
                 os.close(fd)
 
-    def _are_removed(self, names: Iterable[str]) -> bool:
+    def _remove(self, names: Iterable[str]) -> bool:
         """Remove these files, as far as can be; return whether that is all of them."""
         everything = True
         for name in names:
