@@ -69,6 +69,8 @@ def parse(text: str) -> str:
 
     :raises InvalidCrashID: there is no crash id in it
     """
+    if is_valid(text):  # like nearly every line of a list
+        return text
     typed = text.strip().lower() if text.strip().isascii() else ""
     match = _TYPED.fullmatch(typed) or _URL.fullmatch(typed)
     if match is None:

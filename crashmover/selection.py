@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
+_ADD = "INSERT OR IGNORE INTO ids (id) VALUES (?)"
 
 
 def parse_day(text: str, today: dt.date | None = None) -> dt.date:
@@ -58,7 +59,7 @@ class CrashIDs:
 
     def add(self, crash_id: str) -> None:
         """Add one that is valid."""
-        self._database.execute("INSERT OR IGNORE INTO ids (id) VALUES (?)", (crash_id,))
+        self._database.execute(_ADD, (crash_id,))
 
     def add_lines(
         self,
@@ -73,19 +74,7 @@ class CrashIDs:
         :param parse: returns what is meant by a line, or raises `InvalidCrashID`
         :raises InvalidCrashID: of a line, which it names
         """
-        for number, line in enumerate(lines, 1):
-            # A report's URL may have a fragment: a comment needs a blank before its #.
-            if number == 1:
-                line = line.removeprefix(_BOM)
-            text = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
-            if not text:
-                continue
-            try:
-                self.add(parse(text))
-            except InvalidCrashID as error:
-                where = f"{name}, line {number}"
-                reason = f"{where}: {error.reason}" if error.reason else where
-                raise InvalidCrashID(text, reason) from error
+        self._database.executemany(_ADD, ((each,) for each in _parsed(lines, name, parse)))
 
     def __len__(self) -> int:
         (count,) = self._database.execute("SELECT count(*) FROM ids").fetchone()
@@ -104,6 +93,22 @@ class CrashIDs:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _parsed(lines: Iterable[str], name: str, parse: Callable[[str], str]) -> Iterator[str]:
+    """Yield what is meant by each line; as `CrashIDs.add_lines` says."""
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if "#" in text:  # a report's URL may have a fragment: a comment needs a blank before it
+            text = re.split(r"(?:^|\s)#", text, maxsplit=1)[0]
+        if not (text := text.strip()):
+            continue
+        try:
+            yield parse(text)
+        except InvalidCrashID as error:
+            where = f"{name}, line {number}"
+            reason = f"{where}: {error.reason}" if error.reason else where
+            raise InvalidCrashID(text, reason) from error
 
 
 _STEP = 0.5  # seconds of one look at an empty queue: so soon a signal is heard

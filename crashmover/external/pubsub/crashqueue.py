@@ -237,7 +237,9 @@ class PubSubCrashQueue(CrashQueueBase):
 
         def attempt() -> None:
             nonlocal late
-            request = types.AcknowledgeRequest(subscription=name, ack_ids=ack_ids)
+            # The bare protocol buffer, as in `send_messages`.
+            bare = types.AcknowledgeRequest.pb()(subscription=name, ack_ids=ack_ids)
+            request = types.AcknowledgeRequest.wrap(bare)
             try:
                 self._call(self._subscriber.acknowledge, request, name, _TIMEOUT)
             except QueueError as error:
