@@ -5,6 +5,7 @@
 """The benchmarks: what they say is what was measured, and wrong bytes do not pass."""
 
 import gzip
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from tests.benchmarks.contest import OURS, Command, Contender, Results, WrongByt
 from tests.benchmarks.corpus import PROCESSED, Corpus, files_in, make_corpus, realistic, small
 from tests.benchmarks.listing_server import Objects
 from tests.benchmarks.measure import Failed, Sample, measure
-from tests.benchmarks.report import CPU, Row, at_least, at_most, compare, slower_end
+from tests.benchmarks.report import CPU, Row, at_least, at_most, both_ends, compare, slower_end
 from tests.benchmarks.suite import QUICK, Sizes, Suite, files_are, new_suite
 from tests.cli_helpers import run
 
@@ -212,6 +213,12 @@ def test_a_goal_may_be_an_upper_limit() -> None:
 
 def test_the_slower_of_two_ends_is_found() -> None:
     assert slower_end("work", results(), ("fast", "slow"), at_least(0.8)).peer == "slow"
+
+
+def test_both_ends_at_once_cannot_be_done_faster_than_their_processor_time() -> None:
+    row = both_ends("work", results(), ("fast", "slow"))  # 4.5 seconds for a hundred
+    assert row.value == pytest.approx(50 / (os.cpu_count() or 1) * 4.5 / 100)
+    assert "not installed" in both_ends("work", results(), ("fast", "absent")).missing
 
 
 ROWS = [

@@ -36,7 +36,7 @@ class Command:
 
     :param count: how many things it moves
     :param checked: looks at what it did
-    :param server: whose processor time is counted too
+    :param servers: whose processor time is counted too
     """
 
     line: Sequence[Argument]
@@ -44,7 +44,7 @@ class Command:
     checked: Callable[[], None]
     env: Mapping[str, str] = field(default_factory=dict)
     output: Argument = os.devnull
-    server: ServerProcess | None = None
+    servers: Sequence[ServerProcess] = ()
 
     def go(self) -> Sample:
         before = self._server_cpu()
@@ -52,7 +52,7 @@ class Command:
         return replace(sample, server_cpu=self._server_cpu() - before)
 
     def _server_cpu(self) -> float:
-        return cpu_of(self.server.pids()) if self.server else 0.0
+        return sum(cpu_of(server.pids()) for server in self.servers)
 
     def check(self) -> None:
         self.checked()

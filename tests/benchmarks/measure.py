@@ -107,11 +107,12 @@ def measure(
 
 
 def cpu_of(pids: Iterable[int]) -> float:
-    """Return the seconds of processor time that processes have taken until now."""
+    """Return the seconds of processor time that processes have taken until now, and those of
+    their children that have ended."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

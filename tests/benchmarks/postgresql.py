@@ -5,18 +5,19 @@
 """Into and out of PostgreSQL: against loops of bare statements, and against the two ends."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import LiteralString
 
 from psycopg import sql
 
-from tests.benchmarks.contest import OURS, Command, Contender
+from tests.benchmarks.contest import OURS, Command, Contender, Results
 from tests.benchmarks.corpus import Corpus, Manifest
 from tests.benchmarks.fs import CP, and_sync, cp
 from tests.benchmarks.measure import Argument, measure
-from tests.benchmarks.report import Row, at_least, slower_end
+from tests.benchmarks.report import Row, at_least, both_ends, slower_end
 from tests.benchmarks.report import compare as row
 from tests.benchmarks.s3 import (
     PEERS,
@@ -27,6 +28,7 @@ from tests.benchmarks.s3 import (
 )
 from tests.benchmarks.servers import DurablePostgreSQL
 from tests.benchmarks.suite import Suite, compare, copy, files_are
+from tests.servers.process import ServerProcess
 
 INSERT, EXECUTEMANY, SELECT = "INSERT and commit", "executemany", "SELECT"
 _LINE: list[Argument] = [sys.executable, Path(__file__).parent / "peers" / "plain_psycopg.py"]
@@ -94,11 +96,27 @@ def rows_are(server: DurablePostgreSQL, schema: str, corpus: Corpus) -> Callable
     return partial(compare, partial(rows_in, server, schema), lambda: corpus.rows)
 
 
+def ends(work: str, results: Results, names: tuple[str, str]) -> Iterator[Row]:
+    """Return what our work is held against, where its two ends can be done alone."""
+    yield slower_end(work, results, names, at_least(0.8))
+    yield both_ends(work, results, names)
+
+
 # -- Writing -------------------------------------------------------------------------------
 
 
-def writer(suite: Suite, corpus: Corpus, source: Argument, more: dict[str, str]) -> Contender:
-    """Return us, copying into a schema that is not there yet."""
+def writer(
+    suite: Suite,
+    corpus: Corpus,
+    source: Argument,
+    more: Mapping[str, str] = MappingProxyType({}),
+    others: Sequence[ServerProcess] = (),
+) -> Contender:
+    """Return us, copying into a schema that is not there yet.
+
+    :param more: of the environment
+    :param others: servers that it needs besides
+    """
     server = suite.postgresql
 
     def turn() -> Command:
@@ -106,7 +124,8 @@ def writer(suite: Suite, corpus: Corpus, source: Argument, more: dict[str, str])
         execute(server, "CHECKPOINT")  # so that none comes from what another has written
         line = copy(source, uri_of(server, schema))
         check = rows_are(server, schema, corpus)
-        return Command(line, corpus.count, check, client_of(server) | more)
+        env = {**client_of(server), **more}
+        return Command(line, corpus.count, check, env, servers=[server, *others])
 
     return Contender(OURS, turn)
 
@@ -120,7 +139,7 @@ def peer_writer(suite: Suite, corpus: Corpus, name: str, mode: str) -> Contender
         execute(server, "CHECKPOINT")
         line = [*_LINE, mode, schema, corpus.root]
         check = rows_are(server, schema, corpus)
-        return Command(line, corpus.count, check, client_of(server))
+        return Command(line, corpus.count, check, client_of(server), servers=[server])
 
     return Contender(name, turn, sys.executable)
 
@@ -129,7 +148,7 @@ def fs_to_postgresql(suite: Suite) -> Iterator[Row]:
     """We and the loops read the same files."""
     corpus = suite.corpus(suite.sizes.postgresql)
     contenders = [
-        writer(suite, corpus, corpus.root, {}),
+        writer(suite, corpus, corpus.root),
         peer_writer(suite, corpus, INSERT, "insert"),
         peer_writer(suite, corpus, EXECUTEMANY, "executemany"),
     ]
@@ -144,12 +163,12 @@ def s3_to_postgresql(suite: Suite) -> Iterator[Row]:
     bucket = filled_bucket(suite, corpus)
     s5cmd = next(peer for peer in PEERS if peer.name == S5CMD)
     contenders = [
-        writer(suite, corpus, suite.s3.uri(bucket), client_environment(suite.s3)),
+        writer(suite, corpus, suite.s3.uri(bucket), client_environment(suite.s3), [suite.s3]),
         peer_reader(suite, s5cmd, bucket, corpus),
         peer_writer(suite, corpus, EXECUTEMANY, "executemany"),
     ]
     results = suite.hold("S3 -> PostgreSQL", contenders)
-    yield slower_end("S3 -> PostgreSQL", results, (S5CMD, EXECUTEMANY), at_least(0.8))
+    yield from ends("S3 -> PostgreSQL", results, (S5CMD, EXECUTEMANY))
 
 
 # -- Reading -------------------------------------------------------------------------------
@@ -173,13 +192,13 @@ def postgresql_to_fs(suite: Suite) -> Iterator[Row]:
     def turn(line: Callable[[Path], list[Argument]]) -> Command:
         target = suite.new_path()
         check = files_are(target, lambda: corpus.files)
-        return Command(line(target), corpus.count, check, client_of(server))
+        return Command(line(target), corpus.count, check, client_of(server), servers=[server])
 
     def select() -> Command:
         output = suite.new_path()
         line = [*_LINE, "select", schema]
         check = partial(check_sizes, output, corpus)
-        return Command(line, corpus.count, check, client_of(server), output)
+        return Command(line, corpus.count, check, client_of(server), output, servers=[server])
 
     contenders = [
         Contender(OURS, partial(turn, partial(copy, uri_of(server, schema)))),
@@ -187,7 +206,7 @@ def postgresql_to_fs(suite: Suite) -> Iterator[Row]:
         Contender(CP, partial(turn, partial(and_sync(cp), corpus.root)), "cp"),
     ]
     results = suite.hold("PostgreSQL -> fs", contenders)
-    yield slower_end("PostgreSQL -> fs", results, (SELECT, CP), at_least(0.8))
+    yield from ends("PostgreSQL -> fs", results, (SELECT, CP))
 
 
 def check_sizes(output: Path, corpus: Corpus) -> None:

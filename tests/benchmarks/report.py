@@ -4,6 +4,7 @@
 
 """The table of all results, as text and as reStructuredText."""
 
+import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,22 @@ def slower_end(work: str, results: Results, ends: Sequence[str], goal: Goal) -> 
         if end in results.missing:
             return Row(work, end, goal=goal, missing=results.missing[end])
     return compare(work, results, min(ends, key=lambda end: results.median(end, RATE.of)), goal)
+
+
+def both_ends(work: str, results: Results, ends: Sequence[str]) -> Row:
+    """Return the row of our rate against that at which the two ends of our work, done at once
+    with no cost of their own less, would keep every core busy all the time.
+
+    Where one machine has both ends and the servers, nobody who does what they do is faster.
+    """
+    name = "both ends' CPU"
+    for end in ends:
+        if end in results.missing:
+            return Row(work, name, missing=results.missing[end])
+    samples = [results.medians(end) for end in ends]
+    each = sum((sample.cpu + sample.server_cpu) / sample.count for sample in samples)
+    mine, limit = results.median(OURS, RATE.of), (os.cpu_count() or 1) / each
+    return Row(work, name, RATE.text(mine), RATE.text(limit), mine / limit)
 
 
 # -- The table -----------------------------------------------------------------------------

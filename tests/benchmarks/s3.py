@@ -117,12 +117,12 @@ def fs_to_s3(suite: Suite) -> Iterator[Row]:
         bucket = server.new_bucket()
         line = copy(corpus.root, server.uri(bucket))
         check = partial(check_bucket, suite, bucket, corpus)
-        return Command(line, corpus.count, check, env, server=server)
+        return Command(line, corpus.count, check, env, servers=[server])
 
     def turn_of(peer: Peer) -> Command:
         bucket = server.new_bucket()
         check = partial(check_bucket, suite, bucket, corpus)
-        return Command(peer.put(staged, bucket), corpus.count, check, env, server=server)
+        return Command(peer.put(staged, bucket), corpus.count, check, env, servers=[server])
 
     peers = [Contender(peer.name, partial(turn_of, peer), peer.program) for peer in PEERS]
     yield from rows("fs -> S3", suite.hold("fs -> S3", [Contender(OURS, ours), *peers]))
@@ -180,4 +180,4 @@ def read(
     target = suite.new_path()
     check = files_are(target, wanted)
     env = client_environment(suite.s3)
-    return Command(line(target), corpus.count, check, env, server=suite.s3)
+    return Command(line(target), corpus.count, check, env, servers=[suite.s3])

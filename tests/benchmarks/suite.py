@@ -49,7 +49,7 @@ class Sizes:
     starts: int = 15
     fs: int = 2000
     s3: int = 1000
-    postgresql: int = 2000
+    postgresql: int = 5000  # of fewer, a tenth of the time is our start
     ids: int = 100_000
     client_ids: int = 20_000
     rerun: int = 100_000
