@@ -23,6 +23,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from crashmover import open_queue
 from crashmover.external.crashqueue_base import QueueName
 from tests.cli_helpers import Sample, command_line, environment, manifest, put, sample, stored
+from tests.conftest import Figures
 from tests.servers import pubsub
 from tests.servers.pubsub import Emulator, PubSub
 
@@ -122,7 +123,9 @@ class Scene:
                 workers[victim].end(kinds[victim])
         return workers
 
-    def assert_all_is_well(self, workers: list[Worker]) -> None:
+    def assert_all_is_well(self, workers: list[Worker], figures: Figures) -> None:
+        ends = [len(worker.ends) for worker in workers]
+        figures(crashes=len(self.crashes), killed=ends[0], terminated=ends[1])
         logs = "".join(worker.log.read_text() for worker in workers)
         assert "Traceback" not in logs
         assert workers[0].ends and workers[1].ends
@@ -149,23 +152,22 @@ SIZES = [1_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeou
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_workers_on_one_file_may_be_killed_at_any_time(tmp_path: Path, count: int) -> None:
+def test_workers_on_one_file_may_be_killed_at_any_time(
+    tmp_path: Path, count: int, figures: Figures
+) -> None:
     path = tmp_path / "queue.db"
     scene = make_scene(tmp_path, f"sqlite://{path}?lease=2", count, "4")
     with open_queue(scene.uri) as queue:
         queue.create()
     scene.publish()
-    looks = 0
 
     def check() -> None:
-        nonlocal looks
         # What leaves the queue has arrived before: so look at the queue first.
         in_queue = bodies_in(path)
         assert scene.ids <= in_queue | scene.arrived()
-        looks += 1
 
     workers = scene.run(check)
-    scene.assert_all_is_well(workers)
+    scene.assert_all_is_well(workers, figures)
     assert bodies_in(path) == set()
 
 
@@ -188,7 +190,7 @@ def emulator(
 @pytest.mark.parametrize("pubsub_server", [Emulator], indirect=True)
 @pytest.mark.skipif(not pubsub.has_emulator(), reason="leases end nowhere else")
 def test_workers_on_one_subscription_may_be_killed_at_any_time(
-    tmp_path: Path, emulator: PubSub
+    tmp_path: Path, emulator: PubSub, figures: Figures
 ) -> None:
     uri = emulator.uri()
     with_short_leases(emulator, uri)
@@ -196,7 +198,7 @@ def test_workers_on_one_subscription_may_be_killed_at_any_time(
     scene = make_scene(tmp_path, uri, 10_000, "75")
     scene.publish()
     workers = scene.run(lambda: None)
-    scene.assert_all_is_well(workers)
+    scene.assert_all_is_well(workers, figures)
     with open_queue(scene.uri) as queue:
         assert queue.pull(wait=12) == []
 

@@ -38,7 +38,7 @@ class ServerProcess(ABC):
 
     stop_signal = signal.SIGTERM
     death_signal = signal.SIGKILL
-    """What it is sent by the system when the tests are killed."""
+    """What it is sent by the system when the tests are killed, and when they are done."""
 
     def __init__(self, user: str | None = None) -> None:
         self.host = HOST
@@ -103,11 +103,14 @@ class ServerProcess(ABC):
         return process
 
     def stop(self) -> None:
-        """Stop it, if it runs."""
+        """Stop it in good order, if it runs."""
+        self._end(self.stop_signal)
+
+    def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
         self.resume()
-        self._process.send_signal(self.stop_signal)
+        self._process.send_signal(number)
         try:
             self._process.wait(_STOP)
         except subprocess.TimeoutExpired:
@@ -147,7 +150,7 @@ class ServerProcess(ABC):
 
     def __exit__(self, *_exc: object) -> None:
         try:
-            self.stop()
+            self._end(self.death_signal)  # what it has is not needed any more
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
 
