@@ -9,7 +9,8 @@ crashmover`` costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # not from typing, which would be imported before anything else is done
 
 __version__ = "0.1.0"
 

@@ -2,9 +2,23 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""``python -m crashmover``."""
+"""``python -m crashmover``; also what the script ``crashmover`` may run."""
 
-from crashmover.cli import main
+import signal
+
+
+def main() -> None:
+    """Run the command line.
+
+    Until that is imported, which takes most of the time of a short command, nothing is in hand,
+    and an interrupt shall end us as any other signal does: without a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from crashmover.cli import main as command_line
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -22,8 +22,35 @@
 The text of each is one line that a user can act on: where, which crash, what.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Self
+
+_LOOKED_AT = 1000  # characters
+_SECRETS = (
+    # scheme://user:password@, also as a path, which has fewer slashes; user:password@
+    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\n]*@"), r"\1***@"),
+    (re.compile(r"[^\s'\"(@]+:(?!/)[^\s'\"(]*@"), "***@"),
+    # //user:password, cut short; it is no port
+    (re.compile(r"(//[^\s/:'\"(]*:)(?!\d*(?:[/?'\")\s]|$))[^\s'\")]*"), r"\1***"),
+    (
+        re.compile(
+            r"([?&][^=&\s]*(?:password|passwd|secret|token|passphrase|credential|signature|key)=)"
+            r"[^&\s'\")]*",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+)
+
+
+def masked(text: str) -> str:
+    """Mask what may be a password in what somebody typed: a URI, where none belongs.  Of what a
+    stranger sent, only the beginning is looked at and returned: it may be long."""
+    text = text if len(text) <= _LOOKED_AT else f"{text[:_LOOKED_AT]}…"
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 class CrashMoverError(Exception):
@@ -32,7 +59,7 @@ class CrashMoverError(Exception):
 
 def _shorten(text: object, most: int = 80) -> str:
     """Show what a stranger sent: quoted, escaped, and never at length."""
-    shown = repr(text)
+    shown = masked(repr(text))
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
@@ -57,6 +84,9 @@ class InvalidURI(CrashMoverError, ValueError):
 
 class InvalidConfig(CrashMoverError, ValueError):
     """The configuration file cannot be read or says something that is not understood."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(masked(text))
 
 
 class MissingExtra(CrashMoverError):

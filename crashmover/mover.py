@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
-from threading import Event
 from typing import Self
 
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
@@ -107,7 +106,7 @@ class Mover:
         self._workers: Workers[Task, Moved] | None = None
         self._batch_size = max(store.batch_size for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
-        self._stop = Event()
+        self._is_stopped = False
         self._failure: CrashMoverError | None = None
         self._idle = False  # the source had nothing for now
 
@@ -125,7 +124,7 @@ class Mover:
 
     def stop(self) -> None:
         """Take no further crash; what is in hand is finished.  From any thread or signal."""
-        self._stop.set()
+        self._is_stopped = True  # no Event: a signal may come while that holds its lock
 
     def verify_access(self) -> None:
         """Make sure that the source can be read, and a destination be written to.
@@ -233,7 +232,7 @@ class Mover:
         self._idle = False
         jobs: list[Job] = []
         passed: list[Outcome] = []
-        while len(jobs) < room and len(passed) < _LOOK and not self._stop.is_set():
+        while len(jobs) < room and len(passed) < _LOOK and not self._is_stopped:
             try:
                 crash_id = next(crash_ids)
             except StopIteration:

@@ -34,8 +34,14 @@ def open_storage(where: str | Sequence[str], *, config: Config | None = None) ->
     :raises InvalidConfig: a name that the configuration file does not have
     :raises MissingExtra: the driver for it is not installed
     """
+    named = [where] if isinstance(where, str) else where
+    for text in named:
+        # Before any name is looked up and shown: a URI with a blank in its password is several
+        # in the environment, and the middle of it may look like a name.
+        if not is_name(text):
+            StorageURI.parse(text)
     uris: list[str] = []
-    for text in [where] if isinstance(where, str) else where:
+    for text in named:
         if is_name(text):
             config = config or Config.load()
             uris += config.stores(text)

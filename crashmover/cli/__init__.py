@@ -19,7 +19,7 @@ from crashmover.cli import signals
 from crashmover.cli.console import say, set_up_log
 from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.cli.options import Settings
-from crashmover.errors import CrashMoverError
+from crashmover.errors import CrashMoverError, masked
 
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {
@@ -84,9 +84,17 @@ class CommandLine(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # not every terminal can show every name
                 stream.reconfigure(errors="backslashreplace")
+        ending = signals.Unwinder()
         try:
-            with signals.handling(signals.unwind):
+            with signals.handling(ending):
                 code = super().main(*args, **kwargs)
+            if ending.number is not None:
+                code = ExitCode.SIGNAL + ending.number
+        except SystemExit:
+            if ending.number is None:
+                raise
+            # All is cleaned up: wait neither for threads nor for whoever reads what we write.
+            os._exit(ExitCode.SIGNAL + ending.number)
         except click.exceptions.Exit as end:
             code = end.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
@@ -95,7 +103,8 @@ class CommandLine(click.Group):
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "crashmover"
-            say(f"{command}: {error.format_message()} ({command} --help tells more)")
+            said = masked(error.format_message())  # it quotes what was typed
+            say(f"{command}: {said} ({command} --help tells more)")
             code = error.exit_code
         except click.Abort:
             code = ExitCode.SIGNAL + signal.SIGINT

@@ -35,10 +35,6 @@ from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
 from crashmover.selection import CrashIDs, QueuedIDs
 
-# Seconds that a copy from a queue has to finish after a signal: what stops a service kills
-# it after 30 or more.
-_GRACE = 20.0
-
 _KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
 
 
@@ -281,7 +277,7 @@ def _run(
     """Copy; say how it went; return the exit code."""
     summary = Summary()
     queued = selected.queued
-    stopper = _stopper(mover, queued)
+    stopper = signals.Stopper(mover.stop, lambda: _give_back(queued))
     failure: CrashMoverError | None = None
     ahead = {"ahead": 1} if queued else {}  # no more than can be started now
     with signals.handling(stopper), _time_limit(options["max_duration"], mover) as expired:
@@ -296,6 +292,9 @@ def _run(
                     bar.failed(f"{outcome.crash_id}: {outcome.status}: {outcome.error}")
         except CrashMoverError as error:
             failure = error
+        except BaseException:  # the report could not be written, for one
+            _give_back(queued)
+            raise
         try:
             if queued:
                 queued.close()
@@ -315,24 +314,11 @@ def _run(
     return ExitCode.FAILED if summary.failed else ExitCode.OK
 
 
-def _stopper(mover: Mover, queued: QueuedIDs | None) -> signals.Stopper:
-    if not queued:
-        return signals.Stopper(mover.stop)
-
-    def stop() -> None:
-        mover.stop()
-        timer = Timer(_GRACE, abandon)
-        timer.daemon = True
-        timer.start()
-
-    def abandon() -> None:
+def _give_back(queued: QueuedIDs | None) -> None:
+    """Let the queue hand out again, as far as it can be told to, what is not done."""
+    if queued:
         with suppress(CrashMoverError):
             queued.close()
-        console.say(f"crashmover: not finished after {_GRACE:.0f} s; the rest goes back")
-        stopper(stopper.number or 0)
-
-    stopper = signals.Stopper(stop)
-    return stopper
 
 
 @contextmanager

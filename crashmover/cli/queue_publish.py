@@ -7,6 +7,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -86,9 +87,10 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         if options["create"]:
             for name in queue.create():
                 say(f"created {name}")
-        stopper = signals.Stopper(lambda: None)
-        stack.enter_context(signals.handling(stopper))
-        code = _publish(queue, options["to"], ids, options["rate"], stopper)
+        # What was not published is printed first, however long that takes.
+        stopper = stack.enter_context(signals.handling(signals.Stopper(grace=None)))
+        publish = partial(_publish, queue, options["to"], ids, options["rate"], stopper)
+        code = stopper.end_of(publish)
     raise click.exceptions.Exit(code)
 
 
@@ -148,7 +150,7 @@ def _publish(
             click.echo(crash_id)
             left += 1
     say(f"published {published:,}" + (f"; {left:,} not tried" if left else ""))
-    return ExitCode.SIGNAL + stopper.number if stopper.number else code
+    return code
 
 
 def _pause(until: float, stopper: signals.Stopper) -> None:

@@ -58,15 +58,20 @@ def command(settings: Settings, /, queue: str, **options: Any) -> None:
     with ExitStack() as stack:
         opened = stack.enter_context(settings.open_queue(queue))
         opened.verify_access()
-        stopper = signals.Stopper(lambda: None)
+        stopper = signals.Stopper(abandon=lambda: _give_back(opened))
         stack.enter_context(signals.handling(stopper))
         stack.enter_context(opened.keeping_leases())
-        _pull(opened, stopper, options)
-        code = ExitCode.SIGNAL + stopper.number if stopper.number else ExitCode.OK
+        code = stopper.end_of(lambda: _pull(opened, stopper, options))
     raise click.exceptions.Exit(code)
 
 
-def _pull(queue: CrashQueueBase, stopper: signals.Stopper, options: dict[str, Any]) -> None:
+def _give_back(queue: CrashQueueBase) -> None:
+    """Let the queue hand out again, as far as it can be told to, what is not done."""
+    with suppress(QueueError):
+        queue.give_back()
+
+
+def _pull(queue: CrashQueueBase, stopper: signals.Stopper, options: dict[str, Any]) -> int:
     shown: list[Delivery] = []
     count = 0
     waited = 0.0
@@ -85,10 +90,11 @@ def _pull(queue: CrashQueueBase, stopper: signals.Stopper, options: dict[str, An
                 else:
                     queue.ack(deliveries)
             elif waited >= options["wait"] and not options["follow"]:
-                return
+                break
     finally:
         if shown:
             queue.nack(shown)
+    return ExitCode.OK
 
 
 def _print(queue: CrashQueueBase, deliveries: list[Delivery], as_json: bool) -> None:

@@ -6,50 +6,123 @@
 
 import os
 import signal
+import threading
+import time
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
+from crashmover.errors import CrashMoverError
+
+GRACE = 20.0
+"""Seconds in which a command ends after a signal: what stops a service kills it after 30."""
+
+_LAST = 5.0  # seconds in which what is held is given back after that
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Stopper:
+    """A handler of signals: the first asks a command to stop, and the second ends it at once.
+
+    :param stop: asks it
+    :param abandon: gives back what it holds, where it has not ended in time
+    :param grace: how many seconds that is; None: its calls have deadlines, which will do
+    """
+
+    def __init__(
+        self,
+        stop: Callable[[], None] = lambda: None,
+        abandon: Callable[[], None] = lambda: None,
+        grace: float | None = GRACE,
+    ) -> None:
+        self.number: int | None = None
+        self._stop = stop
+        self._abandon = abandon
+        self._grace = grace
+        self._is_over = False
+        self._inner: Stopper | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
+        if self.number is not None:
+            os._exit(ExitCode.SIGNAL + number)
+        self._begin(number)
+        self._stop()
+
+    def end_of(self, work: Callable[[], int]) -> int:
+        """Do some work; return its exit code, or that of a signal which has come meanwhile: what
+        failed after that is said, and no more."""
+        code = 0
+        try:
+            code = work()
+        except CrashMoverError as error:
+            if self.number is None:
+                raise
+            say(f"crashmover: {error}")
+        return code if self.number is None else ExitCode.SIGNAL + self.number
+
+    def take_over(self, inner: "Stopper") -> None:
+        """Go on when the work is done for which another handled them."""
+        self._inner = inner
+        self.number = self.number or inner.number
+
+    def over(self) -> None:
+        """The command has ended."""
+        self._is_over = True
+        if self._inner:
+            self._inner.over()
+
+    def _begin(self, number: int) -> None:
+        self.number = number
+        if self._grace is not None:
+            # The bare function: threading.Thread takes a lock, which whatever was interrupted
+            # by the signal may hold.
+            start_new_thread(self._end_in_time, (self._grace,))
+
+    def _end_in_time(self, grace: float) -> None:
+        time.sleep(grace)
+        if not self._is_over:
+            done = threading.Event()
+            start_new_thread(self._give_up, (grace, done))
+            done.wait(_LAST)
+            os._exit(ExitCode.SIGNAL + (self.number or 0))
+
+    def _give_up(self, grace: float, done: threading.Event) -> None:
+        self._abandon()
+        say(f"crashmover: not finished after {grace:.0f} s; the rest is given up")
+        done.set()
+
+
+class Unwinder(Stopper):
+    """Ends by an exception, so that everything on the way out is cleaned up; but does not keep
+    that from being done where we are on the way out already.  Each further signal is one more
+    exception, which gets us out of a cleaning-up that takes long."""
+
+    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
+        is_first = self.number is None
+        if is_first:
+            self._begin(number)
+        if not is_first or self._inner is None:
+            raise SystemExit(ExitCode.SIGNAL + number)
+
+
 @contextmanager
-def handling(handler: Callable[[int], None]) -> Iterator[None]:
-    """Call `handler` with the number of each signal that asks us to end."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        handler(number)
-
+def handling(stopper: Stopper) -> Iterator[Stopper]:
+    """Let it handle each signal that asks us to end."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, previous in before.items():
         if previous is not signal.SIG_IGN:  # nohup means it
-            signal.signal(number, handle)
+            signal.signal(number, stopper)
     try:
-        yield
+        yield stopper
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-def unwind(number: int) -> None:
-    """End by an exception, so that everything on the way out is cleaned up."""
-    raise SystemExit(ExitCode.SIGNAL + number)
-
-
-class Stopper:
-    """The first signal asks a command to stop; the second ends it at once.
-
-    :param stop: asks it
-    """
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self.number: int | None = None
-        self._stop = stop
-
-    def __call__(self, number: int) -> None:
-        if self.number is not None:
-            os._exit(ExitCode.SIGNAL + number)
-        self.number = number
-        self._stop()
+        outer = next((each for each in before.values() if isinstance(each, Stopper)), None)
+        if outer:
+            outer.take_over(stopper)
+        else:
+            stopper.over()

@@ -258,6 +258,15 @@ class CrashQueueBase(ABC):
         for batch in _batches(deliveries):
             self._try(partial(self.nack_messages, batch))
 
+    def give_back(self) -> None:
+        """Let all that is held be handed out again at once.
+
+        :raises QueueError: as `nack`
+        """
+        with self._lock:
+            held = list(self._held)
+        self.nack(held)
+
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """Keep these for so many seconds from now.
 

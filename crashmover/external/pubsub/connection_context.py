@@ -36,6 +36,7 @@ class ConnectionContext:
 
     def __init__(self) -> None:
         self._transports: dict[str, Any] = {}
+        self._is_announced = False
         self._lock = Lock()
 
     def publisher(self, uri: str) -> Any:
@@ -63,7 +64,8 @@ class ConnectionContext:
             name = transport_class.__name__
             if name not in self._transports:
                 emulator = os.environ.get(EMULATOR)
-                if emulator and not self._transports:
+                if emulator and not self._is_announced:
+                    self._is_announced = True
                     logger.warning("%s is set: using the emulator at %s", EMULATOR, emulator)
                 try:
                     self._transports[name] = (

@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}", re.ASCII)
 _TIMEOUT = 30.0  # seconds; a pull that ends sooner can strand messages until their leases end
 _ASK_TIMEOUT = 10.0  # for what a server answers at once
 _PAUSE = 0.1  # seconds before a subscription that had nothing is asked again
+_IN_VAIN = 0.5  # seconds after which a pull that has brought nothing will bring nothing
 _LONGEST_LEASE = 600  # seconds, a limit of Pub/Sub's
 _ACK_DEADLINE = 60  # seconds, of subscriptions that we make
 
@@ -66,6 +67,7 @@ class PubSubCrashQueue(CrashQueueBase):
         self._pulling = Lock()
         self._arrived = Event()
         self._pulls: dict[QueueName, Any] = {}  # on their way
+        self._hope = 0.0  # until when they may bring something
         self._waiting: dict[QueueName, deque[Delivery]] = {q: deque() for q in QueueName}
         self._not_before: dict[QueueName, float] = {}
         self._dead_letters: dict[QueueName, bool] = {}
@@ -188,6 +190,7 @@ class PubSubCrashQueue(CrashQueueBase):
                 request, timeout=_TIMEOUT, metadata=_routing(request, name)
             )
             self._pulls[queue] = future
+            self._hope = monotonic() + _IN_VAIN
             future.add_done_callback(lambda _: self._arrived.set())
 
     def _finish_pulls(self) -> None:
@@ -208,6 +211,19 @@ class PubSubCrashQueue(CrashQueueBase):
                 Message(queue, item.message.data, item.ack_id, item.delivery_attempt)
                 for item in messages
             )
+
+    def _end_pulls(self) -> None:
+        """Take in what is arriving: of a pull that is cancelled, messages stay leased."""
+        with suppress(QueueError):
+            while any(not future.done() for future in self._pulls.values()):
+                if monotonic() > self._hope:
+                    break
+                self._arrived.wait(_PAUSE)
+                self._arrived.clear()
+            self._finish_pulls()
+        for future in self._pulls.values():
+            future.cancel()
+        self._pulls.clear()
 
     def _take(self, queues: Sequence[QueueName], max_messages: int) -> list[Delivery]:
         taken: list[Delivery] = []
@@ -260,6 +276,7 @@ class PubSubCrashQueue(CrashQueueBase):
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
         """As the base class says: a deadline of 0."""
         self.extend_messages(deliveries, 0)
+        self._hope = monotonic() + _IN_VAIN  # a pull of our own may be given them
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """As the base class says; 600 seconds at most.  Those that are ours no more are
@@ -285,16 +302,18 @@ class PubSubCrashQueue(CrashQueueBase):
     def close(self) -> None:
         """As the base class says; what was pulled and not asked for is given back at once."""
         with self._pulling:
-            for future in self._pulls.values():
-                future.cancel()
-            self._pulls.clear()
+            self._end_pulls()
             waiting = [delivery for queue in self._waiting.values() for delivery in queue]
             for queue in self._waiting.values():
                 queue.clear()
+        self._context.close()
         if waiting:
+            # By another channel: a pull that is cancelled may go on taking from the subscription
+            # as long as its own is there.
+            self.__dict__.pop("_subscriber", None)
             with suppress(QueueError):
                 self.nack_messages(waiting)
-        self._context.close()
+            self._context.close()
 
     # Calling
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from obstore.store import S3Store
 
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 CHECKSUMS = {"sha256": "SHA256", "crc64nvme": "CRC64NVME", "none": None}
 
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
+_ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
+_IN_HEADERS = re.compile(r"[\x20-\x7e]+")
 _CREDENTIALS_LAST = dt.timedelta(minutes=5)  # botocore renews them at least ten minutes ahead
+
+# A server that lets one byte after the other drip would never be given up otherwise.  What is
+# too large to come in that time is asked for again from there on.
+_TIMES = 20  # read_timeout, which a request as a whole may take
 
 # A request is tried again at once, so that one that is throttled does not cost the whole crash.
 # Five in a row take about two seconds; the caller's own policy goes on from there.
@@ -64,7 +71,8 @@ class S3Options:
     :param ca_bundle: file of certificates to be trusted besides the system's
     :param verify_ssl: whether to check the server's certificate
     :param connect_timeout: seconds
-    :param read_timeout: seconds without an answer, or without a further byte of one
+    :param read_timeout: seconds without an answer, or without a further byte of one; a request
+        as a whole may take 20 times as long
     """
 
     region: str | None = None
@@ -107,6 +115,7 @@ class S3ConnectionContext:
         self._client: S3Store | None = None
         self._endpoint: str | None = None
         self._refusal: StorageDenied | None = None
+        self._secrets: set[str] = set()
         self._lock = Lock()
 
     @property
@@ -146,11 +155,26 @@ class S3ConnectionContext:
         """Return what to raise instead of what the client raised."""
         # The client wraps, and garbles, what goes wrong when it asks for credentials.
         refusal, self._refusal = self._refusal, None
+        self._mask(error)
         return refusal or explain(error, self.uri, crash_id)
+
+    def _mask(self, error: Exception) -> None:
+        """Take our credentials out of its text, which has the server's answer in it: some of
+        these repeat a token that they do not accept."""
+        text = known = str(error)
+        for secret in self._secrets:
+            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        if text != known:
+            error.args = (text,)
 
     def _make_client(self, account: _Account) -> S3Store:
         options = self.options
         endpoint = self._endpoint = self._endpoint_url(account.endpoint_url)
+        try:
+            check_endpoint(endpoint or "https://s3")
+        except ValueError as error:
+            reason = f"AWS_ENDPOINT_URL, or the profile's endpoint_url: {error}"
+            raise StorageDenied(reason, uri=self.uri) from None
         region = options.region or account.region or "us-east-1"
         config: S3Config = {
             "bucket": self._bucket,
@@ -170,8 +194,7 @@ class S3ConnectionContext:
             "allow_invalid_certificates": not options.verify_ssl,
             "connect_timeout": dt.timedelta(seconds=options.connect_timeout),
             "read_timeout": dt.timedelta(seconds=options.read_timeout),
-            # A large dump may take long, as long as bytes keep coming.
-            "timeout": dt.timedelta(days=1),
+            "timeout": dt.timedelta(seconds=_TIMES * options.read_timeout),
         }
         if bundle := options.ca_bundle or os.environ.get("AWS_CA_BUNDLE"):
             client_config["root_certificate"] = self._read_ca_bundle(bundle)
@@ -223,7 +246,7 @@ class S3ConnectionContext:
         key, secret = _environment("ACCESS_KEY_ID"), _environment("SECRET_ACCESS_KEY")
         if key and secret and known and not profile:
             token = _environment("SESSION_TOKEN")
-            return _Account(region, None, lambda: _credential(key, secret, token))
+            return _Account(region, None, lambda: self._credential(key, secret, token))
         return self._account_of_boto3()
 
     def _account_of_boto3(self) -> _Account:
@@ -239,7 +262,8 @@ class S3ConnectionContext:
                 return _Account(session.region_name, endpoint, None)
             credentials = session.get_credentials()
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise self._denied(error) from error
+            # Not from it: it comes from what quotes a line of the file, with the secret.
+            raise self._denied(error) from None
         if credentials is None:
             reason = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a"
             raise StorageDenied(f"{reason} ?profile=, or say ?anonymous=true", uri=self.uri)
@@ -251,9 +275,25 @@ class S3ConnectionContext:
                 self._refusal = self._denied(error)
                 raise
             expires = dt.datetime.now(dt.UTC) + _CREDENTIALS_LAST
-            return _credential(frozen.access_key, frozen.secret_key, frozen.token, expires)
+            return self._credential(frozen.access_key, frozen.secret_key, frozen.token, expires)
 
         return _Account(session.region_name, endpoint, provide)
+
+    def _credential(
+        self, key: str, secret: str, token: str | None, expires: dt.datetime | None = None
+    ) -> "S3Credential":
+        for name, value in (("access key", key), ("session token", token)):
+            if value and not _IN_HEADERS.fullmatch(value):
+                reason = f"the {name} has a character in it that none can have: a line's end?"
+                self._refusal = StorageDenied(f"no credentials: {reason}", uri=self.uri)
+                raise self._refusal
+        self._secrets |= {text for text in (key, secret, token) if text}
+        return {
+            "access_key_id": key,
+            "secret_access_key": secret,
+            "token": token,
+            "expires_at": expires,
+        }
 
     def _denied(self, error: Exception) -> StorageDenied:
         text = " ".join(str(error).split())
@@ -277,6 +317,14 @@ class _Translating:
             raise self._context.explain(error, self._crash_id) from error
 
 
+def check_endpoint(text: str) -> str:
+    """Return the URL of a server; `ValueError` where it is none.  One with a user and password in
+    it would be in what the client says of every failure."""
+    if not _ENDPOINT.fullmatch(text):
+        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
+    return text
+
+
 def _may_have_endpoint(profile: str | None) -> bool:
     """Whether a profile has to be asked for an endpoint: by boto3, which takes long to import."""
     file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
@@ -288,17 +336,6 @@ def _may_have_endpoint(profile: str | None) -> bool:
 
 def _environment(name: str) -> str | None:
     return os.environ.get(f"AWS_{name}") or None
-
-
-def _credential(
-    key: str, secret: str, token: str | None, expires: dt.datetime | None = None
-) -> "S3Credential":
-    return {
-        "access_key_id": key,
-        "secret_access_key": secret,
-        "token": token,
-        "expires_at": expires,
-    }
 
 
 def _endpoint_of(session: Any) -> str | None:

@@ -25,7 +25,12 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import keys
-from crashmover.external.s3.connection_context import CHECKSUMS, S3ConnectionContext, S3Options
+from crashmover.external.s3.connection_context import (
+    CHECKSUMS,
+    S3ConnectionContext,
+    S3Options,
+    check_endpoint,
+)
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import (
     RAW_CRASH_SHA256,
@@ -254,12 +259,6 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _endpoint(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", text):
-        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
-    return text
-
-
 def _text(text: str) -> str:
     if not text.isprintable() or not text:
         raise ValueError("it is empty or has control characters in it")
@@ -268,7 +267,7 @@ def _text(text: str) -> str:
 
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "region": _text,
-    "endpoint_url": _endpoint,
+    "endpoint_url": check_endpoint,
     "profile": _text,
     "anonymous": _boolean,
     "checksum": _one_of(*CHECKSUMS),
