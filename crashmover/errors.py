@@ -31,16 +31,9 @@ _SECRETS = (
     # scheme://user:password@, also as a path, which has fewer slashes; user:password@
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\n]*@"), r"\1***@"),
     (re.compile(r"[^\s'\"(@]+:(?!/)[^\s'\"(]*@"), "***@"),
-    # //user:password, cut short; it is no port
-    (re.compile(r"(//[^\s/:'\"(]*:)(?!\d*(?:[/?'\")\s]|$))[^\s'\")]*"), r"\1***"),
-    (
-        re.compile(
-            r"([?&][^=&\s]*(?:password|passwd|secret|token|passphrase|credential|signature|key)=)"
-            r"[^&\s'\")]*",
-            re.IGNORECASE,
-        ),
-        r"\1***",
-    ),
+    # scheme://user:password, cut short; it is no port
+    (re.compile(r"(:/{1,3}[^\s/:'\"(]*:)(?!\d*(?:[/?'\")\s]|$))[^\s'\")]*"), r"\1***"),
+    (re.compile(r"([?&][^=&\s'\"]*=)[^&\s'\")]*"), r"\1***"),  # whatever it is called
 )
 
 

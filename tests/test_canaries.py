@@ -4,6 +4,7 @@
 
 """A secret in each place that one can come from, and every failure: nothing shows it."""
 
+import json
 import logging
 import os
 import traceback
@@ -12,15 +13,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from crashmover import open_queue, open_storage
 from crashmover.errors import CrashMoverError
-from tests.canary import CANARY, IN_URI, QUOTED, Commands, Failing, echoing, is_shown, some
+from crashmover.external.postgresql.crashstorage import PostgreSQLCrashStorage
+from tests.canary import CANARY, CRASH, IN_URI, QUOTED, Commands, Failing, echoing, is_shown, some
+from tests.cli_helpers import TIMEOUT, put, run, samples, start
 from tests.conftest import Figures, UseAWS
 from tests.s3_proxy import ResetAfter, proxy_of
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 from tests.store_helpers import every_call
+from tests.test_cli_processes import children_of
 
 ACCOUNT = f"me:{IN_URI}"
 MALFORMED = [
@@ -136,6 +142,7 @@ def test_no_uri_shows_a_secret_where_none_belongs(
     commands: Commands, silent: Silent, figures: Figures, count: int | None
 ) -> None:
     uris = [f"postgresql://{ACCOUNT}@h/db", f"postgresql://h/db?password={IN_URI}", *MALFORMED]
+    uris = [uri for uri in uris if not uri.startswith("./")]  # that may be a file
     runs = [Failing(args) for uri in uris for args in commands.out_of_place(uri)]
     figures(runs=silent(some(runs, count)))
 
@@ -327,3 +334,92 @@ def test_no_exception_of_a_bucket_shows_a_secret(
     figures: Figures,
 ) -> None:
     assert_exceptions_silent(of_bucket, monkeypatch, figures)
+
+
+# Everything else
+
+
+@pytest.mark.slow
+def test_no_account_of_a_service_shows_its_key(
+    commands: Commands,
+    silent: Silent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Figures,
+) -> None:
+    for name in ("PUBSUB_EMULATOR_HOST", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", f"http://me:{IN_URI}@127.0.0.1:1")  # none is contacted
+    account = {
+        "type": "service_account",
+        "project_id": "project",
+        "private_key_id": CANARY,
+        "private_key": f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n",
+        "client_email": "me@project.invalid",
+        "token_uri": "http://127.0.0.1:1/token",
+    }
+    texts = [
+        json.dumps(account),
+        json.dumps({**account, "private_key": _private_key()}),
+        json.dumps({**account, "type": "nosuch"}),
+        json.dumps({**account, "private_key": CANARY}),
+        json.dumps({"type": "authorized_user", "refresh_token": CANARY}),
+        json.dumps(account)[:-5],
+        CANARY,
+    ]
+    runs = []
+    for number, text in enumerate(texts):
+        path = tmp_path / f"account-{number}.json"
+        path.write_text(text)
+        env = {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
+        runs += [Failing(args, env) for args in commands.of_queue("pubsub://project/prefix")]
+    figures(runs=silent(some(runs, None)))
+
+
+def _private_key() -> str:
+    """A key that can be read, and that ends with the secret, as a comment."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return f"{pem.decode()}{CANARY}\n"
+
+
+def test_an_error_of_ours_shows_no_secret(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody has thought of ends in a traceback."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise RuntimeError("a mistake")
+
+    uri = f"postgresql://{ACCOUNT}@127.0.0.1:1/db"
+    monkeypatch.setattr(PostgreSQLCrashStorage, "verify_access", fail)
+    with pytest.raises(RuntimeError) as caught:
+        run("get", "-s", uri, CRASH.crash_id)
+    assert not is_shown(text_of(caught.value))
+
+
+@pytest.mark.slow
+def test_the_list_of_processes_shows_no_secret(
+    own_postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures
+) -> None:
+    """A copy, its workers, and then their server dies; the password is the right one."""
+    server, source = own_postgresql, put(tmp_path / "source", *samples(200))
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    uri = f"postgresql://{server.user}@{server.host}:{server.port}/postgres"
+    where = ("-s", source, "-d", uri, "--workers", "2", "--report", "/dev/stdout", "--no-progress")
+    with start("-vv", "copy", *where) as process:
+        assert process.stdout
+        said = process.stdout.readline()
+        pids = [process.pid, *children_of(process)]
+        lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
+        server.kill()
+        rest, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode in (1, 4)
+    assert len(lines) > 1
+    shown = "\n".join([*lines, *(each.decode() for each in (said, rest, errors))])
+    assert not is_shown(shown, server.password)
+    figures(processes=len(lines))

@@ -222,3 +222,16 @@ def seconds_of(make: Callable[[Path], Scene], directory: Path) -> float:
 def rerun_faults(scene: Scene, number: int) -> Iterator[str]:
     if isinstance(scene, Copy) and number % 5 == 4:
         yield from scene.rerun_faults()
+
+
+def test_a_copy_that_cannot_write_its_report_leaves_nothing_leased(
+    source: Path, tmp_path: Path
+) -> None:
+    """It ends as by a signal, at any moment, and by no error of a store or queue."""
+    database = tmp_path / "queue.db"
+    fill(f"sqlite:{database}", IDS)
+    where = ("-s", source, "-d", tmp_path / "out", "-q", f"sqlite:{database}")
+    result = run("copy", *where, "--report", "/dev/full")
+    assert result.exit_code == 1 and "No space left" in result.stderr
+    bodies, leased = in_queue(database)
+    assert bodies and not leased
