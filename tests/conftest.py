@@ -7,6 +7,7 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -19,6 +20,9 @@ from tests.servers.s3 import Ministack, Rclone, S3Server
 DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 """The kinds of disks that slow tests make, and the package that makes them."""
 
+TOOLS = {"strace": "apt install strace", "tmpfs": "be root, on Linux"}
+"""What else slow tests need, and how to get it."""
+
 _WITHOUT = "CRASHMOVER_TEST_WITHOUT"
 
 
@@ -28,15 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"leave out the tests that need this, of {', '.join([*KINDS, *DISKS])}; may be"
-        f" repeated; also {_WITHOUT}, separated by commas",
+        help=f"leave out the tests that need this, of {', '.join([*KINDS, *DISKS, *TOOLS])}; may"
+        f" be repeated; also {_WITHOUT}, separated by commas",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Fail the whole run where a server is missing: tests that are passed over in silence
     look like tests that passed."""
-    unknown = _without(config) - KINDS.keys() - set(DISKS)
+    unknown = _without(config) - KINDS.keys() - set(DISKS) - set(TOOLS)
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")
     if hasattr(config, "workerinput"):
@@ -106,6 +110,15 @@ def wanted(request: pytest.FixtureRequest, name: str) -> None:
     """Leave out a test that needs a server or disk which somebody has opted out of by name."""
     if name in _without(request.config):
         pytest.skip(f"opted out of {name}")
+
+
+def missing(name: str, why: object) -> NoReturn:
+    """Fail a test that needs one of `TOOLS`: passed over in silence, it would look as if it had
+    passed."""
+    pytest.fail(
+        f"there is no {name} here: {why}; {TOOLS[name]}; or leave its tests out: --without {name}",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, day_in
 from crashmover.external.fs.listing import Generation, Listing, Listings, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.reading import CrashFile, Where
+from crashmover.external.fs.removing import locked
 from crashmover.external.fs.staging import GroupCommit, StagedSave
 from crashmover.uri import StorageURI
 
@@ -339,12 +340,12 @@ class FSPermanentStorage(CrashStorageBase):
             raise CrashIDNotFound(crash_id, uri=self.uri)
 
     def _remove_in(self, root_fd: int, crash_id: str, where: Where) -> bool:
-        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
         try:
             with opened(durable.walk_down(root_fd, where)) as dir_fd:
-                if not self._names_to_remove(dir_fd, crash_id, where):
+                names = self._names_to_remove(dir_fd, crash_id, where)
+                if not names:
                     return False
-                with durable.locked(dir_fd, durable.temporary_name(marker)):
+                with locked(dir_fd, self.layout, crash_id, names[0]):
                     for name in self._names_to_remove(dir_fd, crash_id, where):
                         durable.remove_file(dir_fd, name)
                         durable.remove_file(dir_fd, durable.temporary_name(name))

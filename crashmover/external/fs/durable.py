@@ -21,8 +21,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +31,9 @@ from crashmover.external.fs import openat2
 
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for another process that is saving the same crash."""
+
+TEMPORARY = ".tmp"
+"""What a temporary name ends with."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO under a crash's name must not hang us; regular files ignore it.
@@ -212,7 +215,7 @@ def write_all(fd: int, piece: memoryview) -> None:
 
 def temporary_name(name: str) -> str:
     """What a file is called until it is whole; readers ignore names with a dot first."""
-    return f".{name}.tmp"
+    return f".{name}{TEMPORARY}"
 
 
 def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bool]:
@@ -239,15 +242,6 @@ def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bo
             os.close(fd)
             raise
         os.close(fd)
-
-
-@contextmanager
-def locked(dir_fd: int, name: str) -> Iterator[None]:
-    """Hold the lock `name`, and remove it in the end; where what was to be done was not, it
-    stays there, as if somebody had died."""
-    with opened(lock(dir_fd, name)[0]):
-        yield
-        remove_file(dir_fd, name)
 
 
 def create(dir_fd: int, name: str) -> int:

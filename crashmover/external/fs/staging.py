@@ -18,6 +18,7 @@ from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout
 from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
+from crashmover.external.fs.removing import remove_left_over
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
@@ -57,6 +58,8 @@ class StagedSave:
         kinds = {part.kind for part in self.crash.parts}
         if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
             self._has_orphans = self._lock_one(self._marker)
+            if self._has_orphans:
+                remove_left_over(self._dir_fd, self._layout, self.crash.crash_id)
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._name(Kind.PROCESSED_CRASH))
 
@@ -146,7 +149,7 @@ class StagedSave:
                 self._has_orphans = not self._remove(self._dumps_there())
 
     def close(self) -> None:
-        """Remove what is still temporary, and only then let go of the locks.
+        """Remove what is still temporary, the lock's file last, and only then let go of the locks.
 
         Where dumps of no crash had to be left, so is the lock's file: it tells the next save
         that it must not take them for its own.
@@ -156,7 +159,8 @@ class StagedSave:
                 self._has_orphans = not self._is_visible()
         if self._has_orphans:
             self._temporary.discard(self._marker)
-        self._remove(map(durable.temporary_name, self._temporary))
+        names = sorted(self._temporary, key=self._marker.__eq__)
+        self._remove(map(durable.temporary_name, names))
         for fd in (*self._locks.values(), self._dir_fd):
             with suppress(OSError):  # all that counts is on the disk, or was said not to be
                 os.close(fd)

@@ -1,0 +1,86 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Removing a crash, and what is left of one.
+
+The lock under which a crash is removed is a file, as every lock here, and a disk may have no room
+for another file: just when somebody wants to remove crashes from it.  Then the file that is to be
+removed first becomes the lock.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from crashmover.crash import Kind
+from crashmover.external.fs import durable
+from crashmover.external.fs.layout import Layout
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_RENAME_NOREPLACE = 1  # from linux/fs.h
+
+
+@contextmanager
+def locked(dir_fd: int, layout: Layout, crash_id: str, first: str) -> Iterator[None]:
+    """Hold the lock of a crash, and remove it in the end; where what was to be done was not, it
+    stays there, as if somebody had died.
+
+    :param first: the file that is removed first, and may be gone already when this is entered
+    """
+    name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
+    fd, found = _lock(dir_fd, name, first)
+    with durable.opened(fd):
+        if found:
+            remove_left_over(dir_fd, layout, crash_id)
+        yield
+        durable.remove_file(dir_fd, name)
+
+
+def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
+    """Remove, as far as can be, the temporary files of a crash's dumps, which the lock of its raw
+    crash covers: somebody has left them who died, and the next to save the crash may not have
+    the same dumps."""
+    for name in os.listdir(dir_fd):
+        final = name[1:].removesuffix(durable.TEMPORARY)
+        is_temporary = name == durable.temporary_name(final)
+        if is_temporary and final.startswith(crash_id) and layout.is_dump(final):
+            with suppress(OSError):
+                durable.remove_file(dir_fd, name)
+
+
+def _lock(dir_fd: int, name: str, first: str) -> tuple[int, bool]:
+    try:
+        return durable.lock(dir_fd, name)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return _turned_into_lock(dir_fd, name, first, error), False
+
+
+def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError) -> int:
+    """Lock a file and rename it; nobody takes notice of what has a temporary name."""
+    fd = os.open(first, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    with durable.closed_on_error(fd):
+        if os.fstat(fd).st_nlink > 1:  # which is refused as a lock
+            raise full
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _rename_to_nothing(dir_fd, first, name, full)
+        if not durable.is_same_file(fd, dir_fd, name):
+            raise BlockingIOError(errno.EAGAIN, "another process has just saved it")
+    return fd
+
+
+def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:
+    """Give a file a name that nothing has; raise `full` where the system cannot do that."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise full
+    if rename(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EEXIST:
+            raise full
+        raise BlockingIOError(errno.EAGAIN, "another process is saving it")

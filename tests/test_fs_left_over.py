@@ -1,0 +1,53 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What a save that died has left of a crash, and who puts it away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crashmover.external.fs import durable
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, RAW, contents, crash_of, read
+from tests.fs_faults import temporary_files
+
+LOCK = f"{CRASH_ID}.json"
+DUMPS = [f"{CRASH_ID}.dump", f"{CRASH_ID}.memory_report.dump"]
+OTHERS = [
+    f"{CRASH_ID}.jsonz",  # which is under a lock of its own
+    f"{NEIGHBOUR}.json",
+    f"{NEIGHBOUR}.memory_report.dump",
+]
+
+Act = Callable[[FSPermanentStorage], None]
+
+
+def save(storage: FSPermanentStorage) -> None:
+    storage.save_crash(crash_of({RAW: b"{}", MAIN: b"new"}))
+
+
+def save_no_dumps(storage: FSPermanentStorage) -> None:
+    storage.save_crash(crash_of({RAW: b"{}"}))
+
+
+def remove(storage: FSPermanentStorage) -> None:
+    storage.remove(CRASH_ID)
+
+
+@pytest.mark.parametrize("act", [save, save_no_dumps, remove])
+def test_the_next_puts_away_what_another_has_left_that_had_other_dumps(
+    tmp_path: Path, act: Act
+) -> None:
+    with FSPermanentStorage(tmp_path) as storage:
+        storage.save_crash(crash_of({RAW: b"[]"}))
+        storage.save_crash(crash_of(contents(), NEIGHBOUR))
+        [leaf] = {path.parent for path in tmp_path.rglob(f"{CRASH_ID}.json")}
+        for name in (LOCK, *DUMPS, *OTHERS):
+            (leaf / durable.temporary_name(name)).write_bytes(b"of the save that died")
+        act(storage)
+        assert storage.has_crash(CRASH_ID) == (act is not remove)
+        assert read(storage, NEIGHBOUR) == contents()
+    assert temporary_files(tmp_path) == sorted(map(durable.temporary_name, OTHERS))
