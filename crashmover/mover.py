@@ -381,4 +381,20 @@ class Mover:
         copied = {key: measured.part.size for key, measured in crash.measured.items()}
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
-        self._retry.call(lambda: self._source.remove(job.crash_id))
+        self._retry.call(self._removal(job.crash_id))
+
+    def _removal(self, crash_id: str) -> Callable[[], None]:
+        """Return what removes the crash from the source; where it is gone when that is tried
+        again, it was done, and only the answer was lost."""
+        attempts = 0
+
+        def remove() -> None:
+            nonlocal attempts
+            attempts += 1
+            try:
+                self._source.remove(crash_id)
+            except CrashIDNotFound:
+                if attempts == 1:
+                    raise
+
+        return remove

@@ -34,6 +34,13 @@ class Reset(Fault):
     """The connection is reset before the request reaches the server."""
 
 
+@dataclass(frozen=True)
+class ResetWithin(Fault):
+    """The connection is reset when so many bytes of the request's body have come."""
+
+    after: int
+
+
 class ResetAfter(Fault):
     """The request is carried out, and the connection reset instead of the answer."""
 
@@ -61,6 +68,16 @@ class Cut(Fault):
     after: int = 10
     length: bool = True
     hang: bool = False
+
+
+@dataclass(frozen=True)
+class Drip(Fault):
+    """The body of the answer comes byte by byte.
+
+    :param pause: seconds between two of them
+    """
+
+    pause: float
 
 
 class Damaged(Fault):
@@ -159,10 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path)
         proxy.requests.append(request)
         fault = proxy.plan.pick(request)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(min(size, fault.after) if isinstance(fault, ResetWithin) else size)
         if isinstance(fault, Hang):
             proxy.closed.wait(60)
-        if isinstance(fault, Hang | Reset):
+        if isinstance(fault, Hang | Reset | ResetWithin):
             self._reset()
         elif isinstance(fault, Says):
             self._answer(fault.status, [], f"<Error><Code>{fault.code}</Code></Error>".encode())
@@ -188,6 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         elif isinstance(fault, Cut):
             self._cut(proxy, answer.status, headers, data, fault)
+        elif isinstance(fault, Drip):
+            self._drip(proxy, answer.status, headers, data, fault)
         elif isinstance(fault, Damaged):
             self._answer(answer.status, headers, _flipped(data))
         else:
@@ -207,6 +227,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if cut.hang:
             proxy.closed.wait(60)
+        self.close_connection = True
+
+    def _drip(
+        self, proxy: Proxy, status: int, headers: list[tuple[str, str]], data: bytes, drip: Drip
+    ) -> None:
+        self._head(status, headers, str(len(data)))
+        for start in range(len(data)):
+            self.wfile.write(data[start : start + 1])
+            self.wfile.flush()
+            if proxy.closed.wait(drip.pause):
+                break
         self.close_connection = True
 
     def _head(self, status: int, headers: list[tuple[str, str]], length: str | None) -> None:

@@ -118,6 +118,10 @@ class ServerProcess(ABC):
             self._process.wait()
         self._process = None
 
+    def crash(self) -> None:
+        """End it without any order, and its processes; it recovers when it is started."""
+        self._end(self.death_signal)
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         assert self._process

@@ -7,7 +7,7 @@
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from crashmover.crash import Part
@@ -49,7 +49,13 @@ class Check:
 
 
 class Body(io.RawIOBase):
-    """A large object as it comes."""
+    """A large object as it comes.
+
+    Where a request ends too early, as it does when it has taken too long, another goes on from
+    there: as long as each of them brings something.
+
+    :param rest: asks for the bytes of the same object from one on
+    """
 
     def __init__(
         self,
@@ -57,12 +63,15 @@ class Body(io.RawIOBase):
         check: Check,
         context: S3ConnectionContext,
         crash_id: str,
+        rest: Callable[[int], "GetResult"],
     ) -> None:
         self._context = context
         self._crash_id = crash_id
         self._check: Check | None = check
+        self._rest = rest
         self._stream = iter(result.stream(min_chunk_size=_STREAM))
         self._chunk = memoryview(b"")
+        self._count = self._asked_from = 0
 
     def readable(self) -> bool:
         return True
@@ -77,14 +86,25 @@ class Body(io.RawIOBase):
         return count
 
     def _next(self) -> bytes:
-        with self._context.translating(self._crash_id):
-            data = bytes(call_client(lambda: next(self._stream, b"")))
+        try:
+            data = self._receive()
+        except StorageUnavailable:
+            if self._count == self._asked_from:
+                raise
+            self._asked_from = self._count
+            self._stream = iter(self._rest(self._count).stream(min_chunk_size=_STREAM))
+            data = self._receive()
+        self._count += len(data)
         if data and self._check:
             self._check.update(data)
         elif self._check:
             self._check.finish(self._context.uri, self._crash_id)
             self._check = None
         return data
+
+    def _receive(self) -> bytes:
+        with self._context.translating(self._crash_id):
+            return bytes(call_client(lambda: next(self._stream, b"")))
 
 
 class Upload:

@@ -158,6 +158,7 @@ class S3CrashStorage(CrashStorageBase):
     def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
         stored = self._objects.fetch(keys.dump_names_key(crash_id), crash_id)
         if stored is None:
+            self._raise_if_replaced(crash_id, raw)  # or it would seem to have had no dumps
             return []
         self._check_belongs(stored, raw, "dump_names", crash_id)
         with self._open(stored, crash_id) as file:

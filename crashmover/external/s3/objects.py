@@ -9,6 +9,7 @@ import io
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -16,7 +17,7 @@ import obstore
 import obstore.exceptions
 
 from crashmover.crash import Part
-from crashmover.errors import StorageError
+from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
@@ -24,7 +25,7 @@ from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import AlreadyThere, is_missing_object
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetOptions, GetResult
 
 SHA256 = "sha256"
 """The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
@@ -133,7 +134,8 @@ class Objects:
         stored = _stored(key, result)
         if stored.size > _MIDDLING:
             check = Check(stored.size, stored.metadata.get(SHA256))
-            return stored, cast(BinaryIO, Body(result, check, self._context, crash_id))
+            rest = partial(self._rest, stored, crash_id)
+            return stored, cast(BinaryIO, Body(result, check, self._context, crash_id, rest))
         return stored, io.BytesIO(self._read(result, crash_id))
 
     def _get(self, key: str, crash_id: str | None, *, head: bool = False) -> "GetResult | None":
@@ -150,6 +152,25 @@ class Objects:
                 raise self._context.explain(error, crash_id) from error
         self._bucket_is_there |= result is not None or not head
         return result
+
+    def _rest(self, stored: StoredObject, crash_id: str, start: int) -> "GetResult":
+        """Ask for the bytes of an object from `start` on, if it is still the same."""
+        client = self._context.client()
+        options: GetOptions = {"range": {"offset": start}, "if_match": stored.e_tag}
+        with self._context.translating(crash_id):
+            try:
+                result = call_client(
+                    lambda: obstore.get(client, self._prefix + stored.key, options=options)
+                )
+            except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
+                raise self._replaced(crash_id) from error
+        if result.meta["e_tag"] != stored.e_tag:  # not every server knows the condition
+            raise self._replaced(crash_id)
+        return result
+
+    def _replaced(self, crash_id: str) -> StorageUnavailable:
+        reason = "it was replaced or removed while it was read"
+        return StorageUnavailable(reason, crash_id=crash_id, uri=self._context.uri)
 
     def _read(self, result: "GetResult", crash_id: str) -> bytes:
         with self._context.translating(crash_id):

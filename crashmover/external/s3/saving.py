@@ -8,7 +8,7 @@ import hashlib
 import random
 import time
 
-from crashmover.crash import Crash, Part
+from crashmover.crash import CHUNK, Crash, Part
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -139,7 +139,8 @@ class Save:
         there = self._objects.find_raw_crash(crash.crash_id)
         old_names = self._old_dump_names(crash.crash_id)
         names = {part.name for part in crash.dumps}
-        if there and there.metadata.get(SHA256) == raw.sha256 and names == old_names:
+        has_same = there and there.metadata.get(SHA256) == raw.sha256 and names == old_names
+        if there and has_same and all(self._has(part, crash.crash_id) for part in crash.dumps):
             return there.key == keys.raw_crash_keys(crash.crash_id)[0]
         if there:
             _read_through(crash)
@@ -148,6 +149,26 @@ class Save:
             obsolete = [keys.dump_key(crash.crash_id, name) for name in sorted(gone)]
             self._objects.delete(obsolete, crash.crash_id)
         return False
+
+    def _has(self, dump: Part, crash_id: str) -> bool:
+        """Whether the dump is there, to the byte; what went up in parts has to be read for it."""
+        key = keys.dump_key(crash_id, dump.name)
+        there = self._objects.look(key, crash_id)
+        if there is None or dump.size not in (None, there.size):
+            return False
+        return self._sha256(there, crash_id) == _sha256_of(dump)
+
+    def _sha256(self, there: StoredObject, crash_id: str) -> str | None:
+        if SHA256 in there.metadata:
+            return there.metadata[SHA256]
+        found = self._objects.open(there.key, crash_id)
+        if found is None:
+            return None
+        digest = hashlib.sha256()
+        with found[1] as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def _put_all(self, crash: Crash, raw: "RawCrash", *, create: bool) -> bool:
         """Put everything but the list of dumps, the raw crash last.
@@ -272,6 +293,12 @@ class RawCrash:
         if self._data is not None:
             return self._data
         return self._part
+
+
+def _sha256_of(part: Part) -> str:
+    digest = hashlib.sha256()
+    part.pump(digest.update)
+    return digest.hexdigest()
 
 
 def _read_through(crash: Crash) -> None:
