@@ -30,6 +30,7 @@ from tests.cli_helpers import (
 from tests.conftest import Figures
 from tests.servers.postgresql import PostgreSQL
 
+SEED = 1
 CRASHES = samples(300)
 SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -54,7 +55,6 @@ def crash(server: PostgreSQL) -> None:
 
 FAULTS: dict[str, Fault] = {"terminated": terminate, "crashed": crash}
 
-every_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 some_times = pytest.mark.parametrize("times", [1, pytest.param(40, marks=SLOW)])
 
 
@@ -70,11 +70,8 @@ class Scene:
     server: PostgreSQL
     fault: Fault
     directory: Path
-    seed: int
     seen: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self._rng = random.Random(self.seed)
+    _rng: random.Random = field(default_factory=lambda: random.Random(SEED))
 
     def new_uri(self, source: Path) -> str:
         """Return a store that has one of the crashes."""
@@ -108,25 +105,23 @@ class Scene:
             *(f"{i} is said to be there" for i in reported(self.report) if i not in whole),
             *badly_ended(ended, len(CRASHES) - len(whole)),
         ]
-        assert not faults, f"seed {self.seed}, after {self.seen}: {faults}"
+        assert not faults, f"seed {SEED}, after {self.seen}: {faults}"
         self.seen[{0: "got_over", 1: "some_failed", 4: "given_up"}[ended.returncode]] += 1
 
 
-@every_fault
+@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
+def scene(request: pytest.FixtureRequest, own_postgresql: PostgreSQL, tmp_path: Path) -> Scene:
+    return Scene(own_postgresql, request.param, tmp_path)
+
+
 @some_times
 def test_what_fails_on_the_way_in_leaves_no_half_crash(
-    own_postgresql: PostgreSQL,
-    source: Path,
-    tmp_path: Path,
-    figures: Figures,
-    fault: Fault,
-    times: int,
+    scene: Scene, source: Path, figures: Figures, times: int
 ) -> None:
-    scene = Scene(own_postgresql, fault, tmp_path, times)
     for number in range(times):
         uri = scene.new_uri(source)
         ended = scene.copy(source, uri)
-        found = tmp_path / f"found-{number}"
+        found = scene.directory / f"found-{number}"
         assert run_process("copy", "-s", uri, "-d", found).returncode == 0
         scene.judge(ended, found)
         assert run_process("copy", "-s", source, "-d", uri).returncode == 0
@@ -135,21 +130,14 @@ def test_what_fails_on_the_way_in_leaves_no_half_crash(
     figures(faults=times, **scene.seen)
 
 
-@every_fault
 @some_times
 def test_what_fails_on_the_way_out_leaves_no_half_crash(
-    own_postgresql: PostgreSQL,
-    source: Path,
-    tmp_path: Path,
-    figures: Figures,
-    fault: Fault,
-    times: int,
+    scene: Scene, source: Path, figures: Figures, times: int
 ) -> None:
-    scene = Scene(own_postgresql, fault, tmp_path, times)
     uri = scene.new_uri(source)
     assert run_process("copy", "-s", source, "-d", uri).returncode == 0
     for number in range(times):
-        destination = tmp_path / f"destination-{number}"
+        destination = scene.directory / f"destination-{number}"
         scene.judge(scene.copy(uri, destination), destination)
         assert run_process("copy", "-s", uri, "-d", destination).returncode == 0
         assert stored(destination) == manifest(*CRASHES)
