@@ -109,7 +109,7 @@ class Scene:
         self.seen[{0: "got_over", 1: "some_failed", 4: "given_up"}[ended.returncode]] += 1
 
 
-@pytest.fixture(params=FAULTS.values(), ids=FAULTS)
+@pytest.fixture(params=list(FAULTS.values()), ids=list(FAULTS))
 def scene(request: pytest.FixtureRequest, own_postgresql: PostgreSQL, tmp_path: Path) -> Scene:
     return Scene(own_postgresql, request.param, tmp_path)
 
