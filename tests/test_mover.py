@@ -740,3 +740,18 @@ def test_corrupt_is_not_retried() -> None:
     [outcome] = move(source, InMemoryCrashStorage())
     assert (outcome.status, outcome.error) == (Status.FAILED, "memory:faulty: torn")
     assert source.calls.count("load_crash") == 1
+
+
+def test_a_removal_of_which_only_the_answer_was_lost_is_done() -> None:
+    class Forgetful(FaultyStorage):
+        def remove(self, crash_id: str) -> None:
+            InMemoryCrashStorage.remove(self, crash_id)
+            self._call("remove")
+
+    source, [crash] = Forgetful("remove", times=1), some_crashes(1)
+    source.save_crash(crash)
+    destination = InMemoryCrashStorage()
+    mover = Mover(source, destination, remove_source=True, workers=1, retry=AT_ONCE)
+    [outcome] = mover.run([crash.crash_id])
+    assert (outcome.status, list(source.new_crashes())) == (Status.COPIED, [])
+    assert destination.has_crash(crash.crash_id)

@@ -87,6 +87,7 @@ class Scene:
         with subprocess.Popen(line, stdout=pipe, stderr=pipe, env=environment()) as process:
             wait_for_clients(self.server, process)
             sleep(self._rng.uniform(0, 0.6))
+            self.seen["at_work" if process.poll() is None else "had_ended"] += 1
             self.fault(self.server)
             out, errors = process.communicate(timeout=TIMEOUT)
         return subprocess.CompletedProcess(line, process.returncode, out, errors)

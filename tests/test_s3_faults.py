@@ -209,6 +209,24 @@ def test_no_answer_that_fails_is_taken_for_the_crash(
     figures(**seen)
 
 
+def test_a_crash_that_goes_while_it_is_read_is_not_one_without_dumps(place: Place) -> None:
+    bucket = place.server.new_bucket()
+    with (
+        open_storage(place.server.uri(bucket)) as direct,
+        open_storage(place.uri(bucket)) as storage,
+    ):
+        direct.save_crash(crash_of(contents()))
+
+        def remove(request: Request) -> bool:
+            if "/v1/dump_names/" in request:
+                direct.remove(CRASH_ID)
+            return False
+
+        place.proxy.fail(Reset(), remove)
+        with pytest.raises(StorageError, match="replaced or removed"):
+            storage.load_crash(CRASH_ID)
+
+
 # Whole copies
 
 
@@ -258,7 +276,7 @@ def large() -> Contents:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=slow) for n in range(2, 12))])
-def test_a_large_dump_survives_resets_at_any_byte(
+def test_a_large_dump_survives_resets_of_its_upload_and_breaks_in_its_download(
     place: Place, figures: Figures, large: Contents, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -269,11 +287,12 @@ def test_a_large_dump_survives_resets_at_any_byte(
         place.proxy.fail(ResetWithin(rng.randrange(PART_SIZE)), is_part_of_upload, times=2)
         [outcome] = Mover(source, storage).run([CRASH_ID])
         assert outcome.status is Status.COPIED, f"seed {seed}: {outcome.error}"
+        resets = 2 - place.proxy.plan.times
         place.proxy.fail(Cut(after=rng.randrange(len(large[MAIN]))), is_large_download, times=2)
         [outcome] = Mover(storage, back).run([CRASH_ID])
         assert outcome.status is Status.COPIED, f"seed {seed}: {outcome.error}"
     assert read(back) == large, f"seed {seed}"
-    figures(resets=4)
+    figures(resets=resets, breaks=2 - place.proxy.plan.times)
 
 
 def is_part_of_upload(request: Request) -> bool:
