@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+CHECKED = "x-amz-sdk-checksum-algorithm"
+"""The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -148,24 +148,37 @@ class CopyByThreads(Copy):
     options = ("--workers", "1", "--verify")
 
 
-class CopyQueue(Copy):
-    """A copy of what is in a queue, which is a file."""
+class QueuedCopy(Copy):
+    """A copy of what is in a queue."""
 
-    options = ("--wait", "0")
-
-    def __init__(self, source: Path, place: Path) -> None:
+    def __init__(self, source: Path, place: Path, uri: str) -> None:
         super().__init__(source, place)
-        self.database = place / "queue.db"
-        self.uri = f"sqlite:{self.database}"
-        fill(self.uri, IDS)
+        self.uri = uri
+        fill(uri, IDS)
 
     def args(self) -> list[Argument]:
         return [*super().args(), "-q", self.uri]
 
     def faults(self, ended: Ended) -> Iterator[str]:
         yield from super().faults(ended)
-        arrived = {crash.crash_id for crash in self.arrived()}
-        yield from queue_faults(self.database, ended, arrived)
+        yield from self.queue_faults(ended, {crash.crash_id for crash in self.arrived()})
+
+    @abstractmethod
+    def queue_faults(self, ended: Ended, arrived: set[str]) -> Iterator[str]:
+        """Yield what is wrong with the queue when so much has arrived."""
+
+
+class CopyQueue(QueuedCopy):
+    """The same, where the queue is a file."""
+
+    options = ("--wait", "0")
+
+    def __init__(self, source: Path, place: Path) -> None:
+        self.database = place / "queue.db"
+        super().__init__(source, place, f"sqlite:{self.database}")
+
+    def queue_faults(self, ended: Ended, arrived: set[str]) -> Iterator[str]:
+        return queue_faults(self.database, ended, arrived)
 
 
 class Pull(Scene):
@@ -243,24 +256,17 @@ class PublishDays(Publish):
         return ["queue-publish", "-q", f"sqlite:{self.database}", "--rate", "1000", *where]
 
 
-class PubSubCopy(Copy):
-    """A copy of what is in a subscription."""
+class PubSubCopy(QueuedCopy):
+    """The same, where the queue is a subscription."""
 
     twice = False  # a server keeps what was leased, for a minute
     options = ("--wait", "0.5")
 
     def __init__(self, source: Path, place: Path, server: PubSub) -> None:
-        super().__init__(source, place)
-        self.uri = server.uri()
-        fill(self.uri, IDS)
+        super().__init__(source, place, server.uri())
 
-    def args(self) -> list[Argument]:
-        return [*super().args(), "-q", self.uri]
-
-    def faults(self, ended: Ended) -> Iterator[str]:
-        yield from super().faults(ended)
-        arrived = {crash.crash_id for crash in self.arrived()}
-        yield from pubsub_faults(self.uri, arrived)
+    def queue_faults(self, ended: Ended, arrived: set[str]) -> Iterator[str]:
+        return pubsub_faults(self.uri, arrived)
 
 
 class PubSubPull(Scene):

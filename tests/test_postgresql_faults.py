@@ -86,11 +86,18 @@ class Scene:
         pipe = subprocess.PIPE
         with subprocess.Popen(line, stdout=pipe, stderr=pipe, env=environment()) as process:
             wait_for_clients(self.server, process)
-            sleep(self._rng.uniform(0, 0.6))
+            self._wait_for_reports(self._rng.randrange(len(CRASHES)), process)
             self.seen["at_work" if process.poll() is None else "had_ended"] += 1
             self.fault(self.server)
             out, errors = process.communicate(timeout=TIMEOUT)
         return subprocess.CompletedProcess(line, process.returncode, out, errors)
+
+    def _wait_for_reports(self, count: int, process: "subprocess.Popen[bytes]") -> None:
+        """Return when so many crashes were reported, or none will be any more."""
+        while process.poll() is None:
+            if self.report.exists() and self.report.read_bytes().count(b"\n") >= count:
+                return
+            sleep(0.002)
 
     @property
     def report(self) -> Path:

@@ -42,6 +42,7 @@ from crashmover.testing import (
 )
 from tests.conftest import UseAWS
 from tests.s3_proxy import (
+    CHECKED,
     Cut,
     Damaged,
     DamagedUpload,
@@ -58,8 +59,6 @@ from tests.servers.s3 import S3Server
 from tests.store_helpers import every_call, peak_of_copy
 
 LARGE = (2 << 20) + 1  # more than is read in one piece
-CHECKED = "x-amz-sdk-checksum-algorithm"
-"""The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
 CANARY = "cAnArYsEcReT0123456789cAnArYsEcReT0123456"
 
 

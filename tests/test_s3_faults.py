@@ -35,6 +35,7 @@ from crashmover.testing import (
 from tests.cli_helpers import manifest, put, report_of, run, samples, stored
 from tests.conftest import Figures, UseAWS
 from tests.s3_proxy import (
+    CHECKED,
     Cut,
     Damaged,
     DamagedUpload,
@@ -53,8 +54,6 @@ from tests.servers.s3 import S3Server
 
 slow = pytest.mark.slow
 
-CHECKED = "x-amz-sdk-checksum-algorithm"
-"""The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
 
 FAULTS: dict[str, Fault] = {
     "reset": Reset(),

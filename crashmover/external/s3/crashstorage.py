@@ -21,7 +21,6 @@ from crashmover.errors import (
     CrashMoverError,
     InvalidURI,
     StorageDenied,
-    StorageUnavailable,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import keys
@@ -141,7 +140,7 @@ class S3CrashStorage(CrashStorageBase):
             return stored.open_body()
         found = self._objects.open(stored.key, crash_id)
         if found is None or found[0].e_tag != stored.e_tag:
-            raise self._replaced(crash_id)
+            raise self._objects.replaced(crash_id)
         return found[1]
 
     def _open_dump(self, name: str, crash_id: str, raw: StoredObject) -> BinaryIO:
@@ -184,14 +183,10 @@ class S3CrashStorage(CrashStorageBase):
     def _raise_if_replaced(self, crash_id: str, raw: StoredObject) -> None:
         now = self._objects.look(raw.key, crash_id)
         if now is None or now.e_tag != raw.e_tag:
-            raise self._replaced(crash_id)
+            raise self._objects.replaced(crash_id)
 
     def _corrupt(self, reason: str, crash_id: str) -> CorruptCrash:
         return CorruptCrash(reason, crash_id=crash_id, uri=self.uri)
-
-    def _replaced(self, crash_id: str) -> StorageUnavailable:
-        reason = "it was replaced or removed while it was read"
-        return StorageUnavailable(reason, crash_id=crash_id, uri=self.uri)
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""

@@ -163,12 +163,13 @@ class Objects:
                     lambda: obstore.get(client, self._prefix + stored.key, options=options)
                 )
             except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
-                raise self._replaced(crash_id) from error
+                raise self.replaced(crash_id) from error
         if result.meta["e_tag"] != stored.e_tag:  # not every server knows the condition
-            raise self._replaced(crash_id)
+            raise self.replaced(crash_id)
         return result
 
-    def _replaced(self, crash_id: str) -> StorageUnavailable:
+    def replaced(self, crash_id: str) -> StorageUnavailable:
+        """Return what to raise where two objects are not of one save."""
         reason = "it was replaced or removed while it was read"
         return StorageUnavailable(reason, crash_id=crash_id, uri=self._context.uri)
 
