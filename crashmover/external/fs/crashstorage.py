@@ -27,11 +27,11 @@ from crashmover.errors import CrashIDNotFound, CrashMoverError, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, day_in
+from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
 from crashmover.external.fs.listing import Generation, Listing, Listings, generation
 from crashmover.external.fs.oserrors import Translator
-from crashmover.external.fs.reading import CrashFile, Where
-from crashmover.external.fs.removing import locked
+from crashmover.external.fs.reading import CrashFile
+from crashmover.external.fs.removing import Removal
 from crashmover.external.fs.staging import GroupCommit, StagedSave
 from crashmover.uri import StorageURI
 
@@ -332,49 +332,10 @@ class FSPermanentStorage(CrashStorageBase):
             self._translator.translating("cannot be removed", crash_id),
             self._reading(crash_id) as root_fd,
         ):
-            removed = [
-                self._remove_in(root_fd, crash_id, where)
-                for where in self.layout.directories(crash_id)
-            ]
+            remove = Removal(self.layout, self._listings, root_fd, crash_id)
+            removed = [remove(where) for where in self.layout.directories(crash_id)]
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
-
-    def _remove_in(self, root_fd: int, crash_id: str, where: Where) -> bool:
-        try:
-            with opened(durable.walk_down(root_fd, where)) as dir_fd:
-                names = self._names_to_remove(dir_fd, crash_id, where)
-                if not names:
-                    return False
-                with locked(dir_fd, self.layout, crash_id, names[0]):
-                    for name in self._names_to_remove(dir_fd, crash_id, where):
-                        durable.remove_file(dir_fd, name)
-                        durable.remove_file(dir_fd, durable.temporary_name(name))
-                os.fsync(dir_fd)
-        except FileNotFoundError:
-            return False
-        _remove_empty(root_fd, where)
-        return True
-
-    def _names_to_remove(self, dir_fd: int, crash_id: str, where: Where) -> list[str]:
-        """Return the crash's files in a directory, the raw crash first."""
-        state = None
-        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
-        with suppress(FileNotFoundError):
-            state = generation(durable.status(dir_fd, marker))
-        listed = self._listings.names_of(crash_id, state, dir_fd, where)
-        single = [marker, self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)]
-        names = [name for name in single if durable.exists(dir_fd, name)]
-        return names + [name for name in listed if self.layout.is_dump(name)]
-
-
-def _remove_empty(root_fd: int, where: Where) -> None:
-    """Remove a directory and those above it, up to the root, as long as they are empty."""
-    for depth in range(len(where), 0, -1):
-        try:
-            with opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
-                os.rmdir(where[depth - 1], dir_fd=parent_fd)
-        except OSError:
-            return
 
 
 def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:

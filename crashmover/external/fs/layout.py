@@ -24,6 +24,9 @@ from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, Kind, canonical_dump_name
 from crashmover.errors import InvalidDumpName
 
+Where = tuple[str, ...]
+"""A directory: the names of those above it and its own, from the root down."""
+
 ID_LENGTH = 36
 RADIX = re.compile(r"[0-9a-f]{2}", re.ASCII)
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
@@ -61,7 +64,7 @@ class Layout:
             raise ValueError("the other suffixes must not end with that of dumps")
         object.__setattr__(self, "dump_field", canonical_dump_name(self.dump_field))
 
-    def leaves(self, crash_id: str) -> list[tuple[str, ...]]:
+    def leaves(self, crash_id: str) -> list[Where]:
         """Return the directories at whose depth the crash may lie, each as path components
         below the root, in the order to look; the first is where it is written."""
         day = f"20{crash_id[-6:]}"
@@ -69,7 +72,7 @@ class Layout:
         depths = _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
         return [(day, self.name_branch_base, *pairs[:depth]) for depth in depths]
 
-    def directories(self, crash_id: str) -> list[tuple[str, ...]]:
+    def directories(self, crash_id: str) -> list[Where]:
         """Return all the directories where the crash may lie: the leaves, and in each the
         older form's own directory."""
         return [place for leaf in self.leaves(crash_id) for place in (leaf, (*leaf, crash_id))]

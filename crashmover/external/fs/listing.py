@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from threading import Lock
 
-from crashmover.external.fs.layout import ID_LENGTH
+from crashmover.external.fs.layout import ID_LENGTH, Where
 
 _WORTH_KEEPING = 64  # files; a smaller directory is listed again in no time
 _KEPT = 16  # directories
@@ -100,11 +100,11 @@ class Listings:
 
     def __init__(self, marker_suffix: str) -> None:
         self._marker_suffix = marker_suffix
-        self._kept: OrderedDict[tuple[str, ...], Listing] = OrderedDict()
+        self._kept: OrderedDict[Where, Listing] = OrderedDict()
         self._lock = Lock()
 
     def names_of(
-        self, crash_id: str, now: Generation | None, dir_fd: int, where: tuple[str, ...]
+        self, crash_id: str, now: Generation | None, dir_fd: int, where: Where
     ) -> list[str]:
         """Return the file names of a crash in the open directory `where`.
 
@@ -118,7 +118,7 @@ class Listings:
                 return list(files)
         return list(self._take(dir_fd, where).files_of(crash_id))
 
-    def _take(self, dir_fd: int, where: tuple[str, ...]) -> Listing:
+    def _take(self, dir_fd: int, where: Where) -> Listing:
         """List the open directory `where` anew."""
         listing = Listing(dir_fd)
         if listing.file_count >= _WORTH_KEEPING:

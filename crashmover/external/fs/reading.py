@@ -12,11 +12,10 @@ from typing import BinaryIO
 from crashmover.crash import Kind, Part, Write, open_file
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
+from crashmover.external.fs.layout import Where
 from crashmover.external.fs.listing import Generation, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
-
-Where = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,64 @@ from contextlib import contextmanager, suppress
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.listing import Listings, generation
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _RENAME_NOREPLACE = 1  # from linux/fs.h
+
+
+class Removal:
+    """Removes a crash from one directory after the other.
+
+    :param listings: of the store
+    :param root_fd: its root, open
+    """
+
+    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
+        self._layout = layout
+        self._listings = listings
+        self._root_fd = root_fd
+        self._crash_id = crash_id
+
+    def __call__(self, where: Where) -> bool:
+        """Remove what lies in that directory, the raw crash first, and the directories that are
+        left empty; return whether there was anything."""
+        try:
+            with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                names = self._names(dir_fd, where)
+                if not names:
+                    return False
+                with locked(dir_fd, self._layout, self._crash_id, names[0]):
+                    for name in self._names(dir_fd, where):
+                        durable.remove_file(dir_fd, name)
+                        durable.remove_file(dir_fd, durable.temporary_name(name))
+                os.fsync(dir_fd)
+        except FileNotFoundError:
+            return False
+        self._remove_empty(where)
+        return True
+
+    def _names(self, dir_fd: int, where: Where) -> list[str]:
+        """Return the crash's files in a directory, the raw crash first."""
+        state = None
+        marker = self._layout.file_name(self._crash_id, Kind.RAW_CRASH)
+        with suppress(FileNotFoundError):
+            state = generation(durable.status(dir_fd, marker))
+        listed = self._listings.names_of(self._crash_id, state, dir_fd, where)
+        single = [marker, self._layout.file_name(self._crash_id, Kind.PROCESSED_CRASH)]
+        names = [name for name in single if durable.exists(dir_fd, name)]
+        return names + [name for name in listed if self._layout.is_dump(name)]
+
+    def _remove_empty(self, where: Where) -> None:
+        """Remove a directory and those above it, up to the root, as long as they are empty."""
+        for depth in range(len(where), 0, -1):
+            try:
+                above = durable.walk_down(self._root_fd, where[: depth - 1])
+                with durable.opened(above) as parent_fd:
+                    os.rmdir(where[depth - 1], dir_fd=parent_fd)
+            except OSError:
+                return
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import partial
 
 from crashmover.crash import Crash, Kind
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
@@ -30,7 +30,7 @@ class StagedSave:
     and `undo` at any time before `close`.
     """
 
-    def __init__(self, crash: Crash, layout: Layout, where: tuple[str, ...], dir_fd: int) -> None:
+    def __init__(self, crash: Crash, layout: Layout, where: Where, dir_fd: int) -> None:
         self.crash = crash
         self.where = where
         self._layout = layout
