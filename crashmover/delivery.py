@@ -15,6 +15,7 @@ from crashmover.crash import Crash, Kind
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
+    CrashExists,
     CrashIDNotFound,
     StorageDenied,
     StorageError,
@@ -162,6 +163,9 @@ class Destination:
             delivery.is_whole = True
         if not self._dry_run:
             self._save([(delivery, wanted) for _, delivery, wanted in todo])
+            for crash, delivery, _ in todo:
+                if isinstance(delivery.error, CrashExists):
+                    self._settle(crash, delivery)
             if self._verify:
                 self._verify_saved([(crash, delivery) for crash, delivery, _ in todo])
         return deliveries
@@ -173,8 +177,7 @@ class Destination:
         if self._existing is Existing.OVERWRITE:
             return self._with_dumps_there(crash.crash)
         if self._existing is Existing.SKIP and not self._verify:
-            is_there = not is_lacking and self._is_there(crash.crash)
-            return None if is_there else crash.crash
+            return crash.crash if is_lacking else self._lacking(crash)
         try:
             difference = self._compare(crash)
         except CrashIDNotFound:
@@ -193,18 +196,19 @@ class Destination:
             return crash
         return Crash(crash.crash_id, [*crash.parts, *there.parts])
 
-    def _is_there(self, crash: Crash) -> bool:
-        """Whether the destination has the crash, by the commit marker of what is brought."""
-        crash_id = crash.crash_id
-        if self._kinds == {Kind.PROCESSED_CRASH}:
-            return self._call(lambda: self.store.has_crash(crash_id, Kind.PROCESSED_CRASH))
-        if Kind.RAW_CRASH in self._kinds:
-            return self._call(lambda: self.store.has_crash(crash_id))
+    def _lacking(self, crash: MeasuredCrash) -> Crash | None:
+        """Return what the destination has not, by the commit marker of what is brought."""
+        crash_id = crash.crash.crash_id
+        if self._kinds == {Kind.PROCESSED_CRASH} or Kind.RAW_CRASH in self._kinds:
+            marker = Kind.RAW_CRASH if Kind.RAW_CRASH in self._kinds else Kind.PROCESSED_CRASH
+            is_there = self._call(lambda: self.store.has_crash(crash_id, marker))
+            return None if is_there else crash.crash
         try:  # dumps without the raw crash have no marker: by their names
             there = self._call(lambda: self.store.load_crash(crash_id, self._kinds))
         except CrashIDNotFound:
-            return False
-        return {part.key for part in crash.parts} <= {part.key for part in there.parts}
+            return crash.crash
+        keys = crash.measured.keys() - {part.key for part in there.parts}
+        return crash.only(keys) if keys else None
 
     def _compare(self, crash: MeasuredCrash) -> Difference:
         crash_id = crash.crash.crash_id
@@ -223,13 +227,18 @@ class Destination:
         return crash.only(keys) if keys else None
 
     def _save(self, todo: list[tuple[Delivery, Crash]]) -> None:
-        """Save them, those again that failed in passing; notice when the whole store is down."""
+        """Save them, those again that failed in passing; notice when the whole store is down.
+
+        Nothing is replaced, if that is not asked for: what was not there may be by now.
+        """
+        overwrite = self._existing is Existing.OVERWRITE
+        save = self.store.save_crashes if overwrite else self.store.create_crashes
         attempts = 0
 
         def attempt() -> None:
             nonlocal attempts
             attempts += 1
-            errors = self.store.save_crashes([crash for _, crash in todo])
+            errors = save([crash for _, crash in todo])
             for (delivery, _), error in zip(todo, errors, strict=True):
                 delivery.attempts, delivery.error = attempts, error
             todo[:] = [item for item in todo if item[0].error and is_retryable(item[0].error)]
@@ -243,6 +252,24 @@ class Destination:
             for delivery, _ in todo:
                 delivery.error = delivery.error or error
             self._probe()
+
+    def _settle(self, crash: MeasuredCrash, delivery: Delivery) -> None:
+        """Look at what somebody else has saved since we looked, or we ourselves, when only the
+        answer was lost.  The same counts as saved, and all else as if it had been there before."""
+        is_skipping = self._existing is Existing.SKIP and not self._verify
+        try:
+            difference = self._compare(crash)
+            if difference and not is_skipping:
+                self._mending(crash, difference)
+                return  # it can be mended: another run will do that
+            if difference:
+                delivery.saved, delivery.is_whole = set(), False
+            delivery.error = None
+        except CrashIDNotFound:
+            return  # it was removed again: another run will bring it
+        except Exception as error:
+            delivery.error = error
+            self._probe_after(error)
 
     def _probe_after(self, error: Exception) -> None:
         """Find out whether an error is about one crash or about the whole store."""

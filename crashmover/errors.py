@@ -10,6 +10,7 @@
     ├─ StorageError                    .crash_id, .uri (redacted), .reason
     │  ├─ CrashIDNotFound
     │  │  └─ DumpNotFound
+    │  ├─ CrashExists
     │  ├─ CrashConflict
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
@@ -119,6 +120,15 @@ class CrashIDNotFound(StorageError):
 
 class DumpNotFound(CrashIDNotFound):
     """The crash has no such dump."""
+
+
+class CrashExists(StorageError):
+    """The store has the crash, or the dump, and was not to replace one."""
+
+    def __init__(
+        self, crash_id: str, *, uri: str | None = None, reason: str = "somebody else has saved it"
+    ) -> None:
+        super().__init__(reason, crash_id=crash_id, uri=uri)
 
 
 class CrashConflict(StorageError):

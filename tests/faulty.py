@@ -65,6 +65,10 @@ class FaultyStorage(InMemoryCrashStorage):
         self._call("save_crashes")
         return super().save_crashes(crashes)
 
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        self._call("create_crashes")
+        return super().create_crashes(crashes)
+
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         self._call("has_crash")
         return super().has_crash(crash_id, kind)
@@ -94,8 +98,9 @@ class FaultyStorage(InMemoryCrashStorage):
 
 def all_down(error: StorageError | None = None) -> FaultyStorage:
     """A store that does not answer at all."""
-    every = ("load_crash", "save_crash", "save_crashes", "has_crash", "remove", "new_crashes")
-    return FaultyStorage(*every, "verify_access", error=error)
+    saving = ("save_crash", "save_crashes", "create_crashes")
+    others = ("load_crash", "has_crash", "remove", "new_crashes", "verify_access")
+    return FaultyStorage(*saving, *others, error=error)
 
 
 def fill(storage: CrashStorageBase, crashes: Sequence[Crash]) -> None:

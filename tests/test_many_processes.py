@@ -207,9 +207,9 @@ class Reader:
 Ended = tuple[int, str, dict[str, str]]
 
 
-def copies(sources: list[Path], place: Place) -> list[Ended]:
+def copies(sources: list[Path], place: Place, *options: str) -> list[Ended]:
     """Copy from each source at the same moment; return how each copy ended."""
-    options = ("--existing", "compare", "--report", "/dev/stdout")
+    options = ("--report", "/dev/stdout", *options)
     commands = [["run", "copy", "-s", str(root), "-d", place.uri, *options] for root in sources]
     with begun_together(commands) as processes:
         return [how_it_ended(process) for process in processes]
@@ -266,27 +266,46 @@ def test_what_differs_is_a_conflict_to_each_and_the_first_stays_untouched(
     there = place.contents()
     assert there == {crash_id: variant(crash_id, 0) for crash_id in IDS}
     before = snapshot(place.root) if place.root else {}
-    ended = copies(sources, place)
+    ended = copies(sources, place, "--existing", "compare")
     assert not list(conflicting(sources, ended, there))
     assert place.contents() == there
     assert not place.root or snapshot(place.root) == before
     figures(conflicts=(len(sources) - 1) * len(IDS))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sources", [EIGHT], indirect=True)
-@on(file_system, s3, postgresql)
-def test_of_eight_that_copy_to_nothing_each_crash_is_one_s_and_the_others_learn_of_it(
-    place: Place, sources: list[Path], figures: Figures
+@pytest.mark.parametrize("existing", ["skip", "compare"])
+@pytest.mark.parametrize(
+    ("place", "sources"),
+    [
+        (file_system, 3),
+        *(
+            pytest.param(make, EIGHT, marks=pytest.mark.slow)
+            for make in (file_system, s3, postgresql)
+        ),
+    ],
+    indirect=True,
+)
+def test_of_those_that_move_to_nothing_one_brings_each_crash_and_the_others_keep_theirs(
+    place: Place, sources: list[Path], existing: str, figures: Figures
 ) -> None:
-    ended = copies(sources, place)
-    seen = Counter(status for _, _, statuses in ended for status in statuses.values())
-    assert all(code in (0, 1) for code, _, _ in ended), ended
+    ended = copies(sources, place, "--existing", existing, "--remove-source")
     there = place.contents()
-    assert there.keys() == set(IDS)
-    for crash_id, found in there.items():
-        assert found in states_of(crash_id, EIGHT), f"{crash_id} is torn"
+    assert not list(lost(sources, ended, there))
     assert place.left_over() == []
-    assert not list(conflicting(sources, copies(sources, place), there))
+    kept = [root for root in sources if root.exists()]
+    ended = copies(kept, place, "--existing", "compare", "--remove-source")
+    assert not [said for _, said, _ in ended if not is_harmless(said)]
     assert place.contents() == there
-    figures(**seen)
+    figures(crashes=len(sources) * len(IDS), copied=len(IDS))
+
+
+def lost(sources: list[Path], ended: list[Ended], there: dict[str, Contents]) -> Iterator[str]:
+    """Yield what was said, or is, of crashes of which each can be there only once."""
+    for crash_id in IDS:
+        bringers = [n for n, (_, _, said) in enumerate(ended) if said[crash_id] == "copied"]
+        if [there.get(crash_id)] != [variant(crash_id, number) for number in bringers]:
+            yield f"{crash_id} was brought by {bringers}, and that is not what is there"
+        for number, root in enumerate(sources):
+            with FSPermanentStorage(root) as storage:
+                if storage.has_crash(crash_id) == (number in bringers):
+                    yield f"{crash_id} in {root.name}, bringers: {bringers}"

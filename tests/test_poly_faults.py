@@ -131,8 +131,8 @@ RUNS: list[Run] = [by_id, by_listing, by_queue]
 
 DOWN = "verify_access"  # with this, all of the store is found to be down
 CALLS = [
-    {"save_crashes"},
-    {"save_crashes", DOWN},
+    {"create_crashes"},
+    {"create_crashes", DOWN},
     {"has_crash"},
     {"has_crash", DOWN},
     {"new_crashes"},

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import pytest
 from click.testing import CliRunner
@@ -41,40 +41,10 @@ from crashmover.testing import (
 from crashmover.testing.samples import Key
 from tests.conftest import UseAWS
 from tests.s3_proxy import Proxy, proxy_of
-from tests.servers.s3 import S3Server
+from tests.servers.s3 import Bucket, S3Server
 
 DAY = "20071025"
 LARGE = (20 << 20) + 1
-
-
-class Bucket:
-    """A bucket as a plain client sees it."""
-
-    def __init__(self, server: S3Server) -> None:
-        self.server = server
-        self.name = server.new_bucket()
-        self.client: Any = server.client()
-
-    def uri(self, prefix: str = "", **options: str) -> str:
-        return self.server.uri(self.name, prefix, **options)
-
-    def put(self, objects: dict[str, bytes], **metadata: str) -> None:
-        for key, data in objects.items():
-            self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata)
-
-    def objects(self) -> dict[str, bytes]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {name: self.get(name)["Body"] for name in names}
-
-    def get(self, key: str) -> Any:
-        found = self.client.get_object(Bucket=self.name, Key=key)
-        return found | {"Body": found["Body"].read()}
-
-    def fill(self, names: list[str]) -> None:
-        """Put many empty objects."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: self.put({name: b"{}"}), names))
 
 
 @pytest.fixture(params=["s3_signed", "s3_strict"])

@@ -12,7 +12,7 @@ backend passes.
 import datetime as dt
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Self, final
 
@@ -29,7 +29,7 @@ from crashmover.crash import (
     dump_parts,
     temporary_dump_path,
 )
-from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound
+from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, DumpNotFound
 from crashmover.redactor import Redactor
 from crashmover.uri import StorageURI
 
@@ -148,14 +148,34 @@ class CrashStorageBase(ABC):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save several crashes; return for each None or why it was not saved."""
-        results: list[Exception | None] = []
-        for crash in crashes:
-            try:
-                self.save_crash(crash)
-                results.append(None)
-            except Exception as error:
-                results.append(error)
-        return results
+        return results_of(self.save_crash, crashes)
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As `save_crashes`, but replacing no raw crash and no dump: where the raw crash is there,
+        or one of the dumps that are to be added to it, nothing of that crash is saved, and the
+        result is `CrashExists`.  A processed crash is replaced: it can be made again.
+
+        What stands here looks and then saves.  A store that can do better lets nobody else come
+        in between: so two copies that race cannot both believe to have brought a crash.
+        """
+
+        def create(crash: Crash) -> None:
+            if self._would_replace(crash):
+                raise CrashExists(crash.crash_id, uri=self.uri)
+            self.save_crash(crash)
+
+        return results_of(create, crashes)
+
+    def _would_replace(self, crash: Crash) -> bool:
+        if crash.raw_crash:
+            return self.has_crash(crash.crash_id)
+        if not crash.dumps:
+            return False
+        try:
+            there = self.load_crash(crash.crash_id, {Kind.DUMP})
+        except CrashIDNotFound:
+            return False
+        return any(there.part(*part.key) for part in crash.dumps)
 
     def verify_access(self, *, write: bool = False) -> None:
         """Raise `StorageUnavailable` or `StorageDenied` unless the store can be used.
@@ -296,6 +316,18 @@ class CrashStorageBase(ABC):
             return json_object(part)
         except CorruptCrash as error:
             raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error.__cause__
+
+
+def results_of(save: Callable[[Crash], None], crashes: Sequence[Crash]) -> list[Exception | None]:
+    """Save crashes one by one; return for each None or what `save` raised."""
+    results: list[Exception | None] = []
+    for crash in crashes:
+        try:
+            save(crash)
+            results.append(None)
+        except Exception as error:
+            results.append(error)
+    return results
 
 
 def json_object(part: Part) -> dict[str, Any]:

@@ -68,7 +68,19 @@ class PolyCrashStorage(CrashStorageBase):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says, each child given the whole batch."""
-        columns = self._pool.map(lambda child: child.save_crashes(crashes), self.children)
+        return self._in_rows(crashes, lambda child: child.save_crashes(crashes))
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says, in each child by itself: those that have none get theirs."""
+        return self._in_rows(crashes, lambda child: child.create_crashes(crashes))
+
+    def _in_rows(
+        self,
+        crashes: Sequence[Crash],
+        save: Callable[[CrashStorageBase], list[Exception | None]],
+    ) -> list[Exception | None]:
+        """Save to every child at once; return for each crash None or what failed in any."""
+        columns = self._pool.map(save, self.children)
         results: list[Exception | None] = []
         for crash, row in zip(crashes, zip(*columns, strict=True), strict=True):
             errors = [error for error in row if error is not None]

@@ -20,9 +20,10 @@ import pytest
 
 # So that a failed promise shows the values that it compared.
 pytest.register_assert_rewrite(
-    "crashmover.testing.keeping", "crashmover.testing.queues", "crashmover.testing.saving"
+    *(f"crashmover.testing.{name}" for name in ("creating", "keeping", "queues", "saving"))
 )
 
+from crashmover.testing.creating import CreatingConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
 from crashmover.testing.queues import LeaseConformance, QueueConformance
 from crashmover.testing.samples import (
@@ -72,7 +73,11 @@ __all__ = [
 
 
 class StorageConformance(
-    SavingConformance, WholenessConformance, KeepingConformance, SocorroConformance
+    SavingConformance,
+    CreatingConformance,
+    WholenessConformance,
+    KeepingConformance,
+    SocorroConformance,
 ):
     """The promises of `CrashStorageBase`; give it a fixture `storage`."""
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -90,6 +91,36 @@ class S3Server(ServerProcess):
         query = {"endpoint_url": self.endpoint_url, "region": self.region, **options}
         path = f"/{quote(prefix)}" if prefix else ""
         return f"s3://{bucket}{path}?{urlencode(query, safe=':/')}"
+
+
+class Bucket:
+    """A bucket as a plain client sees it."""
+
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self.name = server.new_bucket()
+        self.client: Any = server.client()
+
+    def uri(self, prefix: str = "", **options: str) -> str:
+        return self.server.uri(self.name, prefix, **options)
+
+    def put(self, objects: dict[str, bytes], **metadata: str) -> None:
+        for key, data in objects.items():
+            self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata)
+
+    def objects(self) -> dict[str, bytes]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        names = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        return {name: self.get(name)["Body"] for name in names}
+
+    def get(self, key: str) -> Any:
+        found = self.client.get_object(Bucket=self.name, Key=key)
+        return found | {"Body": found["Body"].read()}
+
+    def fill(self, names: list[str]) -> None:
+        """Put many empty objects."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self.put({name: b"{}"}), names))
 
 
 class Rclone(S3Server):

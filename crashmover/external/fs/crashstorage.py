@@ -13,7 +13,7 @@ import datetime as dt
 import errno
 import heapq
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
@@ -23,7 +23,7 @@ from typing import Self
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
-from crashmover.errors import CrashIDNotFound, CrashMoverError, InvalidURI
+from crashmover.errors import CrashExists, CrashIDNotFound, CrashMoverError, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
@@ -268,10 +268,18 @@ class FSPermanentStorage(CrashStorageBase):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save them, as many at a time as can be made durable together."""
+        return self._save(crashes, create=False)
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says: who saves a crash has its lock."""
+        return self._save(crashes, create=True)
+
+    def _save(self, crashes: Sequence[Crash], *, create: bool) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(crashes)
         try:
             with opened(durable.make_root(self.root, self._directory_mode)) as root_fd:
-                self._save_in_groups(root_fd, crashes, results)
+                stage = partial(self._stage, root_fd, create)
+                self._save_in_groups(root_fd, crashes, stage, results)
         except OSError as error:
             results = [error] * len(crashes)
         return [
@@ -282,7 +290,11 @@ class FSPermanentStorage(CrashStorageBase):
         ]
 
     def _save_in_groups(
-        self, root_fd: int, crashes: Sequence[Crash], results: list[Exception | None]
+        self,
+        root_fd: int,
+        crashes: Sequence[Crash],
+        stage: Callable[[Crash], StagedSave],
+        results: list[Exception | None],
     ) -> None:
         sync = self._sync(root_fd, len(crashes))
         group = GroupCommit(sync, results)
@@ -292,7 +304,7 @@ class FSPermanentStorage(CrashStorageBase):
                 crash = crashes[index]
                 if group.is_due(crash.crash_id):
                     group.commit()
-                group.add(index, partial(self._stage, root_fd, crash), self._file_mode)
+                group.add(index, partial(stage, crash), self._file_mode)
             group.commit()
         finally:
             group.abandon()
@@ -302,9 +314,20 @@ class FSPermanentStorage(CrashStorageBase):
             return durable.SyncFileSystem(root_fd)
         return durable.SyncFiles(root_fd)
 
-    def _stage(self, root_fd: int, crash: Crash) -> StagedSave:
+    def _stage(self, root_fd: int, create: bool, crash: Crash) -> StagedSave:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+        save = self._staged(root_fd, crash)
+        try:
+            # Whoever saves the crash has this lock, so that nobody comes in between.
+            if create and self._would_replace(crash):
+                raise CrashExists(crash.crash_id, uri=self.uri)
+        except BaseException:
+            save.close()
+            raise
+        return save
+
+    def _staged(self, root_fd: int, crash: Crash) -> StagedSave:
         where = self._where_to_save(root_fd, crash)
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):

@@ -187,7 +187,11 @@ class PostgreSQLCrashStorage(CrashStorageBase):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says; small crashes share a transaction, a large one has its own."""
-        return self._saver.save(crashes)
+        return self._saver.save(crashes, create=False)
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says: the table has one row for one key."""
+        return self._saver.save(crashes, create=True)
 
     def remove(self, crash_id: str) -> None:
         """As the base class says."""

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ConnStatus
 
-from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import CrashExists, StorageDenied, StorageError, StorageUnavailable
 
 # By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
 _PASSING = (
@@ -60,6 +60,8 @@ class DeadlineExceeded(psycopg.OperationalError):
 
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead."""
+    if crash_id and isinstance(error, errors.UniqueViolation):
+        return CrashExists(crash_id, uri=uri)
     kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
     return kind(reason, crash_id=crash_id, uri=uri)
 

@@ -83,8 +83,11 @@ class Saver:
         self._lock_in_hand = Lock()
         self._saving = BoundedSemaphore(_SAVING)
 
-    def save(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """Save crashes in their order; return for each None or why it was not saved."""
+    def save(self, crashes: Sequence[Crash], *, create: bool) -> list[Exception | None]:
+        """Save crashes in their order; return for each None or why it was not saved.
+
+        :param create: whether to replace no raw crash and no dump
+        """
         results: list[Exception | None] = [None] * len(crashes)
         batch: list[Small] = []
         for number, crash in enumerate(crashes):
@@ -94,14 +97,14 @@ class Saver:
                 results[number] = error
                 continue
             if small is None or not self._fits(small, batch):
-                self._save_batch(batch, results)
+                self._save_batch(batch, results, create)
                 batch = []
             if small:
                 batch.append(small)
                 self._count(small.size)
             else:
-                results[number] = _error_of(self._save_alone, crash)
-        self._save_batch(batch, results)
+                results[number] = _error_of(self._save_alone, crash, create)
+        self._save_batch(batch, results, create)
         return results
 
     def remove(self, crash_id: str) -> bool:
@@ -125,29 +128,33 @@ class Saver:
         with self._lock_in_hand:
             self._in_hand += size
 
-    def _save_batch(self, batch: list[Small], results: list[Exception | None]) -> None:
+    def _save_batch(
+        self, batch: list[Small], results: list[Exception | None], create: bool
+    ) -> None:
         if not batch:
             return
         is_in_turn = self._saving.acquire(timeout=_PATIENCE)
         try:
-            self._save_together(batch, results)
+            self._save_together(batch, results, create)
         finally:
             if is_in_turn:
                 self._saving.release()
             self._count(-sum(small.size for small in batch))
 
-    def _save_together(self, batch: list[Small], results: list[Exception | None]) -> None:
-        error = _error_of(self._save_small, batch)
+    def _save_together(
+        self, batch: list[Small], results: list[Exception | None], create: bool
+    ) -> None:
+        error = _error_of(self._save_small, batch, create)
         one_is_at_fault = len(batch) > 1 and not isinstance(
             error, StorageDenied | StorageUnavailable
         )
         for small in batch:
             if error and one_is_at_fault:
-                results[small.number] = _error_of(self._save_small, [small])
+                results[small.number] = _error_of(self._save_small, [small], create)
             else:
                 results[small.number] = error
 
-    def _save_small(self, batch: list[Small]) -> None:
+    def _save_small(self, batch: list[Small], create: bool) -> None:
         crashes = [small.crash for small in batch]
         crash_id = crashes[0].crash_id if len(batch) == 1 else None
         rows = [row for small in batch for row in small.rows]
@@ -160,14 +167,14 @@ class Saver:
                 connection.cursor() as cursor,
             ):
                 self._lock(connection, crashes)
-                self._delete(connection, crashes)
+                self._delete(connection, crashes, create)
                 cursor.executemany(self._tables.sql(_INSERT), rows)
 
         self._tables.saving({crashid.date_of(crash.crash_id) for crash in crashes}, save)
 
     # One of any size
 
-    def _save_alone(self, crash: Crash) -> None:
+    def _save_alone(self, crash: Crash, create: bool) -> None:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
 
@@ -175,8 +182,8 @@ class Saver:
             with self._context.transaction(crash.crash_id) as connection:
                 self._lock(connection, [crash])
                 if crash.dumps and not crash.raw_crash:
-                    self._make_way_for_dumps(connection, crash)
-                self._delete(connection, [crash])
+                    self._make_way_for_dumps(connection, crash, create)
+                self._delete(connection, [crash], create)
                 for part in crash.parts:
                     for row in _read_rows(crash.crash_id, part):
                         connection.execute(self._tables.sql(_INSERT), row)
@@ -189,13 +196,14 @@ class Saver:
             return
         raise error
 
-    def _make_way_for_dumps(self, connection: Connection, crash: Crash) -> None:
+    def _make_way_for_dumps(self, connection: Connection, crash: Crash, create: bool) -> None:
         key = key_of(crash.crash_id)
         if not connection.execute(self._tables.sql(_MARKER), key).fetchone():
             reason = "no raw crash to add dumps to"
             raise CrashIDNotFound(crash.crash_id, uri=self._context.uri, reason=reason)
-        names = [part.name for part in crash.dumps]
-        connection.execute(self._tables.sql(_DELETE_DUMPS), (*key, names))
+        if not create:
+            names = [part.name for part in crash.dumps]
+            connection.execute(self._tables.sql(_DELETE_DUMPS), (*key, names))
 
     # Both
 
@@ -204,12 +212,13 @@ class Saver:
         locks = sorted(_lock_of(crash.crash_id) for crash in crashes)
         connection.execute(_LOCK, (locks,))
 
-    def _delete(self, connection: Connection, crashes: Sequence[Crash]) -> None:
-        """Delete what the crashes replace."""
+    def _delete(self, connection: Connection, crashes: Sequence[Crash], create: bool) -> None:
+        """Delete what the crashes replace.  What they must not replace stays, and then its keys
+        refuse what comes: `CrashExists`."""
         groups = defaultdict[tuple[dt.datetime, tuple[str, ...]], list[UUID]](list)
         for crash in crashes:
             crash_id, date = key_of(crash.crash_id)
-            if kinds := _replaced(crash):
+            if kinds := _replaced(crash, create):
                 groups[date, kinds].append(crash_id)
         for (date, kinds), ids in groups.items():
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
@@ -219,9 +228,9 @@ def _lock_of(crash_id: str) -> int:
     return int.from_bytes(UUID(crash_id).bytes[:8], signed=True)
 
 
-def _replaced(crash: Crash) -> tuple[str, ...]:
+def _replaced(crash: Crash, create: bool = False) -> tuple[str, ...]:
     """The kinds of parts of which nothing that is there stays."""
-    raw = (Kind.RAW_CRASH.value, Kind.DUMP.value) if crash.raw_crash else ()
+    raw = (Kind.RAW_CRASH.value, Kind.DUMP.value) if crash.raw_crash and not create else ()
     return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
 
 

@@ -7,7 +7,7 @@
 import datetime as dt
 import re
 import zlib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from threading import Lock
@@ -22,7 +22,7 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.crashstorage_base import CrashStorageBase, results_of
 from crashmover.external.s3 import keys
 from crashmover.external.s3.connection_context import (
     CHECKSUMS,
@@ -216,11 +216,19 @@ class S3CrashStorage(CrashStorageBase):
         A crash that is there with another raw crash is taken away before its dumps are
         replaced; for that moment a reader finds none.
         """
+        self._save_one(crash, create=False)
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """As the base class says, on servers that know ``If-None-Match``; on others it looks, and
+        then saves.  What is looked at is the list of dumps, which every crash has."""
+        return results_of(partial(self._save_one, create=True), crashes)
+
+    def _save_one(self, crash: Crash, *, create: bool) -> None:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         try:
             with self._lock(crash.crash_id):
-                self._save(crash)
+                self._save(crash, create=create)
         except StorageDenied as error:
             if error.uri == self.uri:
                 self._denied = error

@@ -11,6 +11,7 @@ import time
 from crashmover.crash import CHUNK, Crash, Part
 from crashmover.errors import (
     CorruptCrash,
+    CrashExists,
     CrashIDNotFound,
     StorageDenied,
     StorageError,
@@ -29,6 +30,7 @@ from crashmover.external.s3.s3errors import AlreadyThere
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_STALE = 3600.0  # seconds
 _TRIES = 10
 _PAUSE = 0.05  # seconds
 
@@ -53,13 +55,18 @@ class Save:
         self._absences = absences
         self._conditions: bool | None = None  # whether the server is known to understand them
 
-    def __call__(self, crash: Crash) -> None:
-        """Save the parts that there are."""
+    def __call__(self, crash: Crash, *, create: bool = False) -> None:
+        """Save the parts that there are.
+
+        :param create: whether to replace no raw crash and no dump
+        :raises CrashExists: one of these is there
+        """
         if crash.raw_crash:
-            self._save_with_raw_crash(crash, RawCrash(crash.raw_crash))
+            save = self._create if create else self._save_with_raw_crash
+            save(crash, RawCrash(crash.raw_crash))
             return
         if crash.dumps:
-            self._add_dumps(crash)
+            self._add_dumps(crash, create=create)
         self._put_processed(crash)
 
     # A crash with a raw crash
@@ -72,8 +79,34 @@ class Save:
             if self._replace(crash, raw):
                 return
             time.sleep(random.uniform(0, _PAUSE * (turn + 1)))  # for the others to finish
+        raise self._busy(crash)
+
+    def _busy(self, crash: Crash) -> StorageUnavailable:
         reason = "other processes save the same crash at this moment"
-        raise StorageUnavailable(reason, crash_id=crash.crash_id, uri=self._uri)
+        return StorageUnavailable(reason, crash_id=crash.crash_id, uri=self._uri)
+
+    def _create(self, crash: Crash, raw: "RawCrash") -> None:
+        """Put a crash where there is none.
+
+        The list of dumps says whose turn it is: another crash's is left alone for an hour, longer
+        than any save takes; after that, whoever has put it has died.
+        """
+        if not self._claim(crash, raw):
+            self._take_over(crash, raw)
+        if not self._put_all(crash, raw, create=bool(self._conditions)):
+            raise CrashExists(crash.crash_id, uri=self._uri)
+
+    def _take_over(self, crash: Crash, raw: "RawCrash") -> None:
+        """Go on where a save was stopped: of the same crash at once, of another when it is old."""
+        if self._objects.find_raw_crash(crash.crash_id):
+            raise CrashExists(crash.crash_id, uri=self._uri)
+        claim = self._objects.look(keys.dump_names_key(crash.crash_id), crash.crash_id)
+        is_same = claim and claim.metadata.get(RAW_CRASH_SHA256) == raw.sha256
+        if claim and not is_same and claim.age < _STALE:
+            raise self._busy(crash)
+        obsolete = self._old_dump_names(crash.crash_id) - {part.name for part in crash.dumps}
+        self._delete_dumps(obsolete, crash.crash_id)
+        self._put_dump_names(crash, raw)
 
     def _replace(self, crash: Crash, raw: "RawCrash") -> bool:
         """Put the crash in the place of the one that is there, or of what is left of one;
@@ -105,30 +138,35 @@ class Save:
         if not self._conditions and self._is_there(key, crash.crash_id):
             return False
         if self._conditions is None:
-            self._learn(crash, raw)
-            return True
-        try:
-            self._put_dump_names(crash, raw, create=self._conditions)
-        except AlreadyThere:
-            return False
+            return self._learn(crash, raw)
+        if self._conditions:
+            return self._put_new_dump_names(crash, raw)
+        self._put_dump_names(crash, raw)
         return True
 
     def _is_there(self, key: str, crash_id: str) -> bool:
         return not self._absences.take(crash_id) and bool(self._objects.look(key, crash_id))
 
-    def _learn(self, crash: Crash, raw: "RawCrash") -> None:
-        """Put the list of dumps, and find out whether the server understands conditions: if
-        it does, it refuses to do it twice."""
-        self._put_dump_names(crash, raw, create=False)
+    def _learn(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Claim, and find out whether the server understands conditions: if it does, it refuses to
+        put the same twice."""
         try:
-            self._put_dump_names(crash, raw, create=True)
-            self._conditions = False
-        except AlreadyThere:
-            self._conditions = True
+            is_new = self._put_new_dump_names(crash, raw)
+            self._conditions = not (is_new and self._put_new_dump_names(crash, raw))
         except (StorageDenied, StorageUnavailable):
             raise
         except StorageError:  # 501 Not Implemented, or whatever it says to what it does not know
             self._conditions = False
+            self._put_dump_names(crash, raw)
+            return True
+        return is_new
+
+    def _put_new_dump_names(self, crash: Crash, raw: "RawCrash") -> bool:
+        try:
+            self._put_dump_names(crash, raw, create=True)
+        except AlreadyThere:
+            return False
+        return True
 
     def _make_way(self, crash: Crash, raw: "RawCrash") -> bool:
         """Take the crash that is there away, unless it is this one: return whether it is.
@@ -145,10 +183,13 @@ class Save:
         if there:
             _read_through(crash)
             self._objects.delete(keys.raw_crash_keys(crash.crash_id), crash.crash_id)
-        if gone := old_names - names:
-            obsolete = [keys.dump_key(crash.crash_id, name) for name in sorted(gone)]
-            self._objects.delete(obsolete, crash.crash_id)
+        self._delete_dumps(old_names - names, crash.crash_id)
         return False
+
+    def _delete_dumps(self, names: set[str], crash_id: str) -> None:
+        if names:
+            places = [keys.dump_key(crash_id, name) for name in sorted(names)]
+            self._objects.delete(places, crash_id)
 
     def _has(self, dump: Part, crash_id: str) -> bool:
         """Whether the dump is there, to the byte; what went up in parts has to be read for it."""
@@ -230,16 +271,20 @@ class Save:
 
     # A crash without a raw crash
 
-    def _add_dumps(self, crash: Crash) -> None:
+    def _add_dumps(self, crash: Crash, *, create: bool) -> None:
         """Add dumps to the crash that is there: they become visible when they are listed."""
         raw = self._objects.find_raw_crash(crash.crash_id)
         if raw is None:
             reason = "no raw crash to add dumps to"
             raise CrashIDNotFound(crash.crash_id, uri=self._uri, reason=reason)
         sha256 = raw.metadata.get(SHA256)
+        old = self._old_dump_names(crash.crash_id)
+        names = {part.name for part in crash.dumps}
+        if create and names & old:
+            raise CrashExists(crash.crash_id, uri=self._uri)
         self._put_dumps(crash.dumps, crash.crash_id, sha256)
         old = self._old_dump_names(crash.crash_id)
-        if names := {part.name for part in crash.dumps} - old:
+        if names := names - old:
             self._put_names(crash.crash_id, [*old, *names], sha256)
 
     def _old_dump_names(self, crash_id: str) -> set[str]:
