@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from crashmover.crash import Kind
-from crashmover.errors import CrashIDNotFound, PolyCrashStorageError
+from crashmover.errors import CrashExists, CrashIDNotFound, PolyCrashStorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
@@ -36,6 +36,7 @@ from crashmover.testing import (
     read,
     without,
 )
+from crashmover.testing.creating import only
 from tests.conftest import Figures, UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
@@ -46,6 +47,10 @@ crash_ids = st.sampled_from(IDS)
 bodies = st.binary(max_size=30)
 json_bodies = st.sampled_from([b"{}", b'{"a": 1}', b'{"a":1} '])
 dumps = st.fixed_dictionaries({}, optional={MAIN: bodies, BROWSER: bodies})
+
+
+def whole(raw: bytes, dumps: Contents, processed: bytes | None) -> Contents:
+    return {RAW: raw, **dumps} | ({} if processed is None else {PROCESSED: processed})
 
 
 class Stores(RuleBasedStateMachine):
@@ -60,12 +65,32 @@ class Stores(RuleBasedStateMachine):
 
     @rule(crash_id=crash_ids, raw=json_bodies, dumps=dumps, processed=st.none() | json_bodies)
     def save(self, crash_id: str, raw: bytes, dumps: Contents, processed: bytes | None) -> None:
-        parts = {RAW: raw, **dumps}
-        if processed is not None:
-            parts[PROCESSED] = processed
+        parts = whole(raw, dumps, processed)
         self.storage.save_crash(crash_of(parts, crash_id))
         kept = self.known.get(crash_id, {})
         self.known[crash_id] = without(kept, *kept.keys() - {PROCESSED}) | parts
+
+    @rule(crash_id=crash_ids, raw=json_bodies, dumps=dumps, processed=st.none() | json_bodies)
+    def create(self, crash_id: str, raw: bytes, dumps: Contents, processed: bytes | None) -> None:
+        parts = whole(raw, dumps, processed)
+        [error] = self.storage.create_crashes([crash_of(parts, crash_id)])
+        if RAW in self.known.get(crash_id, {}):
+            assert only(error, CrashExists)
+        else:
+            assert error is None
+            self.known.setdefault(crash_id, {}).update(parts)
+
+    @rule(crash_id=crash_ids, dumps=dumps.filter(bool))
+    def create_dumps(self, crash_id: str, dumps: Contents) -> None:
+        known = self.known.get(crash_id, {})
+        [error] = self.storage.create_crashes([crash_of(dumps, crash_id)])
+        if RAW not in known:
+            assert only(error, CrashIDNotFound)
+        elif dumps.keys() & known.keys():
+            assert only(error, CrashExists)
+        else:
+            assert error is None
+            self.known[crash_id] |= dumps
 
     @rule(crash_id=crash_ids, processed=json_bodies)
     def save_processed(self, crash_id: str, processed: bytes) -> None:
