@@ -25,6 +25,8 @@ from crashmover.retry import RetryPolicy, is_retryable
 
 T = TypeVar("T")
 
+_TURNS = 3  # others may save the same crash, or remove it, each time after it was looked at
+
 
 class Existing(StrEnum):
     """What to do about a crash that a destination has."""
@@ -76,6 +78,15 @@ class Delivery:
     is_whole: bool = False
     attempts: int = 1
     error: Exception | None = None
+
+
+@dataclass
+class Wish:
+    """What is to be saved of a crash at one destination; None: nothing."""
+
+    crash: MeasuredCrash
+    delivery: Delivery
+    wanted: Crash | None
 
 
 class Destination:
@@ -150,25 +161,31 @@ class Destination:
         :param crashes: each with whether it is known not to be there
         """
         deliveries = [Delivery() for _ in crashes]
-        todo: list[tuple[MeasuredCrash, Delivery, Crash]] = []
-        for (crash, is_lacking), delivery in zip(crashes, deliveries, strict=True):
-            try:
-                if wanted := self._wanted(crash, is_lacking, delivery):
-                    todo.append((crash, delivery, wanted))
-            except Exception as error:
-                delivery.error = error
-                self._probe_after(error)
-        for crash, delivery, wanted in todo:
+        wishes = [
+            Wish(crash, delivery, self._choose(crash, is_lacking, delivery))
+            for (crash, is_lacking), delivery in zip(crashes, deliveries, strict=True)
+        ]
+        if not self._dry_run:
+            saved = [wish for wish in wishes if wish.wanted]
+            self._save_and_settle(saved)
+            if self._verify:
+                self._verify_saved(saved)
+        return deliveries
+
+    def _choose(self, crash: MeasuredCrash, is_lacking: bool, delivery: Delivery) -> Crash | None:
+        """Return what must be saved of the crash, and take note in its delivery as if it were;
+        None if nothing, or if that cannot be told."""
+        delivery.saved, delivery.is_whole, delivery.error = set(), False, None
+        try:
+            wanted = self._wanted(crash, is_lacking, delivery)
+        except Exception as error:
+            delivery.error = error
+            self._probe_after(error)
+            return None
+        if wanted:
             delivery.saved = {part.key for part in wanted.parts} & crash.measured.keys()
             delivery.is_whole = True
-        if not self._dry_run:
-            self._save([(delivery, wanted) for _, delivery, wanted in todo])
-            for crash, delivery, _ in todo:
-                if isinstance(delivery.error, CrashExists):
-                    self._settle(crash, delivery)
-            if self._verify:
-                self._verify_saved([(crash, delivery) for crash, delivery, _ in todo])
-        return deliveries
+        return wanted
 
     def _wanted(self, crash: MeasuredCrash, is_lacking: bool, delivery: Delivery) -> Crash | None:
         """Return what must be saved of the crash; None if nothing."""
@@ -226,13 +243,41 @@ class Destination:
         keys = difference.missing | difference.differing
         return crash.only(keys) if keys else None
 
-    def _save(self, todo: list[tuple[Delivery, Crash]]) -> None:
+    def _save_and_settle(self, wishes: list[Wish]) -> None:
+        """Save them; where somebody else has saved a crash since it was looked at, look again."""
+        self._save(wishes)
+        for _ in range(_TURNS):
+            wishes = [wish for wish in wishes if isinstance(wish.delivery.error, CrashExists)]
+            for wish in wishes:
+                wish.wanted = self._choose_again(wish.crash, wish.delivery)
+            self._save(wishes)
+
+    def _choose_again(self, crash: MeasuredCrash, delivery: Delivery) -> Crash | None:
+        """As `_choose`, of a crash that is there now.  If it is the same it counts as saved: it
+        may well be ours, and only the answer was lost."""
+        try:
+            if self.down:
+                raise self.down
+            is_same = not self._compare(crash)
+        except CrashIDNotFound:  # it has been removed again
+            is_same = False
+        except Exception as error:
+            delivery.error = error
+            self._probe_after(error)
+            return None
+        if is_same:
+            delivery.error = None
+            return None
+        return self._choose(crash, False, delivery)
+
+    def _save(self, wishes: list[Wish]) -> None:
         """Save them, those again that failed in passing; notice when the whole store is down.
 
         Nothing is replaced, if that is not asked for: what was not there may be by now.
         """
         overwrite = self._existing is Existing.OVERWRITE
         save = self.store.save_crashes if overwrite else self.store.create_crashes
+        todo = [(wish.delivery, wish.wanted) for wish in wishes if wish.wanted]
         attempts = 0
 
         def attempt() -> None:
@@ -253,24 +298,6 @@ class Destination:
                 delivery.error = delivery.error or error
             self._probe()
 
-    def _settle(self, crash: MeasuredCrash, delivery: Delivery) -> None:
-        """Look at what somebody else has saved since we looked, or we ourselves, when only the
-        answer was lost.  The same counts as saved, and all else as if it had been there before."""
-        is_skipping = self._existing is Existing.SKIP and not self._verify
-        try:
-            difference = self._compare(crash)
-            if difference and not is_skipping:
-                self._mending(crash, difference)
-                return  # it can be mended: another run will do that
-            if difference:
-                delivery.saved, delivery.is_whole = set(), False
-            delivery.error = None
-        except CrashIDNotFound:
-            return  # it was removed again: another run will bring it
-        except Exception as error:
-            delivery.error = error
-            self._probe_after(error)
-
     def _probe_after(self, error: Exception) -> None:
         """Find out whether an error is about one crash or about the whole store."""
         if not self.down and (is_retryable(error) or isinstance(error, StorageDenied)):
@@ -282,8 +309,9 @@ class Destination:
         except StorageError as error:
             self.down = error
 
-    def _verify_saved(self, saved: list[tuple[MeasuredCrash, Delivery]]) -> None:
-        for crash, delivery in saved:
+    def _verify_saved(self, saved: list[Wish]) -> None:
+        for wish in saved:
+            crash, delivery = wish.crash, wish.delivery
             if delivery.error:
                 continue
             try:

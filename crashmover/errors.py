@@ -126,7 +126,7 @@ class CrashExists(StorageError):
     """The store has the crash, or the dump, and was not to replace one."""
 
     def __init__(
-        self, crash_id: str, *, uri: str | None = None, reason: str = "somebody else has saved it"
+        self, crash_id: str, *, uri: str | None = None, reason: str = "it is there already"
     ) -> None:
         super().__init__(reason, crash_id=crash_id, uri=uri)
 

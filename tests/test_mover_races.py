@@ -4,13 +4,13 @@
 
 """Crashes that somebody else saves after the mover has looked, and before it saves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import pytest
 
-from crashmover.crash import Crash
+from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.delivery import Status
-from crashmover.errors import StorageUnavailable
+from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.mover import Existing, Mover, Outcome
 from crashmover.retry import RetryPolicy
@@ -18,6 +18,7 @@ from crashmover.testing import (
     BROWSER,
     CRASH_ID,
     PROCESSED,
+    RAW,
     Contents,
     contents,
     crash_of,
@@ -86,8 +87,6 @@ def test_the_same_from_somebody_else_is_as_good_as_ours(existing: Existing, veri
         (Existing.SKIP, True, FEWER, Status.CONFLICT),
         (Existing.COMPARE, False, THEIRS, Status.CONFLICT),
         (Existing.COMPARE, True, THEIRS, Status.CONFLICT),
-        (Existing.COMPARE, False, FEWER, Status.FAILED),
-        (Existing.COMPARE, False, LATER, Status.FAILED),
     ],
 )
 def test_what_differs_from_ours_stays_and_so_does_the_source(
@@ -102,28 +101,69 @@ def test_what_differs_from_ours_stays_and_so_does_the_source(
 
 
 @pytest.mark.parametrize("theirs", [FEWER, LATER])
-def test_what_somebody_else_left_out_the_next_run_brings(theirs: Contents) -> None:
+def test_what_somebody_else_left_out_is_brought(theirs: Contents) -> None:
     here, there = source(), overtaken_by(theirs)
-    first = move(here, there, Existing.COMPARE, verify=False)
-    assert first.error == "memory:: somebody else has saved it"
-    assert move(here, there, Existing.COMPARE, verify=False).status is Status.COPIED
+    outcome = move(here, there, Existing.COMPARE, verify=False)
+    assert (outcome.status, outcome.parts) == (Status.COPIED, 1)
     assert read(there) == OURS
     assert not here.has_crash(CRASH_ID)
 
 
-def test_what_was_saved_and_removed_meanwhile_the_next_run_brings() -> None:
-    class Fleeting(Overtaken):
-        def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-            results = super().create_crashes(crashes)
-            if any(results):
-                self.remove(CRASH_ID)
-            return results
+def test_a_dump_that_somebody_else_did_not_add_is_added() -> None:
+    """Dumps alone have no marker: that one of them is there says nothing of the others."""
+    here, there = source(), overtaken_by({BROWSER: OURS[BROWSER]})
+    there.save_crash(crash_of({RAW: OURS[RAW]}))
+    mover = Mover(here, there, kinds={Kind.DUMP}, retry=AT_ONCE)
+    [outcome] = mover.run([CRASH_ID])
+    assert (outcome.status, outcome.parts) == (Status.COPIED, 1)
+    assert read(there) == without(OURS, PROCESSED)
 
-    here, there = source(), Fleeting(lambda store: store.save_crash(crash_of(THEIRS)))
-    assert move(here, there, Existing.SKIP, verify=False).status is Status.FAILED
-    assert read(here) == OURS
-    assert move(here, there, Existing.SKIP, verify=False).status is Status.COPIED
-    assert read(there) == OURS
+
+@pytest.mark.parametrize(("times", "status"), [(1, Status.COPIED), (9, Status.FAILED)])
+def test_what_is_saved_and_removed_again_by_somebody_else_is_brought(
+    times: int, status: Status
+) -> None:
+    class Fleeting(Overtaken):
+        left = times
+
+        def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+            if not self.left:
+                return super().create_crashes(crashes)
+            self.left -= 1
+            return [CrashExists(crash.crash_id, uri=self.uri) for crash in crashes]
+
+    here, there = source(), Fleeting(lambda _: None)
+    outcome = move(here, there, Existing.SKIP, verify=False)
+    assert outcome.status is status
+    assert outcome.error in (None, "memory:: it is there already")
+    assert here.has_crash(CRASH_ID) != there.has_crash(CRASH_ID)
+
+
+def test_a_store_that_is_down_is_not_asked_what_somebody_else_has_saved() -> None:
+    class GoesDown(InMemoryCrashStorage):
+        batch_size = 20
+        looks = 0
+
+        def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+            return [CrashExists(crash.crash_id, uri=self.uri) for crash in crashes]
+
+        def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+            self.looks += 1
+            raise StorageUnavailable("no answer in time", uri=self.uri)
+
+        def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+            return False
+
+        def verify_access(self, *, write: bool = False) -> None:
+            raise StorageUnavailable("no answer in time", uri=self.uri)
+
+    here, there = source(), GoesDown()
+    ids = [CRASH_ID[:8] + f"-{n:04x}" + CRASH_ID[13:] for n in range(20)]
+    for crash_id in ids:
+        here.save_crash(crash_of(OURS, crash_id))
+    with pytest.raises(StorageUnavailable):
+        list(Mover(here, there, retry=AT_ONCE, workers=1).run(ids))
+    assert there.looks == AT_ONCE.attempts
 
 
 def test_overwriting_replaces_what_somebody_else_has_just_saved() -> None:

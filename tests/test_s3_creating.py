@@ -22,6 +22,7 @@ from crashmover.testing import (
     read,
     without,
 )
+from crashmover.testing.samples import with_broken
 from tests.conftest import UseAWS
 from tests.servers.s3 import Bucket
 
@@ -54,32 +55,39 @@ def create(storage: CrashStorageBase, state: Contents) -> Exception | None:
     return result
 
 
-@pytest.mark.parametrize("begun", [OURS, FEWER])
 def test_a_save_of_the_same_that_was_stopped_is_completed_at_once(
-    bucket: Bucket, storage: CrashStorageBase, begun: Contents
+    bucket: Bucket, storage: CrashStorageBase
 ) -> None:
-    begin(bucket, begun)
+    begin(bucket, OURS)
     assert create(storage, OURS) is None
     assert read(storage) == OURS
 
 
-def test_what_another_is_saving_is_left_alone(bucket: Bucket, storage: CrashStorageBase) -> None:
-    begin(bucket, THEIRS)
+@pytest.mark.parametrize("begun", [THEIRS, FEWER])
+def test_what_another_is_saving_is_left_alone(
+    bucket: Bucket, storage: CrashStorageBase, begun: Contents
+) -> None:
+    begin(bucket, begun)
     before = bucket.objects()
     error = create(storage, OURS)
     assert isinstance(error, StorageUnavailable)
-    assert error.reason == "other processes save the same crash at this moment"
+    assert error.reason.startswith("another save of it goes on, or was stopped")
     assert bucket.objects() == before
 
 
-def test_after_an_hour_nobody_is_saving_it_any_more(
-    bucket: Bucket, storage: CrashStorageBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_has_left_can_be_replaced(bucket: Bucket, storage: CrashStorageBase) -> None:
     begin(bucket, THEIRS)
-    monkeypatch.setattr("crashmover.external.s3.saving._STALE", -60.0)
-    assert create(storage, FEWER) is None
+    storage.save_crash(crash_of(FEWER))
     assert read(storage) == FEWER
     assert keys.dump_key(CRASH_ID, BROWSER[1]) not in bucket.objects()
+
+
+def test_what_this_process_has_left_is_its_own(storage: CrashStorageBase) -> None:
+    """As where a crash is replaced at its source while it is read."""
+    [failed] = storage.create_crashes([with_broken(THEIRS, BROWSER, 5)])
+    assert failed is not None
+    assert create(storage, FEWER) is None
+    assert read(storage) == FEWER
 
 
 def test_a_crash_under_a_key_of_old_is_there(bucket: Bucket, storage: CrashStorageBase) -> None:

@@ -319,13 +319,20 @@ class FSPermanentStorage(CrashStorageBase):
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         save = self._staged(root_fd, crash)
         try:
-            # Whoever saves the crash has this lock, so that nobody comes in between.
-            if create and self._would_replace(crash):
-                raise CrashExists(crash.crash_id, uri=self.uri)
+            if create:
+                save.wait_for_others()
+                if self._is_there(root_fd, crash):
+                    raise CrashExists(crash.crash_id, uri=self.uri)
         except BaseException:
             save.close()
             raise
         return save
+
+    def _is_there(self, root_fd: int, crash: Crash) -> bool:
+        """Whether saving the crash would replace a raw crash or a dump."""
+        if crash.raw_crash:
+            return self._find(root_fd, crash.crash_id, Kind.RAW_CRASH) is not None
+        return self._would_replace(crash)
 
     def _staged(self, root_fd: int, crash: Crash) -> StagedSave:
         where = self._where_to_save(root_fd, crash)

@@ -244,6 +244,27 @@ def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bo
         os.close(fd)
 
 
+def wait_for_unlocked(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> None:
+    """Return when nobody holds the lock of a file; at once where there is none of that name.
+
+    :raises BlockingIOError: somebody went on holding it
+    """
+    try:
+        fd, _ = open_regular(dir_fd, name)
+    except FileNotFoundError:
+        return
+    deadline = time.monotonic() + timeout
+    with opened(fd):
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BlockingIOError(errno.EAGAIN, "another process is saving it") from None
+            time.sleep(0.01)
+
+
 def create(dir_fd: int, name: str) -> int:
     """Open the file `name`, empty, where a lock on another keeps everybody else from it."""
     fd, found = _open_or_create(dir_fd, name)

@@ -74,6 +74,15 @@ class StagedSave:
         self._temporary.add(name)
         return fd
 
+    def wait_for_others(self) -> None:
+        """Return when whoever has just put the raw crash in place has forced it to the disk, or
+        has taken it away again because that failed.
+
+        Putting it in place let go of its lock, which is ours now; but until it is final, its file
+        is still locked, under its final name.
+        """
+        durable.wait_for_unlocked(self._dir_fd, self._marker)
+
     def write(self, mode: int, *, force: bool) -> None:
         """Write every part under its temporary name.
 

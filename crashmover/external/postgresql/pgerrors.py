@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ConnStatus
 
-from crashmover.errors import CrashExists, StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 
 # By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
 _PASSING = (
@@ -54,14 +54,16 @@ class MissingTables(StorageDenied):
     """There are no tables, or not all."""
 
 
+class Duplicate(StorageError):
+    """There is a row already with the key of one that was to be put there."""
+
+
 class DeadlineExceeded(psycopg.OperationalError):
     """The server did not answer in time."""
 
 
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead."""
-    if crash_id and isinstance(error, errors.UniqueViolation):
-        return CrashExists(crash_id, uri=uri)
     kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
     return kind(reason, crash_id=crash_id, uri=uri)
 
@@ -73,6 +75,8 @@ def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
         return MissingTables, reason
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
         return MissingPartition, reason
+    if isinstance(error, errors.UniqueViolation):
+        return Duplicate, reason
     if code.startswith(_PASSING):
         return StorageUnavailable, reason
     return StorageDenied if code.startswith(_DENIED) else StorageError, reason

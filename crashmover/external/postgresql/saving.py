@@ -15,12 +15,14 @@ from uuid import UUID
 from crashmover import crashid
 from crashmover.crash import Crash, Kind, Part
 from crashmover.errors import (
+    CrashExists,
     CrashIDNotFound,
     CrashMoverError,
     StorageDenied,
     StorageUnavailable,
 )
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
+from crashmover.external.postgresql.pgerrors import Duplicate
 from crashmover.external.postgresql.tables import Tables, key_of
 
 ROW = 1 << 20
@@ -105,7 +107,12 @@ class Saver:
             else:
                 results[number] = _error_of(self._save_alone, crash, create)
         self._save_batch(batch, results, create)
-        return results
+        return [
+            CrashExists(crash.crash_id, uri=self._context.uri)
+            if create and isinstance(error, Duplicate)
+            else error
+            for crash, error in zip(crashes, results, strict=True)
+        ]
 
     def remove(self, crash_id: str) -> bool:
         """Remove a crash; return whether there was anything of it."""
@@ -213,8 +220,8 @@ class Saver:
         connection.execute(_LOCK, (locks,))
 
     def _delete(self, connection: Connection, crashes: Sequence[Crash], create: bool) -> None:
-        """Delete what the crashes replace.  What they must not replace stays, and then its keys
-        refuse what comes: `CrashExists`."""
+        """Delete what the crashes replace.  What they must not replace stays, and its keys refuse
+        what comes: `Duplicate`."""
         groups = defaultdict[tuple[dt.datetime, tuple[str, ...]], list[UUID]](list)
         for crash in crashes:
             crash_id, date = key_of(crash.crash_id)
@@ -228,7 +235,7 @@ def _lock_of(crash_id: str) -> int:
     return int.from_bytes(UUID(crash_id).bytes[:8], signed=True)
 
 
-def _replaced(crash: Crash, create: bool = False) -> tuple[str, ...]:
+def _replaced(crash: Crash, create: bool) -> tuple[str, ...]:
     """The kinds of parts of which nothing that is there stays."""
     raw = (Kind.RAW_CRASH.value, Kind.DUMP.value) if crash.raw_crash and not create else ()
     return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
@@ -237,7 +244,7 @@ def _replaced(crash: Crash, create: bool = False) -> tuple[str, ...]:
 def _read_if_small(number: int, crash: Crash) -> Small | None:
     """Return a crash with all its bytes, if they are few and can be saved with others'."""
     size = sum(part.size or 0 for part in crash.parts)
-    if size > _SMALL or not _replaced(crash) or (crash.dumps and not crash.raw_crash):
+    if size > _SMALL or not crash.parts or (crash.dumps and not crash.raw_crash):
         return None
     rows: list[Row] = []
     size = 0

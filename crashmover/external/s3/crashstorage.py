@@ -24,12 +24,15 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, results_of
 from crashmover.external.s3 import keys
+from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import (
     CHECKSUMS,
     S3ConnectionContext,
     S3Options,
     check_endpoint,
 )
+from crashmover.external.s3.crashobjects import CrashObjects
+from crashmover.external.s3.creating import Create
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import (
     RAW_CRASH_SHA256,
@@ -55,6 +58,7 @@ class S3CrashStorage(CrashStorageBase):
     :param prefix: of every key, without a slash at its ends
     :param options: how to reach it
     :param uri: what messages call the store
+    :param objects: what is in the bucket, if it is to be reached in another way
     """
 
     workers = 16
@@ -66,13 +70,17 @@ class S3CrashStorage(CrashStorageBase):
         prefix: str = "",
         options: S3Options | None = None,
         uri: str | None = None,
+        objects: Objects | None = None,
     ) -> None:
         self.uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
         self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
-        self._objects = Objects(self._context, prefix)
+        self._objects = objects or Objects(self._context, prefix)
         self._place = (bucket, prefix)
         self._absences = Absences()
-        self._save = Save(self._objects, self.uri, self._absences)
+        self._crash_objects = CrashObjects(self._objects, self.uri)
+        claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
+        self._save = Save(self._crash_objects, claims)
+        self._create = Create(self._crash_objects, claims, self._save)
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
 
@@ -216,19 +224,23 @@ class S3CrashStorage(CrashStorageBase):
         A crash that is there with another raw crash is taken away before its dumps are
         replaced; for that moment a reader finds none.
         """
-        self._save_one(crash, create=False)
+        self._save_one(crash, self._save)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says, on servers that know ``If-None-Match``; on others it looks, and
-        then saves.  What is looked at is the list of dumps, which every crash has."""
-        return results_of(partial(self._save_one, create=True), crashes)
+        """As the base class says, on servers that know ``If-None-Match``.  On others it looks, or
+        believes what a listing of the last minute has said, and then saves.
 
-    def _save_one(self, crash: Crash, *, create: bool) -> None:
+        It is looked for the list of dumps, and not for raw crashes that have none, under the
+        older keys.  Two that add dumps larger than `PART_SIZE` may write over each other.
+        """
+        return results_of(lambda crash: self._save_one(crash, self._create), crashes)
+
+    def _save_one(self, crash: Crash, save: Callable[[Crash], None]) -> None:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         try:
             with self._lock(crash.crash_id):
-                self._save(crash, create=create)
+                save(crash)
         except StorageDenied as error:
             if error.uri == self.uri:
                 self._denied = error
@@ -239,7 +251,7 @@ class S3CrashStorage(CrashStorageBase):
         """As the base class says; the raw crash goes first."""
         crashid.validate(crash_id)
         with self._lock(crash_id):
-            self._save.remove(crash_id)
+            self._crash_objects.remove(crash_id)
 
     def _lock(self, crash_id: str) -> Lock:
         return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]

@@ -4,7 +4,6 @@
 
 """Objects: the bytes of one bucket, in and out, whole and checked."""
 
-import datetime as dt
 import hashlib
 import io
 import weakref
@@ -52,7 +51,6 @@ class StoredObject:
     :param size: in bytes
     :param e_tag: the server's name for just these bytes
     :param metadata: what was saved with it
-    :param since: when it was put there, by the server's clock
     :param body: its bytes, where they were few enough to come along
     """
 
@@ -60,13 +58,7 @@ class StoredObject:
     size: int
     e_tag: str | None
     metadata: Mapping[str, str]
-    since: dt.datetime
     body: bytes | None = field(default=None, repr=False)
-
-    @property
-    def age(self) -> float:
-        """For how many seconds it has been there, as far as the clocks agree."""
-        return (dt.datetime.now(dt.UTC) - self.since).total_seconds()
 
     def open_body(self) -> BinaryIO:
         """Open the body that came along."""
@@ -333,6 +325,4 @@ class _Allowance:
 
 def _stored(key: str, result: "GetResult", body: bytes | None = None) -> StoredObject:
     meta = result.meta
-    return StoredObject(
-        key, meta["size"], meta["e_tag"], dict(result.attributes), meta["last_modified"], body
-    )
+    return StoredObject(key, meta["size"], meta["e_tag"], dict(result.attributes), body)

@@ -1,0 +1,72 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Claims: of those who save a crash that is new, one has the turn."""
+
+from collections.abc import Callable
+
+from crashmover.crash import Crash
+from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
+from crashmover.external.s3.listing import Absences
+
+
+class Claims:
+    """Who puts the list of dumps, on the condition that there is none (``If-None-Match``), has
+    claimed the crash: one that is new costs no request more than it has objects, and one that is
+    there already is noticed before anything of it is touched.
+
+    :param is_aws: tells whether the server is Amazon's own, which understands conditions
+    :param absences: what listings have just found not to be there: a server that does not
+        understand conditions is not asked for it once more
+    """
+
+    def __init__(
+        self, objects: CrashObjects, is_aws: Callable[[], bool], absences: Absences
+    ) -> None:
+        self._objects = objects
+        self._is_aws = is_aws
+        self._absences = absences
+        self._are_respected: bool | None = None
+
+    @property
+    def are_respected(self) -> bool | None:
+        """Whether the server understands conditions; None where that is not known yet."""
+        if self._are_respected is None and self._is_aws():
+            self._are_respected = True
+        return self._are_respected
+
+    def claim(self, crash: Crash, raw: RawCrash) -> bool:
+        """Put the list of dumps where there is none; return whether there was none."""
+        if not self.are_respected and self._is_there(crash.crash_id):
+            return False
+        is_new = self._put(crash, raw)
+        self.learn(crash, raw)
+        return is_new
+
+    def learn(self, crash: Crash, raw: RawCrash) -> None:
+        """Find out whether the server understands conditions, from a list of dumps that is there:
+        if it does, it refuses to put the same once more."""
+        if self.are_respected is None and self._put(crash, raw):
+            self._are_respected = False
+
+    def _is_there(self, crash_id: str) -> bool:
+        return not self._absences.take(crash_id) and bool(self._objects.list_of_dumps(crash_id))
+
+    def _put(self, crash: Crash, raw: RawCrash) -> bool:
+        """Put the list of dumps, if there is none, as far as the server knows what that means."""
+        names = [part.name for part in crash.dumps]
+        create = self.are_respected is not False
+        try:
+            is_new = self._objects.put_list(names, crash.crash_id, raw.sha256, create=create)
+        except (StorageDenied, StorageUnavailable):
+            raise
+        except StorageError:  # 501 Not Implemented, or whatever it says to what it does not know
+            if self.are_respected is not None:
+                raise
+            self._are_respected = False
+            return self._put(crash, raw)
+        if not is_new:
+            self._are_respected = True
+        return is_new

@@ -1,0 +1,250 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""CrashObjects: the objects of a crash, one by one."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from crashmover.crash import CHUNK, Crash, Part
+from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, StorageUnavailable
+from crashmover.external.s3 import keys
+from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256, Objects, StoredObject
+from crashmover.external.s3.s3errors import AlreadyThere
+
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+_BUSY = "other processes save the same crash at this moment"
+
+
+class CrashObjects:
+    """Puts, looks at and deletes the objects of a crash; in which order, `Save` and `Create` know.
+
+    :param objects: of the bucket
+    :param uri: what messages call the store
+    """
+
+    def __init__(self, objects: Objects, uri: str) -> None:
+        self._objects = objects
+        self._uri = uri
+
+    # What is wrong
+
+    def busy(self, crash_id: str, reason: str = _BUSY) -> StorageUnavailable:
+        """Return what to raise where another process is at it."""
+        return StorageUnavailable(reason, crash_id=crash_id, uri=self._uri)
+
+    def exists(self, crash_id: str) -> CrashExists:
+        """Return what to raise where nothing is to be replaced."""
+        return CrashExists(crash_id, uri=self._uri)
+
+    # Looking
+
+    def raw_crash(self, crash_id: str) -> StoredObject | None:
+        """Look for the raw crash, by all its keys."""
+        return self._objects.find_raw_crash(crash_id)
+
+    def raw_crash_for_dumps(self, crash_id: str) -> StoredObject:
+        """Look for the raw crash that dumps are to be added to."""
+        if raw := self.raw_crash(crash_id):
+            return raw
+        reason = "no raw crash to add dumps to"
+        raise CrashIDNotFound(crash_id, uri=self._uri, reason=reason)
+
+    def list_of_dumps(self, crash_id: str) -> StoredObject | None:
+        """Look for the list of dumps."""
+        return self._objects.look(keys.dump_names_key(crash_id), crash_id)
+
+    def dump_names(self, crash_id: str) -> set[str]:
+        """Return what is in the list of dumps; nothing, where that is none."""
+        found = self._objects.open(keys.dump_names_key(crash_id), crash_id)
+        if found is None:
+            return set()
+        with found[1] as file:
+            try:
+                return set(keys.parse_dump_names(file.read()))
+            except CorruptCrash:
+                return set()
+
+    def dump(self, crash_id: str, name: str) -> StoredObject | None:
+        """Look for a dump."""
+        return self._objects.look(keys.dump_key(crash_id, name), crash_id)
+
+    def has(self, dump: Part, crash_id: str) -> bool:
+        """Whether the dump is there, to the byte; what went up in parts has to be read for it."""
+        there = self.dump(crash_id, dump.name)
+        if there is None or dump.size not in (None, there.size):
+            return False
+        return self._sha256(there, crash_id) == _sha256_of(dump)
+
+    def _sha256(self, there: StoredObject, crash_id: str) -> str | None:
+        if SHA256 in there.metadata:
+            return there.metadata[SHA256]
+        found = self._objects.open(there.key, crash_id)
+        if found is None:
+            return None
+        digest = hashlib.sha256()
+        with found[1] as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def is_whole(self, crash: Crash, raw: "RawCrash") -> bool:
+        """Whether all that was put is still there, and nobody else's."""
+        there = self.raw_crash(crash.crash_id)
+        others = (
+            self.list_of_dumps(crash.crash_id),
+            *(self.dump(crash.crash_id, part.name) for part in crash.dumps),
+        )
+        return (
+            there is not None
+            and there.metadata.get(SHA256, raw.sha256) == raw.sha256
+            and all(other is not None and is_of(other, raw.sha256) for other in others)
+        )
+
+    # Putting
+
+    def put_raw_crash(self, raw: "RawCrash", crash_id: str, *, create: bool) -> bool:
+        """Put it; return False where it was to be created and one is there."""
+        try:
+            self._objects.put(
+                keys.raw_crash_keys(crash_id)[0],
+                raw.body(),
+                crash_id,
+                content_type=_JSON,
+                metadata={SHA256: raw.sha256},
+                create=create,
+            )
+        except AlreadyThere:
+            return False
+        return True
+
+    def put_list(
+        self, names: Iterable[str], crash_id: str, sha256: str | None, *, create: bool = False
+    ) -> bool:
+        """Put the list of dumps; return False where it was to be created and one is there.
+
+        :param sha256: of the raw crash
+        """
+        try:
+            self._objects.put(
+                keys.dump_names_key(crash_id),
+                keys.format_dump_names(list(names)),
+                crash_id,
+                content_type=_JSON,
+                metadata=_saved_with(sha256),
+                create=create,
+            )
+        except AlreadyThere:
+            return False
+        return True
+
+    def add_to_list(self, dumps: Sequence[Part], crash_id: str, sha256: str | None) -> None:
+        """Add dumps to the list."""
+        listed = self.dump_names(crash_id)
+        if not {part.name for part in dumps} <= listed:
+            self.put_list(listed | {part.name for part in dumps}, crash_id, sha256)
+
+    def put_dump(
+        self, dump: Part, crash_id: str, sha256: str | None, *, create: bool = False
+    ) -> bool:
+        """Put a dump; return False where it was to be created and one is there.
+
+        :param sha256: of the raw crash
+        """
+        try:
+            self._objects.put(
+                keys.dump_key(crash_id, dump.name),
+                dump,
+                crash_id,
+                content_type=_BINARY,
+                metadata=_saved_with(sha256),
+                create=create,
+            )
+        except AlreadyThere:
+            return False
+        return True
+
+    def put_processed(self, crash: Crash) -> None:
+        """Put the processed crash, where there is one."""
+        if crash.processed_crash:
+            self._objects.put(
+                keys.processed_crash_key(crash.crash_id),
+                crash.processed_crash,
+                crash.crash_id,
+                content_type=_JSON,
+                metadata={},
+            )
+
+    # Deleting
+
+    def delete_raw_crash(self, crash_id: str) -> None:
+        """Delete it under all its keys."""
+        self._objects.delete(keys.raw_crash_keys(crash_id), crash_id)
+
+    def delete_dumps(self, names: set[str], crash_id: str) -> None:
+        """Delete dumps, which are left in the list."""
+        if names:
+            places = [keys.dump_key(crash_id, name) for name in sorted(names)]
+            self._objects.delete(places, crash_id)
+
+    def delete_list(self, crash_id: str) -> None:
+        """Delete the list of dumps."""
+        self._objects.delete([keys.dump_names_key(crash_id)], crash_id)
+
+    def remove(self, crash_id: str) -> None:
+        """Delete all of a crash, the raw crash first.
+
+        :raises CrashIDNotFound: there was nothing of it
+        """
+        names = self.dump_names(crash_id)
+        others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id)]
+        if not self.raw_crash(crash_id) and not any(
+            self._objects.look(key, crash_id) for key in others
+        ):
+            raise CrashIDNotFound(crash_id, uri=self._uri)
+        dumps = [keys.dump_key(crash_id, name) for name in sorted(names)]
+        self.delete_raw_crash(crash_id)
+        self._objects.delete([*dumps, *others], crash_id)
+
+
+class RawCrash:
+    """A raw crash on its way, of which the SHA-256 must be known before it is sent.
+
+    :raises CorruptCrash: it is not as long as announced
+    """
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        digest = hashlib.sha256()
+        kept: list[bytes] | None = []
+        count = 0
+        for chunk in part.chunks():
+            digest.update(chunk)
+            count += len(chunk)
+            kept = None if kept is None or count > PART_SIZE else [*kept, chunk]
+        self._data = None if kept is None else b"".join(kept)
+        self.sha256 = digest.hexdigest()
+
+    def body(self) -> bytes | Part:
+        """What to send; a large one is read once more, and must then be the same."""
+        if self._data is not None:
+            return self._data
+        return self._part
+
+
+def _sha256_of(part: Part) -> str:
+    digest = hashlib.sha256()
+    part.pump(digest.update)
+    return digest.hexdigest()
+
+
+def is_of(stored: StoredObject, sha256: str | None) -> bool:
+    """Whether an object was saved with this raw crash; not all servers keep what says so."""
+    return stored.metadata.get(RAW_CRASH_SHA256, sha256) == sha256
+
+
+def _saved_with(sha256: str | None) -> dict[str, str]:
+    return {RAW_CRASH_SHA256: sha256} if sha256 else {}

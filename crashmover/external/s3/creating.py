@@ -1,0 +1,109 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Create: the order in which the objects of a crash are put where there is none."""
+
+from crashmover.crash import Crash
+from crashmover.external.s3.claims import Claims
+from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
+from crashmover.external.s3.objects import SHA256
+from crashmover.external.s3.saving import Save
+
+_UNFINISHED = (
+    "another save of it goes on, or was stopped half-way: --existing overwrite replaces that"
+)
+
+
+class Create:
+    """Saves crashes, replacing no raw crash and no dump, one at a time for each crash id.
+
+    Who has claimed a crash has the turn.  Nobody can tell whether he still lives: what a save of
+    the same crash has left is completed, and what this process itself has left is its own; that
+    of another crash stays until somebody replaces it.  Dumps, too, are put on the condition that
+    there are none: so who has lost the turn without knowing writes over nobody's.
+    """
+
+    def __init__(self, objects: CrashObjects, claims: Claims, save: Save) -> None:
+        self._objects = objects
+        self._claims = claims
+        self._save = save
+        self._begun: set[str] = set()  # crashes that this process has claimed and not finished
+
+    def __call__(self, crash: Crash) -> None:
+        """Save the parts that there are.
+
+        :raises CrashExists: the raw crash is there, or one of the dumps that are to be added
+        """
+        if crash.raw_crash:
+            self._create(crash, RawCrash(crash.raw_crash))
+        elif crash.dumps:
+            self._add_dumps(crash)
+        else:
+            self._objects.put_processed(crash)
+
+    def _create(self, crash: Crash, raw: RawCrash) -> None:
+        crash_id = crash.crash_id
+        is_new = self._claims.claim(crash, raw)
+        if is_new:
+            self._begun.add(crash_id)
+        else:
+            self._take_over(crash, raw)
+        self._put_dumps(crash, raw.sha256)
+        self._objects.put_processed(crash)
+        create = bool(self._claims.are_respected)
+        if not self._objects.put_raw_crash(raw, crash_id, create=create):
+            self._begun.discard(crash_id)
+            if is_new:
+                self._withdraw(crash_id, raw)
+            raise self._objects.exists(crash_id)
+        if not is_new and not self._objects.is_whole(crash, raw):
+            if self._objects.list_of_dumps(crash_id):  # of who replaces it, and finds us in the way
+                raise self._objects.busy(crash_id)
+            self._save.replace(crash, raw)  # what it was to go on from was being removed
+        self._begun.discard(crash_id)
+
+    def _take_over(self, crash: Crash, raw: RawCrash) -> None:
+        """Go on where a save was stopped, if it was.
+
+        :raises CrashExists: it was not: all is there
+        :raises StorageUnavailable: it may still go on
+        """
+        crash_id = crash.crash_id
+        if self._objects.raw_crash(crash_id):
+            raise self._objects.exists(crash_id)
+        claim = self._objects.list_of_dumps(crash_id)
+        if claim is None:  # it is being removed
+            raise self._objects.busy(crash_id)
+        names, listed = {part.name for part in crash.dumps}, self._objects.dump_names(crash_id)
+        if names != listed or not is_of(claim, raw.sha256):
+            if crash_id not in self._begun:
+                raise self._objects.busy(crash_id, _UNFINISHED)
+            self._objects.delete_dumps(listed, crash_id)
+            self._objects.put_list(names, crash_id, raw.sha256)
+        self._claims.learn(crash, raw)
+
+    def _withdraw(self, crash_id: str, raw: RawCrash) -> None:
+        """Take our list of dumps from beside another program's raw crash, which had none."""
+        there, claim = self._objects.raw_crash(crash_id), self._objects.list_of_dumps(crash_id)
+        is_ours = claim and is_of(claim, raw.sha256)
+        if there and there.metadata.get(SHA256) != raw.sha256 and is_ours:
+            self._objects.delete_list(crash_id)
+
+    def _add_dumps(self, crash: Crash) -> None:
+        raw = self._objects.raw_crash_for_dumps(crash.crash_id)
+        if {part.name for part in crash.dumps} & self._objects.dump_names(crash.crash_id):
+            raise self._objects.exists(crash.crash_id)
+        sha256 = raw.metadata.get(SHA256)
+        self._objects.put_processed(crash)
+        self._put_dumps(crash, sha256)
+        self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
+
+    def _put_dumps(self, crash: Crash, sha256: str | None) -> None:
+        create = bool(self._claims.are_respected)
+        for dump in crash.dumps:
+            if not self._objects.put_dump(dump, crash.crash_id, sha256, create=create):
+                there = self._objects.dump(crash.crash_id, dump.name)
+                is_ours = there and is_of(there, sha256)
+                if not is_ours or not self._objects.has(dump, crash.crash_id):
+                    raise self._objects.busy(crash.crash_id, _UNFINISHED)

@@ -1,0 +1,109 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Creating a crash in a directory where another save of it is about to become final."""
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from crashmover.errors import CrashExists, StorageUnavailable
+from crashmover.external.fs import durable
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import CRASH_ID, contents, crash_of, read
+from tests.cli_helpers import snapshot
+
+
+class LastForce:
+    """Holds whoever is about to force a crash to the disk that is visible already."""
+
+    def __init__(self, fails: bool) -> None:
+        self.has_come = threading.Event()
+        self.may_go_on = threading.Event()
+        self._fails = fails
+        self._is_first = True
+        self._directories = durable.SyncFiles.directories
+
+    def __call__(
+        self, sync: durable.SyncFiles, below: Sequence[tuple[str, ...]], *, new: bool
+    ) -> None:
+        if not new and self._is_first:
+            self._is_first = False
+            self.has_come.set()
+            assert self.may_go_on.wait(20)
+            if self._fails:
+                raise OSError(errno.EIO, "Input/output error")
+        self._directories(sync, below, new=new)
+
+
+Patch = Callable[[bool], LastForce]
+
+
+@pytest.fixture
+def last_force(monkeypatch: pytest.MonkeyPatch) -> Patch:
+    def patch(fails: bool) -> LastForce:
+        force = LastForce(fails)
+        monkeypatch.setattr(
+            durable.SyncFiles,
+            "directories",
+            lambda sync, below, *, new: force(sync, below, new=new),
+        )
+        return force
+
+    return patch
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_not_final_yet_is_waited_for(
+    tmp_path: Path, last_force: Patch, fails: bool
+) -> None:
+    force = last_force(fails)
+    ours, theirs = contents("a"), contents("b")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(FSPermanentStorage(tmp_path).save_crashes, [crash_of(theirs)])
+        assert force.has_come.wait(20)
+        storage = FSPermanentStorage(tmp_path)
+        assert storage.has_crash(CRASH_ID)
+        second = pool.submit(storage.create_crashes, [crash_of(ours)])
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.3)
+        force.may_go_on.set()
+        assert (first.result() == [None]) != fails
+        [error] = second.result()
+    assert error is None if fails else isinstance(error, CrashExists)
+    assert read(storage) == (ours if fails else theirs)
+
+
+def test_what_does_not_become_final_is_not_waited_for_for_ever(
+    tmp_path: Path, last_force: Patch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable.wait_for_unlocked, "__defaults__", (0.1,))
+    force = last_force(False)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(FSPermanentStorage(tmp_path).save_crashes, [crash_of(contents("b"))])
+        assert force.has_come.wait(20)
+        [error] = FSPermanentStorage(tmp_path).create_crashes([crash_of(contents("a"))])
+        force.may_go_on.set()
+    assert isinstance(error, StorageUnavailable)
+    assert error.reason == "cannot be saved: another process is saving it"
+
+
+@pytest.mark.parametrize("crash_id", [CRASH_ID, CRASH_ID[:-7] + "0" + CRASH_ID[-6:]])
+def test_a_crash_that_lies_where_older_stores_had_it_is_there(
+    tmp_path: Path, crash_id: str
+) -> None:
+    storage = FSPermanentStorage(tmp_path)
+    for place in storage.layout.directories(crash_id)[1:]:
+        where = tmp_path.joinpath(*place)
+        where.mkdir(parents=True)
+        (where / f"{crash_id}.json").write_text("{}")
+        before = snapshot(tmp_path).keys()
+        [error] = storage.create_crashes([crash_of(contents(), crash_id)])
+        assert isinstance(error, CrashExists)
+        assert snapshot(tmp_path).keys() == before
+        storage.remove(crash_id)
