@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.servers.s3 import Ministack, S3Server
+
 CHECKED = "x-amz-sdk-checksum-algorithm"
 """The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
 
@@ -58,6 +60,13 @@ class Says(Fault):
 
     status: int
     code: str = ""
+
+
+@dataclass(frozen=True)
+class Replies(Fault):
+    """The answer is this, and says that all is well."""
+
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,39 @@ def proxy_of(upstream: str) -> Iterator[Proxy]:
         proxy.close()
 
 
+@dataclass(frozen=True)
+class Place:
+    """A server, as it is, and as it is seen through a network that fails."""
+
+    server: S3Server
+    proxy: Proxy
+
+    def uri(self, bucket: str, **options: str) -> str:
+        there = self.server.uri(bucket, **options)
+        return there.replace(self.server.endpoint_url, self.proxy.endpoint_url)
+
+    def fail_at(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
+        """Let the request of this number fail, and perhaps all that follow."""
+        left = iter(range(number - 1))
+        times = 1_000_000 if lasting else 1
+        self.proxy.requests.clear()
+        self.proxy.fail(fault, lambda _: next(left, None) is None, times)
+
+    def heal(self) -> int:
+        """Let nothing fail from now on; return how many requests there were."""
+        self.proxy.fail(Reset(), times=0)
+        return len(self.proxy.requests)
+
+
+@contextmanager
+def behind_proxy(server: S3Server) -> Iterator[Place]:
+    """Put a proxy before this server, which looks at checksums, if it ever does."""
+    with proxy_of(server.endpoint_url) as proxy:
+        if isinstance(server, Ministack):
+            proxy.headers = {CHECKED: "SHA256"}
+        yield Place(server, proxy)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -187,6 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         elif isinstance(fault, Says):
             self._answer(fault.status, [], f"<Error><Code>{fault.code}</Code></Error>".encode())
+        elif isinstance(fault, Replies):
+            self._answer(200, [], fault.body)
         else:
             damaged = isinstance(fault, DamagedUpload)
             self._forward(proxy, _flipped(body) if damaged else body, fault)

@@ -35,20 +35,19 @@ from crashmover.testing import (
 from tests.cli_helpers import manifest, put, report_of, run, samples, stored
 from tests.conftest import Figures, UseAWS
 from tests.s3_proxy import (
-    CHECKED,
     Cut,
     Damaged,
     DamagedUpload,
     Drip,
     Fault,
     Hang,
-    Proxy,
+    Place,
     Request,
     Reset,
     ResetAfter,
     ResetWithin,
     Says,
-    proxy_of,
+    behind_proxy,
 )
 from tests.servers.s3 import S3Server
 
@@ -92,35 +91,10 @@ SCENARIOS = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """A bucket, as it is, and as it is seen through a network that fails."""
-
-    server: S3Server
-    proxy: Proxy
-
-    def uri(self, bucket: str, **options: str) -> str:
-        there = self.server.uri(bucket, **options)
-        return there.replace(self.server.endpoint_url, self.proxy.endpoint_url)
-
-    def fail_at(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
-        """Let the request of this number fail, and perhaps all that follow."""
-        left = iter(range(number - 1))
-        times = 1_000_000 if lasting else 1
-        self.proxy.requests.clear()
-        self.proxy.fail(fault, lambda _: next(left, None) is None, times)
-
-    def heal(self) -> int:
-        """Let nothing fail from now on; return how many requests there were."""
-        self.proxy.fail(Reset(), times=0)
-        return len(self.proxy.requests)
-
-
 @pytest.fixture
 def place(s3_strict: S3Server, aws: UseAWS) -> Iterator[Place]:
-    with proxy_of(aws(s3_strict).endpoint_url) as proxy:
-        proxy.headers = {CHECKED: "SHA256"}
-        yield Place(s3_strict, proxy)
+    with behind_proxy(aws(s3_strict)) as place:
+        yield place
 
 
 def tried(act: Callable[[CrashStorageBase], object], storage: CrashStorageBase) -> object:
