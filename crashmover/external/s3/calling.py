@@ -12,6 +12,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class ClientPanicked(Exception):
+    """The client met what its authors took for impossible, as in the answer of a server."""
+
+
 class _Thread(threading.local):
     """What a thread must know of itself."""
 
@@ -35,6 +39,13 @@ def call_client(function: Callable[[], T]) -> T:
     _thread.must_not_call = True
     try:
         return function()
+    except Exception:
+        raise
+    except BaseException as error:
+        # Its own is no Exception: it would end the thread, and the program.
+        if type(error).__name__ == "PanicException":
+            raise ClientPanicked(str(error)) from error
+        raise
     finally:
         _thread.must_not_call = False
 

@@ -6,8 +6,10 @@
 
 import hashlib
 import io
+import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import BoundedSemaphore, Lock
@@ -22,7 +24,12 @@ from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.s3errors import AlreadyThere, is_missing_object
+from crashmover.external.s3.s3errors import (
+    AlreadyThere,
+    is_missing_object,
+    may_be_complete,
+    says_deleted,
+)
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -32,6 +39,9 @@ SHA256 = "sha256"
 
 RAW_CRASH_SHA256 = "raw-crash-sha256"
 """The name, in an object's metadata, of the SHA-256 of the raw crash that it was saved with."""
+
+_UPLOAD = "upload"
+"""The name, in a large object's metadata, of a word that no other upload has."""
 
 _MIDDLING = 1 << 20  # of bodies larger than this only a few are on their way at a time
 _MIDDLING_AT_ONCE = 4
@@ -249,6 +259,7 @@ class Objects:
         self, key: str, upload: Upload, crash_id: str, attributes: dict[str, str]
     ) -> None:
         client = self._context.client()
+        word = secrets.token_hex(8)
         try:
             with self._large, self._context.translating(crash_id):
                 # Aborts the upload when its source or a request fails.
@@ -257,23 +268,35 @@ class Objects:
                         client,
                         self._prefix + key,
                         upload,
-                        attributes=attributes,
+                        attributes={**attributes, _UPLOAD: word},
                         use_multipart=True,
                         chunk_size=PART_SIZE,
                         max_concurrency=2,
                     )
                 )
-        except StorageError:
+        except StorageError as error:
             if upload.error:
                 raise upload.error from None
-            raise
+            if not may_be_complete(error.__cause__) or not self._has_arrived(key, crash_id, word):
+                raise
+
+    def _has_arrived(self, key: str, crash_id: str, word: str) -> bool:
+        """Whether an object is there that went up by this word."""
+        with suppress(StorageError):
+            there = self._get(key, crash_id, head=True)
+            return there is not None and there.attributes.get(_UPLOAD) == word
+        return False
 
     def delete(self, keys: Sequence[str], crash_id: str) -> None:
         """Delete objects; that there is none is no error."""
         client = self._context.client()
         with self._context.translating(crash_id):
             paths = [self._prefix + key for key in keys]
-            call_client(lambda: obstore.delete(client, paths))
+            try:
+                call_client(lambda: obstore.delete(client, paths))
+            except obstore.exceptions.BaseError as error:
+                if not says_deleted(error):
+                    raise
 
     # Listing
 

@@ -9,9 +9,15 @@ import re
 import obstore.exceptions
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.s3.calling import ClientPanicked
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
+_CODE_OF_KEY = re.compile(r"DeleteObjects request failed .*\(code: ([A-Za-z0-9.]{1,80})\)")
+_NO_ANSWER = re.compile(
+    r"MissingContentLength|^Generic S3 error: (Got invalid|Unable to extract)|"
+    r"Server returned error response"
+)
 _REGION = re.compile(r"<Region>\s*([a-z0-9-]{1,40})\s*</Region>")
 _HTTP_KIND = re.compile(r"HttpError \{\s*kind: ([A-Za-z]+)")
 _OS_MESSAGE = re.compile(r'Os \{[^}]*message: "([^"]{1,100})"')
@@ -31,10 +37,11 @@ _DENIALS = {
 }
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _ELSEWHERE |= {"PermanentRedirect", "TemporaryRedirect"}
-_PASSING = {"BadDigest", "IncompleteBody", "InternalError", "RequestTimeout", "SlowDown"}
-_PASSING |= {"Throttling", "ThrottlingException", "XAmzContentChecksumMismatch"}
-_PASSING |= {"XAmzContentSHA256Mismatch"}
+_PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "RequestTimeout"}
+_PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
+_PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
+_NOT_S3 = "the answer is not that of an S3 server"
 _TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
@@ -42,7 +49,13 @@ _TROUBLE = {
     "Request": "the connection broke off",
 }
 
-DRIVER_ERRORS = (obstore.exceptions.BaseError, FileNotFoundError, ValueError, OSError)
+DRIVER_ERRORS = (
+    obstore.exceptions.BaseError,
+    FileNotFoundError,
+    ValueError,
+    OSError,
+    ClientPanicked,
+)
 """What the client raises on its own."""
 
 
@@ -55,11 +68,27 @@ def is_missing_object(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) and _code(str(error)) != "NoSuchBucket"
 
 
+def says_deleted(error: BaseException) -> bool:
+    """Whether the server has said that it deleted everything.  The client takes any answer for
+    an error that has the word in it, and that may be the name of a dump: keys are repeated."""
+    text = str(error)
+    return "<DeleteResult" in text and "<Error>" not in text
+
+
+def may_be_complete(error: BaseException | None) -> bool:
+    """Whether an upload may have been completed all the same: its answer was lost and it is not
+    known any more, or the answer was taken for an error as above."""
+    text = str(error)
+    return "<CompleteMultipartUploadResult" in text or _code(text) == "NoSuchUpload"
+
+
 def explain(error: Exception, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead.  The client's own text is never shown: it is long, and
     has addresses and headers in it."""
     text = str(error)
-    for explanation in (_by_code, _by_status, _by_transport):
+    if isinstance(error, ClientPanicked):
+        return StorageUnavailable(_NOT_S3, crash_id=crash_id, uri=uri)
+    for explanation in (_by_code, _by_key, _by_status, _by_transport):
         if found := explanation(text):
             kind, reason = found
             return kind(reason, crash_id=crash_id, uri=uri)
@@ -82,6 +111,11 @@ def _by_code(text: str) -> Explanation:
     return None
 
 
+def _by_key(text: str) -> Explanation:
+    match = _CODE_OF_KEY.search(text)
+    return (StorageError, f"the server says {match.group(1)}") if match else None
+
+
 def _by_status(text: str) -> Explanation:
     match = _STATUS.search(text)
     if not match:
@@ -100,9 +134,7 @@ def _by_status(text: str) -> Explanation:
 def _by_transport(text: str) -> Explanation:
     match = _HTTP_KIND.search(text)
     if not match:
-        if "MissingContentLength" in text or "list response" in text:
-            return StorageUnavailable, "the answer is not that of an S3 server"
-        return None
+        return (StorageUnavailable, _NOT_S3) if _NO_ANSWER.search(text) else None
     if _TLS.search(text):
         return StorageDenied, "no trusted TLS connection can be made"
     if "dns error" in text:
@@ -113,7 +145,7 @@ def _by_transport(text: str) -> Explanation:
 
 
 def _code(text: str) -> str:
-    match = _CODE.search(text)
+    match = _CODE.search(text) or _CODE_OF_KEY.search(text)
     return match.group(1) if match else ""
 
 
