@@ -43,7 +43,9 @@ _REFUSALS = re.compile(
     r"password|authentication|pg_hba|no encryption|permission denied|role \"|user \"|"
     r"database \".*\" does not exist|is not permitted|certificate|does not support SSL|SSL error"
 )
-_STARTING = re.compile(r"the database system is|too many|remaining connection slots")
+_PASSING_TEXTS = re.compile(
+    r"the database system is|too many|remaining connection slots|unexpected eof"
+)
 
 
 class MissingPartition(StorageUnavailable):
@@ -94,7 +96,7 @@ def _of_client(error: psycopg.Error) -> tuple[type[StorageError], str]:
     from_server = _CONNECTING.search(text)
     reason = from_server.group(1) if from_server else text.partition("\n")[0]
     reason = _one_line(re.sub(r"^connection (failed|is bad): ", "", reason))
-    if _STARTING.search(reason):
+    if _PASSING_TEXTS.search(reason):
         return StorageUnavailable, reason
     if _REFUSALS.search(reason) or _MISTAKES.search(reason) or _is_about_password(error):
         return StorageDenied, reason
