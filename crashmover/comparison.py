@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from crashmover.crash import Crash, Kind, Part, Write, canonical_dump_name
+from crashmover.documents import LargeDocument, in_turn
 from crashmover.errors import CorruptCrash, InvalidDumpName
 from crashmover.external.crashstorage_base import json_object
 
@@ -211,7 +212,10 @@ def _dump_checksums(crash: Crash) -> dict[str, bytes]:
     if crash.raw_crash is None:
         return {}
     try:
-        metadata = json_object(crash.raw_crash).get("metadata")
+        with in_turn(crash.raw_crash):
+            metadata = json_object(crash.raw_crash).get("metadata")
+    except LargeDocument:  # whether it has any is not known
+        raise
     except CorruptCrash:
         return {}
     checksums = metadata.get("dump_checksums") if isinstance(metadata, dict) else None

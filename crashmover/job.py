@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Outcome, Status
@@ -74,7 +75,9 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 
     def redacted_part(part: Part) -> Part:
         def open_redacted() -> AbstractContextManager[BinaryIO]:
-            return json_part(part.kind, redactor.redact(json_object(part))).open()
+            with documents.in_turn(part):
+                redacted = json_part(part.kind, redactor.redact(json_object(part)))
+                return documents.kept(redacted.read())
 
         return Part(part.kind, part.name, open_redacted)
 

@@ -15,6 +15,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import BinaryIO, Generic, TypeVar, cast
 
+from crashmover import documents
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -95,6 +97,7 @@ class _Process(Generic[T, R]):
 
 def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
     processes: list[_Process[T, R]] = []
+    documents.share_turns()
     # A handler of the parent's must not run in a child.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import click
 
@@ -162,9 +162,12 @@ def _size(part: Part) -> int:
 def _public(raw: Part) -> dict[str, Any]:
     try:
         annotations = json_object(raw)
-    except CorruptCrash:
+        shown = {name: annotations[name] for name in PUBLIC_ANNOTATIONS if name in annotations}
+        # NaN and infinity are no JSON: as text.  As deep as it is going to be written.
+        [[plain]] = json.loads(json.dumps([[shown]]), parse_constant=str)
+    except (CorruptCrash, RecursionError):
         return {}
-    return {name: annotations[name] for name in PUBLIC_ANNOTATIONS if name in annotations}
+    return cast(dict[str, Any], plain)
 
 
 def _as_text(overview: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Self, final
 
-from crashmover import crashid
+from crashmover import crashid, documents
 from crashmover.crash import (
     ALL_KINDS,
     Crash,
@@ -333,10 +333,10 @@ def results_of(save: Callable[[Crash], None], crashes: Sequence[Crash]) -> list[
 def json_object(part: Part) -> dict[str, Any]:
     """Return what a raw or processed crash says.
 
-    :raises CorruptCrash: it is not a JSON object
+    :raises CorruptCrash: it is not a JSON object, or `LargeDocument`
     """
     try:
-        value = json.loads(part.read())
+        value = json.loads(documents.text_of(part))
     except (ValueError, RecursionError) as error:
         raise CorruptCrash(f"{part.label} is not JSON") from error
     if not isinstance(value, dict):

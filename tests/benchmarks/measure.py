@@ -61,6 +61,17 @@ class Sample:
     server_cpu: float = 0.0
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a program has ended, and what it took until then; what it complained, at its end."""
+
+    code: int
+    seconds: float
+    cpu: float
+    memory: int
+    errors: str
+
+
 def program(name: str) -> str:
     """Return the path of a program: beside Python, or on the PATH.
 
@@ -94,6 +105,18 @@ def measure(
     :param output: the file that its standard output goes to
     :raises Failed: its exit code is not 0
     """
+    ended = run_to_end(command, env, output)
+    if ended.code:
+        raise Failed(f"exit code {ended.code} of {' '.join(map(str, command))}:\n{ended.errors}")
+    return Sample(count, ended.seconds, ended.cpu, ended.memory)
+
+
+def run_to_end(
+    command: Sequence[Argument],
+    env: Mapping[str, str] | None = None,
+    output: Argument = os.devnull,
+) -> Ended:
+    """Run a program as `measure` does, whatever its exit code."""
     with tempfile.TemporaryDirectory(prefix="crashmover-bench-") as directory:
         result = Path(directory) / "result"
         launch = [sys.executable, "-S", "-E", _LAUNCHER, output, result, *command]
@@ -101,9 +124,7 @@ def measure(
         if not result.exists():
             raise Failed(f"{command[0]} could not be run:\n{errors}")
         found = json.loads(result.read_text())
-    if found["code"]:
-        raise Failed(f"exit code {found['code']} of {' '.join(map(str, command))}:\n{errors}")
-    return Sample(count, found["seconds"], found["cpu"], found["memory"])
+    return Ended(**found, errors=errors)
 
 
 def cpu_of(pids: Iterable[int]) -> float:

@@ -1,0 +1,123 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Documents: the JSON that strangers sent, in no more memory than there is for it.
+
+A part streams, whatever its size.  Only what has to be looked into is read as JSON, and takes up
+to forty times the room of its bytes: so what takes too much is refused, and of the others large
+ones are looked into one after the other.
+"""
+
+import fcntl
+import io
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
+from typing import BinaryIO, cast
+
+from crashmover.crash import Part
+from crashmover.errors import CorruptCrash
+
+MOST = 96 << 20
+"""Bytes of memory for one document, that is 8 MB or more of a usual one."""
+
+_LONGEST = 16 << 20  # bytes of a document
+_SMALL = 256 << 10  # bytes of one that waits for no other, and may be kept in memory
+
+# Bytes that these take at most, beside the text: an object, its key, a list, a further item, and
+# half a string.
+_COSTS = {"{": 136, ":": 72, "[": 72, ",": 48, '"': 32}
+
+
+class LargeDocument(CorruptCrash):
+    """It would take too much memory to be looked into."""
+
+
+def text_of(part: Part) -> str:
+    """Return the text of a document, to be read as JSON.
+
+    :raises LargeDocument: that would take more memory than there is for it
+    :raises UnicodeDecodeError: it is no text
+    """
+    data = _bytes_of(part)
+    if not data.isascii() and 5 * len(data) > MOST:  # each character may take four bytes
+        raise _large(part)
+    text = data.decode(json.detect_encoding(data), "surrogatepass")
+    if len(data) > _SMALL and _memory_for(text) > MOST:
+        raise _large(part)
+    return text
+
+
+def _bytes_of(part: Part) -> bytes:
+    if part.size is not None and part.size <= _SMALL:
+        return part.read()
+    data = bytearray()
+    for chunk in part.chunks():
+        data += chunk
+        if len(data) > _LONGEST:
+            raise _large(part)
+    return bytes(data)
+
+
+def _large(part: Part) -> LargeDocument:
+    return LargeDocument(f"{part.label} is too large to be read as JSON")
+
+
+def _memory_for(text: str) -> int:
+    """Return what reading it takes at most, and writing it again."""
+    size = sys.getsizeof(text)
+    strings = 4 * len(text) if "\\u" in text else size
+    written = 0 if text.isascii() else 6 * len(text)
+    return size + strings + written + sum(text.count(c) * cost for c, cost in _COSTS.items())
+
+
+class _Turn:
+    """A lock for all threads, and for the processes that are forked once it is shared.
+
+    The system lets go of it when a process is killed.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._fd: int | None = None
+
+    def share(self) -> None:
+        if self._fd is None:
+            self._fd = os.memfd_create("crashmover")
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._fd is not None:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._fd is not None:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        self._lock.release()
+
+
+_turn = _Turn()
+
+share_turns = _turn.share
+"""Let processes that are forked from now on take turns with this one and each other."""
+
+
+def in_turn(part: Part) -> AbstractContextManager[None]:
+    """Wait until nobody else has a large document in memory; to be held until that is gone."""
+    is_small = part.size is not None and part.size <= _SMALL
+    return nullcontext() if is_small else _turn
+
+
+def kept(data: bytes) -> BinaryIO:
+    """Return a file that holds these bytes; on disk, where they are many."""
+    if len(data) <= _SMALL:
+        return io.BytesIO(data)
+    import tempfile  # only where it is needed: most are small
+
+    file = tempfile.TemporaryFile()
+    file.write(data)
+    file.seek(0)
+    return cast(BinaryIO, file)
