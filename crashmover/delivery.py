@@ -151,7 +151,11 @@ class Destination:
         try:
             self._next = next(self._listed, None) if self._listed else None
         except StorageError as error:
-            self._next, self.down = None, error
+            self._next = self._listed = None
+            if is_retryable(error):
+                self.down = error
+            else:  # of one directory, perhaps: if so, each crash is asked for from now on
+                self._probe_after(error)
 
     # Bringing
 

@@ -20,7 +20,11 @@ from tests.servers.s3 import Ministack, Rclone, S3Server
 DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 """The kinds of disks that slow tests make, and the package that makes them."""
 
-TOOLS = {"strace": "apt install strace", "tmpfs": "be root, on Linux"}
+TOOLS = {
+    "devices": "be root, on Linux",
+    "strace": "apt install strace",
+    "tmpfs": "be root, on Linux",
+}
 """What else slow tests need, and how to get it."""
 
 _WITHOUT = "CRASHMOVER_TEST_WITHOUT"

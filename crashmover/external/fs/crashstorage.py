@@ -11,13 +11,11 @@ the raw crash that it first saw, and notices when another has taken its place.
 
 import datetime as dt
 import errno
-import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -27,15 +25,15 @@ from crashmover.errors import CrashExists, CrashIDNotFound, CrashMoverError, Inv
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
-from crashmover.external.fs.listing import Generation, Listing, Listings, generation
+from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.listing import Generation, Listings, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.reading import CrashFile
 from crashmover.external.fs.removing import Removal
 from crashmover.external.fs.staging import GroupCommit, StagedSave
+from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
 
-_MAX_DEPTH = 4
 _SYNCFS_FROM = 8  # crashes; for fewer, forcing each file costs less than the whole disk
 _STAGE_TRIES = 10  # another process may remove the empty directory that we just stepped into
 
@@ -206,57 +204,18 @@ class FSPermanentStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says; the names of one directory are in memory at a time."""
-        suffix = self.layout.file_name("", kind)
+        """As the base class says; the names of one directory are in memory at a time.
+
+        Where there is something else in the place of a directory, that is raised when all that
+        is elsewhere has been listed.
+        """
         with self._translator.translating("cannot be listed"):
             try:
                 root_fd = durable.open_root(self.root)
             except FileNotFoundError:  # nothing was ever saved here
                 return
             with opened(root_fd):
-                for day in sorted(os.listdir(root_fd)):
-                    if _is_within(day, since, until):
-                        where = (day, self.layout.name_branch_base)
-                        yield from _each_once(self._walk(root_fd, where, suffix))
-
-    def _walk(self, root_fd: int, where: Where, suffix: str) -> Iterator[str]:
-        """Yield, in order, the crashes in a directory and below it."""
-        try:
-            with opened(durable.walk_down(root_fd, where)) as dir_fd:
-                here, directories = self._look_into(dir_fd, where, suffix)
-        except FileNotFoundError:  # emptied and removed while we were on our way
-            return
-        # The crashes of a subdirectory all begin with its name and those above: in order.
-        below = (
-            self._walk(root_fd, (*where, name), suffix)
-            for name in directories
-            if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
-        )
-        if not here:  # as above the leaves
-            for crashes in below:
-                yield from crashes
-        elif not directories:
-            yield from here
-        else:
-            yield from heapq.merge(here, chain.from_iterable(below))
-
-    def _look_into(self, dir_fd: int, where: Where, suffix: str) -> tuple[list[str], list[str]]:
-        """Return the crashes whose raw (or processed) crash is right here, and belongs here,
-        and the directories, both in order."""
-        listing = Listing(dir_fd)
-        here = [each for each in listing.crash_ids(suffix) if self._belongs(each, where)]
-        for name in listing.directories:  # the older form: one more directory, named by the id
-            if len(name) == ID_LENGTH and self._belongs(name, where):
-                with suppress(FileNotFoundError), opened(durable.step(dir_fd, name)) as inner_fd:
-                    if durable.exists(inner_fd, name + suffix):
-                        here.append(name)
-        return sorted(here), sorted(listing.directories)
-
-    def _belongs(self, crash_id: str, where: Where) -> bool:
-        if not crashid.is_valid(crash_id):
-            return False
-        leaf = where[:-1] if where[-1] == crash_id else where  # the older form
-        return leaf in self.layout.leaves(crash_id)
+                yield from Walk(root_fd, self.layout, kind).crashes(since, until)
 
     # Saving
 
@@ -366,20 +325,6 @@ class FSPermanentStorage(CrashStorageBase):
             removed = [remove(where) for where in self.layout.directories(crash_id)]
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
-
-
-def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
-    """A crash may lie both flat and deep: it is listed once."""
-    last = None
-    for crash_id in crash_ids:
-        if crash_id != last:
-            yield crash_id
-        last = crash_id
-
-
-def _is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
-    day = day_in(name)
-    return day is not None and (since is None or day >= since) and (until is None or day <= until)
 
 
 def _octal(text: str) -> int:

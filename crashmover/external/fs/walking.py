@@ -1,0 +1,117 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Walk: which crashes there are, directory by directory, in the order of their ids."""
+
+import datetime as dt
+import heapq
+import os
+from collections.abc import Iterator
+from itertools import chain
+
+from crashmover import crashid
+from crashmover.crash import Kind
+from crashmover.external.fs import durable
+from crashmover.external.fs.durable import opened
+from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
+from crashmover.external.fs.listing import Listing
+
+_MAX_DEPTH = 4
+
+
+class Walk:
+    """One way through a store's directories.
+
+    A directory that cannot be entered, or something else in its place, hides the crashes in it
+    and no others: it is noted, and raised at the end.
+
+    :param root_fd: the store's directory
+    :param kind: of crashes that have this part
+    """
+
+    def __init__(self, root_fd: int, layout: Layout, kind: Kind) -> None:
+        self._root_fd = root_fd
+        self._layout = layout
+        self._suffix = layout.file_name("", kind)
+        self._failures: list[OSError] = []
+
+    def crashes(self, since: dt.date | None, until: dt.date | None) -> Iterator[str]:
+        """Yield, in order, the crashes of these days.
+
+        :raises OSError: at the end, where a directory could not be looked into
+        """
+        for day in sorted(os.listdir(self._root_fd)):
+            if _is_within(day, since, until):
+                yield from _each_once(self._below((day, self._layout.name_branch_base)))
+        if self._failures:
+            raise self._failures[0]
+
+    def _below(self, where: Where) -> Iterator[str]:
+        """Yield, in order, the crashes in a directory and below it."""
+        try:
+            with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                here, directories = self._look_into(dir_fd, where)
+        except FileNotFoundError:  # emptied and removed while we were on our way
+            return
+        except OSError as error:
+            self._note(error, where)
+            return
+        # The crashes of a subdirectory all begin with its name and those above: in order.
+        below = (
+            self._below((*where, name))
+            for name in directories
+            if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
+        )
+        if not here:  # as above the leaves
+            for crashes in below:
+                yield from crashes
+        elif not directories:
+            yield from here
+        else:
+            yield from heapq.merge(here, chain.from_iterable(below))
+
+    def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
+        """Return the crashes whose raw (or processed) crash is right here, and belongs here,
+        and the directories, both in order."""
+        listing = Listing(dir_fd)
+        here = [each for each in listing.crash_ids(self._suffix) if self._belongs(each, where)]
+        for name in listing.directories:  # the older form: one more directory, named by the id
+            is_one = len(name) == ID_LENGTH and self._belongs(name, where)
+            if is_one and self._is_in(dir_fd, name, where):
+                here.append(name)
+        return sorted(here), sorted(listing.directories)
+
+    def _is_in(self, dir_fd: int, crash_id: str, where: Where) -> bool:
+        """Whether the crash is in its own directory."""
+        try:
+            with opened(durable.step(dir_fd, crash_id)) as inner_fd:
+                return durable.exists(inner_fd, crash_id + self._suffix)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._note(error, where)
+            return False
+
+    def _belongs(self, crash_id: str, where: Where) -> bool:
+        if not crashid.is_valid(crash_id):
+            return False
+        leaf = where[:-1] if where[-1] == crash_id else where  # the older form
+        return leaf in self._layout.leaves(crash_id)
+
+    def _note(self, error: OSError, where: Where) -> None:
+        self._failures.append(OSError(error.errno, f"{'/'.join(where)}: {error.strerror}"))
+
+
+def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
+    """A crash may lie both flat and deep: it is listed once."""
+    last = None
+    for crash_id in crash_ids:
+        if crash_id != last:
+            yield crash_id
+        last = crash_id
+
+
+def _is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+    day = day_in(name)
+    return day is not None and (since is None or day >= since) and (until is None or day <= until)
