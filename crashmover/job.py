@@ -4,7 +4,7 @@
 
 """Job: a crash on its way from its source to all of its destinations."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -13,7 +13,7 @@ from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Outcome, Status
-from crashmover.errors import CrashMoverError, StorageError
+from crashmover.errors import CrashIDNotFound, CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
 from crashmover.redactor import Redactor
 
@@ -83,6 +83,23 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 
     parts = [redacted_part(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
     return Crash(crash.crash_id, parts)
+
+
+def removal(source: CrashStorageBase, crash_id: str) -> Callable[[], None]:
+    """Return what removes a crash from its source; where it is gone when that is tried again,
+    it was done, and only the answer was lost."""
+    attempts = 0
+
+    def remove() -> None:
+        nonlocal attempts
+        attempts += 1
+        try:
+            source.remove(crash_id)
+        except CrashIDNotFound:
+            if attempts == 1:
+                raise
+
+    return remove
 
 
 def refuse_loss(

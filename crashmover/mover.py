@@ -24,7 +24,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, Moved, Task, redacted, refuse_loss
+from crashmover.job import Job, Moved, Task, redacted, refuse_loss, removal
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers
@@ -108,6 +108,7 @@ class Mover:
         self._by_listing = existing is Existing.SKIP and not verify
         self._is_stopped = False
         self._failure: CrashMoverError | None = None
+        self._unlisted: CrashMoverError | None = None  # why there may be more than was taken
         self._idle = False  # the source had nothing for now
 
     @property
@@ -176,8 +177,8 @@ class Mover:
                 for destination in self._destinations:
                     destination.follow(listings(destination.store))
             yield from self._run(iter(crash_ids), ahead * self._worker_count)
-        if self._failure:
-            raise self._failure
+        if failure := self._failure or self._unlisted:
+            raise failure
 
     def _run(self, crash_ids: Iterator[str | None], most: int) -> Iterator[Outcome]:
         flight: dict[Future[Moved], list[Job]] = {}
@@ -237,8 +238,9 @@ class Mover:
                 crash_id = next(crash_ids)
             except StopIteration:
                 break
-            except CrashMoverError as error:
-                self._fail(error)
+            except CrashMoverError as error:  # what is in hand is well all the same
+                self._unlisted = error
+                self.stop()
                 break
             if crash_id is None:
                 self._idle = True
@@ -381,20 +383,4 @@ class Mover:
         copied = {key: measured.part.size for key, measured in crash.measured.items()}
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
-        self._retry.call(self._removal(job.crash_id))
-
-    def _removal(self, crash_id: str) -> Callable[[], None]:
-        """Return what removes the crash from the source; where it is gone when that is tried
-        again, it was done, and only the answer was lost."""
-        attempts = 0
-
-        def remove() -> None:
-            nonlocal attempts
-            attempts += 1
-            try:
-                self._source.remove(crash_id)
-            except CrashIDNotFound:
-                if attempts == 1:
-                    raise
-
-        return remove
+        self._retry.call(removal(self._source, job.crash_id))

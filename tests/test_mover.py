@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
-from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.errors import CorruptCrash, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
@@ -597,6 +597,46 @@ def test_a_destination_that_cannot_be_listed_gets_nothing_overwritten() -> None:
         move_all(source, destination)
     for crash in some_crashes(2):
         assert read(destination, crash.crash_id) == contents("theirs")
+
+
+def test_a_listing_that_fails_takes_nothing_from_what_is_in_hand() -> None:
+    stopped = threading.Event()
+
+    class Slow(InMemoryCrashStorage):
+        def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+            assert stopped.wait(20)
+            return super().load_crash(crash_id, kinds)
+
+    class Watched(Mover):
+        def stop(self) -> None:
+            super().stop()
+            stopped.set()
+
+    def listing() -> Iterator[str]:
+        yield from source.new_crashes()
+        raise denied()
+
+    source = Slow()
+    fill(source, some_crashes(2))
+    outcomes = []
+    mover = Watched(source, InMemoryCrashStorage(), retry=AT_ONCE, workers=1)
+    with pytest.raises(StorageDenied):
+        for outcome in mover.run(listing(), ahead=3):
+            outcomes.append(outcome.status)
+    assert outcomes == [Status.COPIED] * 2
+
+
+def test_a_destination_of_which_one_directory_cannot_be_listed_gets_all_else() -> None:
+    class Odd(FaultyStorage):
+        def new_crashes(self, *_args: object, **_kwargs: object) -> Iterator[str]:
+            yield from ()
+            raise denied()
+
+    crashes = some_crashes(3)
+    destination = Odd()
+    fill(destination, crashes[:1])
+    outcomes = move_all(store_of(*crashes), destination)
+    assert sorted(outcome.status for outcome in outcomes) == ["copied", "copied", "skipped"]
 
 
 BY_PROCESSES = """
