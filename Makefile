@@ -5,9 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/made-with-$(subst /,-,$(PYTHON))
 PEERS := $(READY)-and-peers
+MUTMUT := $(READY)-and-mutmut
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench bench-quick clean
+.PHONY: help demo test test-all lint bench bench-quick mutants clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ bench: $(PEERS) ## measure against other programs at the same work; this takes l
 bench-quick: $(PEERS) ## the same with less to do: two minutes
 	@$(BIN)/python -m tests.benchmarks --quick --json build/benchmarks.json
 
+mutants: $(MUTMUT) ## damage the product, and see whether the tests notice; this takes an hour
+	@$(BIN)/python -m tests.mutants
+
 clean: ## remove all that was made here
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@rm -rf build dist demo-crashes crashmover.egg-info
@@ -51,4 +55,9 @@ $(READY): setup.cfg setup.py
 $(PEERS): $(READY)
 	@echo "installing what is measured against"
 	@$(BIN)/pip install -e '.[bench]' >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@touch $@
+
+$(MUTMUT): $(READY)
+	@echo "installing what damages the product"
+	@$(BIN)/pip install -e '.[mutants]' >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
 	@touch $@

@@ -5,6 +5,7 @@
 """Fixtures that many tests share: the servers, each started when it is first needed."""
 
 import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -76,6 +77,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter and reporter.verbosity < 0 and _FOUND in session.config.stash:
         reporter.write_line(session.config.stash[_FOUND])
+
+
+@pytest.fixture(params=["AHEAD-14", "BEHIND+12"])
+def far_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The time zone of a process: one of two, of which at any time one has another day than
+    UTC has."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
 
 
 Figures = Callable[..., None]

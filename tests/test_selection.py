@@ -79,6 +79,7 @@ def test_anything_else_is_no_day(text: str) -> None:
         parse_day(text, TODAY)
 
 
+@pytest.mark.usefixtures("far_zone")
 def test_today_is_utcs_today() -> None:
     before = dt.datetime.now(dt.UTC).date()
     today = parse_day("today")
