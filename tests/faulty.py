@@ -90,6 +90,8 @@ class FaultyStorage(InMemoryCrashStorage):
 
     def verify_access(self, *, write: bool = False) -> None:
         self._call("verify_access")
+        if write:
+            self._call("verify_access, to write")
 
     def close(self) -> None:
         self.closed = True

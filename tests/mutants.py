@@ -68,7 +68,10 @@ class Part:
 
 PARTS = {
     "crashid": Part(("crashid",), ("crashid",)),
-    "mover": Part(("comparison", "delivery", "job", "mover"), ("mover", "workers")),
+    "mover": Part(
+        ("comparison", "delivery", "job", "mover"),
+        ("comparison", "delivery", "mover", "mover_stores"),
+    ),
     "selection": Part(("selection",), ("selection",)),
     "queue": Part(
         ("external/crashqueue_base", "external/sqlite/crashqueue"), ("queue_conformance",)

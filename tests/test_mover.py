@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
-from crashmover.errors import CorruptCrash, StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
@@ -136,8 +142,7 @@ def test_each_destination_gets_what_it_lacks() -> None:
 def test_a_missing_crash_is_missing_and_never_an_empty_save() -> None:
     destination = InMemoryCrashStorage()
     [outcome] = move(store_of(crash_of(contents(), NEIGHBOUR)), destination)
-    assert outcome.status is Status.MISSING
-    assert outcome.error == "memory:: no such crash"
+    assert outcome == Outcome(CRASH_ID, Status.MISSING, error="memory:: no such crash")
     assert list(destination.new_crashes()) == []
 
 
@@ -441,6 +446,20 @@ def test_a_store_is_not_copied_to_itself() -> None:
     Mover(PolyCrashStorage([one, other]), one)  # brings what `one` lacks
 
 
+@pytest.mark.parametrize("failing", ["load_crash", "remove"])
+def test_a_crash_that_somebody_else_has_removed_is_not_said_to_be_moved(failing: str) -> None:
+    source = FaultyStorage(error=CrashIDNotFound(CRASH_ID, uri="memory:faulty"))
+    source.save_crash(crash_of(contents()))
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            source.failing = {failing}
+
+    [outcome] = move(source, Slow(), remove_source=True)
+    assert (outcome.status, outcome.error) == (Status.FAILED, "memory:faulty: no such crash")
+
+
 # When stores fail
 
 
@@ -723,6 +742,35 @@ def test_the_run_is_lazy() -> None:
     assert next(run).status is Status.MISSING
     assert len(taken) <= 20
     run.close()  # type: ignore[attr-defined]
+
+
+def test_what_comes_while_others_are_in_hand_is_begun_at_once() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    class Meeting(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            together.wait()
+            super().save_crash(crash)
+
+    crashes, destination = some_crashes(4), Meeting()
+    ids = [crash.crash_id for crash in crashes]
+    mover = Mover(store_of(*crashes), destination, workers=2, retry=AT_ONCE)
+    outcomes = mover.run([None, ids[0], None, None, ids[1], None, *ids[2:], None])
+    assert {outcome.status for outcome in outcomes} == {Status.COPIED}
+    assert list(destination.new_crashes()) == ids
+
+
+def test_destinations_are_brought_a_crash_at_the_same_time() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    class Meeting(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            together.wait()
+            super().save_crash(crash)
+
+    poly = PolyCrashStorage([Meeting(), Meeting()])
+    outcomes = move_all(store_of(*some_crashes(2)), poly, workers=1)
+    assert {outcome.status for outcome in outcomes} == {Status.COPIED}
 
 
 def test_workers_work_at_the_same_time() -> None:
