@@ -220,5 +220,7 @@ class QueuedIDs:
                 now = monotonic()
                 for crash_id in [i for i, (when, _) in self._failed.items() if when <= now]:
                     back += self._failed.pop(crash_id)[1]
-        self._queue.ack(done)
-        self._queue.nack(back)
+        try:
+            self._queue.ack(done)
+        finally:
+            self._queue.nack(back)

@@ -72,7 +72,7 @@ PARTS = {
         ("comparison", "delivery", "job", "mover"),
         ("comparison", "delivery", "mover", "mover_stores"),
     ),
-    "selection": Part(("selection",), ("selection",)),
+    "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(
         ("external/crashqueue_base", "external/sqlite/crashqueue"), ("queue_conformance",)
     ),
