@@ -73,9 +73,7 @@ PARTS = {
         ("comparison", "delivery", "mover", "mover_stores"),
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
-    "queue": Part(
-        ("external/crashqueue_base", "external/sqlite/crashqueue"), ("queue_conformance",)
-    ),
+    "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "fs": Part(
         ("external/fs/durable", "external/fs/staging", "external/fs/crashstorage"),
         ("fs_store", "fs_durability"),
