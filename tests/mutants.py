@@ -74,6 +74,7 @@ PARTS = {
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
+    "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "fs": Part(
         ("external/fs/durable", "external/fs/staging", "external/fs/crashstorage"),
         ("fs_store", "fs_durability"),
