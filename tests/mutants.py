@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,21 +147,24 @@ def percentage(counter: Counter[str]) -> float:
     return 100 * sum(counter[verdict] for verdict in NOTICED) / counter.total()
 
 
-def row(module: str, counter: Counter[str]) -> str:
+def row(module: object, mutants: object, cells: Iterable[object], percent: object) -> str:
     """Return a line of the table."""
-    cells = "".join(f"{counter[column]:>10}" for column in COLUMNS)
-    return f"{module:<45}{counter.total():>8}{cells}{percentage(counter):>8.1f}"
+    return f"{module:<46}{mutants:>8}{''.join(f'{cell:>10}' for cell in cells)}{percent:>8}"
 
 
-def run(name: str, part: Part, children: int) -> dict[str, Counter[str]]:
-    """Try the mutants of a part; return what became of them, and say which were not noticed."""
+def run(name: str, part: Part, children: int) -> dict[str, float]:
+    """Try the mutants of a part; say which were not noticed, and how many of each module were."""
     directory = prepare(name, part)
     mutmut(directory, "run", "--max-children", str(children))
     found = verdicts(directory)
     for mutant, verdict in found.items():
         if verdict not in NOTICED:
             logger.info("%s: (cd %s; mutmut show %s)", verdict, directory, mutant)
-    return counted(found)
+    counts = counted(found)
+    for module, counter in counts.items():
+        cells = (counter[column] for column in COLUMNS)
+        logger.info(row(module, counter.total(), cells, f"{percentage(counter):.1f}"))
+    return {module: percentage(counter) for module, counter in counts.items()}
 
 
 def main() -> None:
@@ -169,14 +173,11 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=1, help="how many processes try mutants")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    counts: dict[str, Counter[str]] = {}
+    logger.info(row("module", "mutants", COLUMNS, "%"))
+    noticed: dict[str, float] = {}
     for name in options.parts or PARTS:
-        counts |= run(name, PARTS[name], options.children)
-    heads = "".join(f"{column:>10}" for column in COLUMNS)
-    logger.info("\n%-45s%8s%s%8s", "module", "mutants", heads, "%")
-    for module, counter in counts.items():
-        logger.info("%s", row(module, counter))
-    few = [module for module, counter in counts.items() if percentage(counter) < LEAST]
+        noticed |= run(name, PARTS[name], options.children)
+    few = [module for module, percent in noticed.items() if percent < LEAST]
     if few:
         sys.exit(f"fewer than {LEAST} % were noticed in {', '.join(few)}")
 
