@@ -59,8 +59,6 @@ class Part:
             "also_copy": ["README.rst", "examples"],
             "pytest_add_cli_args": ["-m", "not slow", *without],
             "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in self.tests],
-            "timeout_multiplier": ["5"],
-            "timeout_constant": ["2"],
             "use_git_change_detection": ["no"],
         }
         lines = (f"{name} =\n    " + "\n    ".join(values) for name, values in settings.items())
