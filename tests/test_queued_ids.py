@@ -178,6 +178,16 @@ def test_in_a_run_without_an_end_what_failed_is_given_back_after_a_minute(
     assert (queue.nacked, queue.acked) == ([first, second], [])
 
 
+def test_all_that_is_due_at_the_same_time_is_given_back(queue: Watched, clock: Clock) -> None:
+    ids = new_ids(3)
+    queued = queued_ids(queue, *ids, wait=None)
+    for crash_id in taken(queued):
+        queued.settle(crash_id, False)
+    clock.now += 60
+    assert taken(queued) == ids
+    assert queue.nacked == ids
+
+
 def test_in_a_run_with_an_end_what_failed_is_kept_however_long_it_takes(
     queue: Watched, clock: Clock
 ) -> None:
@@ -192,10 +202,11 @@ def test_in_a_run_with_an_end_what_failed_is_kept_however_long_it_takes(
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("wait", [5.0, None])
+@pytest.mark.parametrize("most", [3, 4])
 def test_where_too_much_has_failed_a_run_that_has_an_end_ends(
-    queue: Watched, wait: float | None, monkeypatch: pytest.MonkeyPatch
+    queue: Watched, wait: float | None, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "_MOST_FAILED", 3)
+    monkeypatch.setattr(selection, "_MOST_FAILED", most)
     ids = new_ids(5)
     queued = queued_ids(queue, *ids, wait=wait, batch_size=2)
     seen: list[str] = []
