@@ -44,11 +44,13 @@ class Part:
     :param modules: their paths below the package, without the suffix
     :param tests: the names of the test files
     :param servers: those that the tests need; the others are left out
+    :param has_threads: whether a driver has threads of its own, which a fork would lose
     """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     servers: tuple[str, ...] = ()
+    has_threads: bool = False
 
     def configuration(self) -> str:
         """What mutmut is told."""
@@ -60,6 +62,7 @@ class Part:
             "pytest_add_cli_args": ["-m", "not slow", *without],
             "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in self.tests],
             "use_git_change_detection": ["no"],
+            "process_isolation": ["forkserver" if self.has_threads else "fork"],
         }
         lines = (f"{name} =\n    " + "\n    ".join(values) for name, values in settings.items())
         return "\n".join(["\n[mutmut]", *lines, ""])
@@ -75,9 +78,14 @@ PARTS = {
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "fs": Part(
-        ("external/fs/durable", "external/fs/staging", "external/fs/crashstorage"),
-        ("fs_store", "fs_durability"),
+        ("external/fs/durable", "external/fs/staging"),
+        ("fs_durability", "fs_left_over", "fs_modes", "fs_openat2", "fs_store"),
     ),
+    "s3": Part(("external/s3/saving",), ("s3_store",), ("s3-signed", "s3-strict"), True),
+    "postgresql": Part(
+        ("external/postgresql/saving",), ("postgresql_store",), ("postgresql",), True
+    ),
+    "pubsub": Part(("external/pubsub/crashqueue",), ("pubsub",), has_threads=True),
 }
 
 

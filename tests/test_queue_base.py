@@ -56,13 +56,18 @@ class Scripted(CrashQueueBase):
         self.inbox: list[list[Message]] = []
         self.errors: dict[str, list[QueueError | None]] = {}  # by method, each for one call
         self.late = 0
-        self.dead_letters = False
+        self.dead_letters: set[QueueName] = set()
+        self.asked_of: set[QueueName] = set()
 
     def _note(self, method: str, texts: list[str]) -> None:
         self.asked.append((method, texts))
         errors = self.errors.get(method)
         if errors and (error := errors.pop(0)):
             raise error
+
+    def _note_of(self, method: str, deliveries: Sequence[Delivery]) -> None:
+        self.asked_of |= {delivery.queue for delivery in deliveries}
+        self._note(method, [str(delivery.handle) for delivery in deliveries])
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -78,18 +83,18 @@ class Scripted(CrashQueueBase):
         return self.accept(self.inbox.pop(0) if self.inbox else [])
 
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
-        self._note("ack", [str(delivery.handle) for delivery in deliveries])
+        self._note_of("ack", deliveries)
         return self.late
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        self._note("nack", [str(delivery.handle) for delivery in deliveries])
+        self._note_of("nack", deliveries)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         self.seconds.append(seconds)
-        self._note("extend", [str(delivery.handle) for delivery in deliveries])
+        self._note_of("extend", deliveries)
 
     def has_dead_letters(self, queue: QueueName) -> bool:
-        return self.dead_letters
+        return queue in self.dead_letters
 
     def close(self) -> None:
         self._note("close", [])
@@ -297,7 +302,7 @@ def test_a_probe_is_taken_off_the_queue_and_not_kept(queue: Scripted, tmp_path: 
     queue.inbox = [messages("test", *new_ids(1))]
     [delivery] = queue.pull()
     assert delivery.handle == 1
-    assert queue.asked == [("ack", ["0"])]
+    assert (queue.asked, queue.asked_of) == ([("ack", ["0"])], {STANDARD})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -342,10 +347,11 @@ def test_what_cannot_be_kept_stays_and_the_others_are_handed_out(
 def test_what_is_malformed_is_left_to_a_policy_for_dead_letters(
     queue: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue.dead_letters = True
+    queue.dead_letters = {STANDARD}
     queue.inbox = [messages("no-crash-id", "test")]
     assert queue.pull() == []
     assert queue.asked == [("nack", ["0"]), ("ack", ["1"])]
+    assert queue.asked_of == {STANDARD}
     assert list(tmp_path.iterdir()) == []
     said = "scripted:: standard: a malformed message, left to its dead-letter policy"
     assert caplog.messages == [said]
