@@ -6,6 +6,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,13 @@ def every_call(queue: SQLiteCrashQueue) -> list[Callable[[], object]]:
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("sqlite:", "the path of a file is missing"),
+        ("sqlite:", "^sqlite: the path of a file is missing: sqlite:///DIRECTORY/FILE$"),
         ("sqlite:///", "the path of a file is missing"),
         ("sqlite:///directory/", "the path of a file is missing"),
         ("sqlite://host/queue.db", "host"),
         ("sqlite://user@/queue.db", "user"),
+        ("sqlite://:secret@/queue.db", "password"),
+        ("sqlite://:80/queue.db", "port"),
         ("sqlite:///queue.db?lease=0", "lease"),
         ("sqlite:///queue.db?lease=long", "lease"),
         ("sqlite:///queue.db?timeout=5", "timeout"),
@@ -99,6 +102,7 @@ def test_options_are_those_of_the_uri(tmp_path: Path) -> None:
         assert (queue.uri, queue.lease, queue.first_lease) == (uri, 7.5, 7.5)
         queue.send_messages(STANDARD, [b"no-crash-id"])
         assert queue.pull() == []
+    assert (tmp_path / "queue.db").exists()
     assert (tmp_path / "bad.jsonl").exists()
 
 
@@ -161,6 +165,14 @@ def test_a_file_that_is_none_of_sqlite_s_is_said_to_be_so_and_stays(tmp_path: Pa
     assert path.read_text().startswith("something else")
 
 
+def test_whatever_else_is_wrong_with_the_file_is_said(path: Path) -> None:
+    path.mkdir(parents=True)
+    with SQLiteCrashQueue(path) as queue:
+        for call in (queue.create, *every_call(queue)):
+            with pytest.raises(QueueError, match=f"^sqlite:{path}: unable to open database file$"):
+                call()
+
+
 def test_a_queue_that_another_keeps_busy_may_be_tried_again(
     queue: SQLiteCrashQueue, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +228,19 @@ def test_a_queue_that_was_closed_opens_its_file_again(
     queue.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connections[0].execute("SELECT 1")
+
+
+def test_a_queue_that_one_thread_has_opened_is_used_and_closed_by_others(
+    queue: SQLiteCrashQueue,
+) -> None:
+    ids = new_ids(1)
+    queue.publish(STANDARD, ids)
+    with ThreadPoolExecutor(1) as other:
+        deliveries = other.submit(receive, queue).result()
+        assert ids_of(deliveries) == ids
+        other.submit(queue.ack, deliveries).result()
+        other.submit(queue.close).result()
+    assert receive(queue) == []
 
 
 def test_of_what_cannot_all_be_published_nothing_is(queue: SQLiteCrashQueue) -> None:
