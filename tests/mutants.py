@@ -64,7 +64,7 @@ class Part:
             "use_git_change_detection": ["no"],
             "process_isolation": ["forkserver" if self.has_threads else "fork"],
         }
-        lines = (f"{name} =\n    " + "\n    ".join(values) for name, values in settings.items())
+        lines = (f"{name} = " + "\n    ".join(values) for name, values in settings.items())
         return "\n".join(["\n[mutmut]", *lines, ""])
 
 
