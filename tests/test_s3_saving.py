@@ -1,0 +1,333 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The order in which the objects of a crash are put and deleted, request by request, over a bucket
+in memory: a saver may die before each of them, be read at each, and meet another saver at each.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import BinaryIO
+
+import pytest
+
+from crashmover.crash import Crash, Kind, Part
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    StorageError,
+    StorageUnavailable,
+)
+from crashmover.external.s3 import crashstorage, keys, saving
+from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.external.s3.objects import SHA256, Objects, StoredObject
+from crashmover.external.s3.s3errors import AlreadyThere
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    Contents,
+    contents,
+    crash_of,
+    read,
+    whole_or_none,
+    without,
+)
+from tests.conftest import Figures
+
+REPORT = (Kind.DUMP, "memory_report")
+RAW_KEY, *OLD_KEYS = keys.raw_crash_keys(CRASH_ID)
+
+
+class Killed(BaseException):
+    """What a saver meets when it dies."""
+
+
+class Bucket(Objects):
+    """The objects of a bucket, in memory, and what is asked of it.
+
+    :param create: what the server does that is asked to put an object where there is none:
+        "honours" or "ignores" the condition, or "refuses" it
+    :param is_aws: whether it is Amazon's own
+    """
+
+    is_aws = False
+
+    def __init__(self, create: str = "honours") -> None:
+        self.create = create
+        self.there: dict[str, tuple[bytes, Mapping[str, str], str]] = {}
+        self.requests: list[str] = []
+        self.before: Callable[[int], None] = lambda number: None
+        self._tags = count()
+
+    def _ask(self, verb: str, key: str) -> None:
+        """Take note of a request; somebody may do something before it is carried out."""
+        before, self.before = self.before, lambda number: None
+        try:
+            before(len(self.requests))
+        finally:
+            self.before = before
+        self.requests.append(f"{verb} {key.split('/')[1]}")
+
+    def add(self, key: str, data: bytes, **metadata: str) -> None:
+        """Put an object as another program does."""
+        self.there[key] = (data, metadata, str(next(self._tags)))
+
+    def look(self, key: str, crash_id: str) -> StoredObject | None:
+        self._ask("look", key)
+        return self._stored(key)
+
+    def fetch(self, key: str, crash_id: str) -> StoredObject | None:
+        return self.look(key, crash_id)
+
+    def open(self, key: str, crash_id: str) -> tuple[StoredObject, BinaryIO] | None:
+        self._ask("get", key)
+        stored = self._stored(key)
+        return (stored, io.BytesIO(self.there[key][0])) if stored else None
+
+    def _stored(self, key: str) -> StoredObject | None:
+        if key not in self.there:
+            return None
+        data, metadata, tag = self.there[key]
+        return StoredObject(key, len(data), tag, metadata)
+
+    def put(
+        self,
+        key: str,
+        body: bytes | Part,
+        crash_id: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        create: bool = False,
+    ) -> None:
+        data = body if isinstance(body, bytes) else body.read()
+        is_json = key.split("/")[1] in ("raw_crash", "dump_names", "processed_crash")
+        assert content_type == ("application/json" if is_json else "application/octet-stream")
+        self._ask("create" if create else "put", key)
+        if create and self.create == "refuses":
+            raise StorageError("the server says 501", uri="s3://bucket")
+        if create and self.create == "honours" and key in self.there:
+            raise AlreadyThere
+        self.add(key, data, **{SHA256: hashlib.sha256(data).hexdigest(), **metadata})
+
+    def delete(self, keys: Sequence[str], crash_id: str) -> None:
+        self._ask("delete", keys[0])
+        for key in keys:
+            self.there.pop(key, None)
+
+    def replaced(self, crash_id: str) -> StorageUnavailable:
+        return StorageUnavailable("replaced", crash_id=crash_id, uri="s3://bucket")
+
+
+Opened = Callable[[Bucket], S3CrashStorage]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """What opens a bucket as a process of its own does: it knows nothing of the server yet."""
+    monkeypatch.setattr(saving, "_PAUSE", 0.0)
+
+    def open_bucket(bucket: Bucket) -> S3CrashStorage:
+        monkeypatch.setattr(crashstorage, "Objects", lambda _context, _prefix: bucket)
+        return S3CrashStorage("bucket")
+
+    return open_bucket
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is there, and what is saved; what is there then."""
+
+    before: Contents
+    new: Contents
+    after: Contents
+
+
+B = contents("b")
+SCENARIOS = {
+    "new": Scenario({}, B, B),
+    "new without dumps": Scenario({}, {RAW: B[RAW]}, {RAW: B[RAW]}),
+    "same": Scenario(B, B, B),
+    "other": Scenario(contents("a"), B, B),
+    "one dump less": Scenario(contents("a"), without(B, BROWSER), without(B, BROWSER)),
+    "one dump more": Scenario(without(B, BROWSER), B, B),
+    "other dump": Scenario(
+        contents("a"), contents("a") | {MAIN: b"x"}, contents("a") | {MAIN: b"x"}
+    ),
+    "other raw crash": Scenario(B, B | {RAW: b"[]"}, B | {RAW: b"[]"}),
+    "processed": Scenario(B, {PROCESSED: b"{}"}, B | {PROCESSED: b"{}"}),
+    "kept processed": Scenario(
+        contents("a"),
+        without(B, PROCESSED),
+        without(B, PROCESSED) | {PROCESSED: contents("a")[PROCESSED]},
+    ),
+}
+SERVERS = ["honours", "ignores", "refuses"]
+on_each_server = pytest.mark.parametrize("create", SERVERS)
+in_each_scenario = pytest.mark.parametrize("what", SCENARIOS)
+
+
+def bucket_with(opened: Opened, create: str, *crashes: Crash) -> Bucket:
+    """Return a bucket that has these crashes, of which nothing was asked yet."""
+    bucket = Bucket(create)
+    for crash in crashes:
+        opened(bucket).save_crash(crash)
+    bucket.requests.clear()
+    return bucket
+
+
+def started(opened: Opened, what: str, create: str) -> tuple[Bucket, Scenario]:
+    """Return the bucket of a scenario, with a crash beside that has nothing to do with it."""
+    scenario = SCENARIOS[what]
+    crashes = [crash_of(scenario.before)] if scenario.before else []
+    return bucket_with(opened, create, crash_of(contents(), NEIGHBOUR), *crashes), scenario
+
+
+def states_of(scenario: Scenario) -> list[Contents]:
+    """What a reader may see on the way; a processed crash is an object by itself."""
+    whole = [state for state in (scenario.before, scenario.after) if state]
+    processed = [state.get(PROCESSED) for state in whole] + [None]
+    return [
+        without(state, PROCESSED) | ({PROCESSED: data} if data is not None else {})
+        for state in whole
+        for data in processed
+    ]
+
+
+def die(number: int, at: int) -> None:
+    """Die at the request of this number."""
+    if at == number:
+        raise Killed
+
+
+# One saver
+
+
+@on_each_server
+@in_each_scenario
+def test_what_is_saved_is_there_and_whoever_reads_meanwhile_sees_no_half_of_it(
+    opened: Opened, what: str, create: str, figures: Figures
+) -> None:
+    bucket, scenario = started(opened, what, create)
+    reader, states = opened(bucket), states_of(scenario)
+    looks = 0
+
+    def look(_number: int) -> None:
+        nonlocal looks
+        looks += 1
+        assert whole_or_none(reader, *states)
+
+    bucket.before = look
+    opened(bucket).save_crash(crash_of(scenario.new))
+    bucket.before = lambda _: None
+    assert read(reader) == scenario.after
+    assert read(reader, NEIGHBOUR) == contents()
+    figures(looks=looks)
+
+
+@on_each_server
+@in_each_scenario
+def test_a_saver_that_dies_before_a_request_tears_nothing_and_the_next_completes_it(
+    opened: Opened, what: str, create: str, figures: Figures
+) -> None:
+    for number in count():
+        bucket, scenario = started(opened, what, create)
+        bucket.before = partial(die, number)
+        try:
+            opened(bucket).save_crash(crash_of(scenario.new))
+        except Killed:
+            pass
+        else:
+            break
+        bucket.before = lambda _: None
+        assert whole_or_none(opened(bucket), *states_of(scenario)), bucket.requests
+        opened(bucket).save_crash(crash_of(scenario.new))
+        if RAW in scenario.new:
+            assert without(read(opened(bucket)), PROCESSED) == without(scenario.after, PROCESSED)
+        else:
+            assert read(opened(bucket)) == scenario.after
+    figures(kills=number)
+
+
+@on_each_server
+@pytest.mark.parametrize("parts", [contents(), {RAW: b"{}"}, without(contents(), PROCESSED)])
+def test_a_removal_that_dies_before_a_request_tears_nothing_and_the_next_completes_it(
+    opened: Opened, parts: Contents, create: str, figures: Figures
+) -> None:
+    for number in count():
+        bucket = bucket_with(opened, create, crash_of(contents(), NEIGHBOUR))
+        others = dict(bucket.there)
+        opened(bucket).save_crash(crash_of(parts))
+        bucket.requests.clear()
+        bucket.before = partial(die, number)
+        try:
+            opened(bucket).remove(CRASH_ID)
+        except Killed:
+            pass
+        else:
+            break
+        bucket.before = lambda _: None
+        assert whole_or_none(opened(bucket), parts)
+        opened(bucket).remove(CRASH_ID)
+        assert bucket.there == others
+        with pytest.raises(CrashIDNotFound):
+            opened(bucket).remove(CRASH_ID)
+    figures(kills=number)
+
+
+# Two savers
+
+
+def meetings(
+    opened: Opened, what: str, create: str, other: Contents | None
+) -> Iterator[tuple[Bucket, list[Contents]]]:
+    """Let another saver come before each request in turn; yield the bucket as both leave it, and
+    what they have saved."""
+    for number in count():
+        bucket, scenario = started(opened, what, create)
+        theirs = scenario.new if other is None else other
+        met: list[int] = []
+        bucket.before = partial(meet, opened(bucket), crash_of(theirs), number, met)
+        opened(bucket).save_crash(crash_of(scenario.new))
+        bucket.before = lambda _: None
+        if not met:
+            return
+        yield bucket, [without(state, PROCESSED) for state in (scenario.new, theirs)]
+
+
+def meet(storage: S3CrashStorage, crash: Crash, number: int, met: list[int], at: int) -> None:
+    """Save at the request of this number, and take note of it."""
+    if at == number:
+        storage.save_crash(crash)
+        met.append(at)
+
+
+OTHERS: list[Contents | None] = [contents("c"), {RAW: b'{"other": 1}', REPORT: b"r"}, None]
+against_each_other = pytest.mark.parametrize("other", OTHERS, ids=["c", "report", "same"])
+
+
+@on_each_server
+@pytest.mark.parametrize("what", [name for name, s in SCENARIOS.items() if RAW in s.new])
+@against_each_other
+def test_two_savers_that_meet_at_any_request_leave_one_of_both_crashes(
+    opened: Opened, what: str, create: str, other: Contents | None, figures: Figures
+) -> None:
+    met = 0
+    for met, (bucket, states) in enumerate(meetings(opened, what, create, other), 1):
+        try:
+            assert without(read(opened(bucket)), PROCESSED) in states, met
+        except CorruptCrash:
+            # A server that knows no conditions lets both believe that they are the first.
+            assert create != "honours" and not SCENARIOS[what].before and other, met
+            opened(bucket).save_crash(crash_of(states[0]))
+            assert without(read(opened(bucket)), PROCESSED) == states[0]
+    figures(meetings=met)
