@@ -81,7 +81,7 @@ PARTS = {
         ("external/fs/durable", "external/fs/staging"),
         ("fs_durability", "fs_left_over", "fs_modes", "fs_openat2", "fs_store"),
     ),
-    "s3": Part(("external/s3/saving",), ("s3_store",), ("s3-signed", "s3-strict"), True),
+    "s3": Part(("external/s3/saving",), ("s3_saving",)),
     "postgresql": Part(
         ("external/postgresql/saving",), ("postgresql_store",), ("postgresql",), True
     ),

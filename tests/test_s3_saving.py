@@ -6,24 +6,28 @@
 in memory: a saver may die before each of them, be read at each, and meet another saver at each.
 """
 
+import datetime as dt
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
-from crashmover.crash import Crash, Kind, Part
+from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
+    StorageDenied,
     StorageError,
     StorageUnavailable,
 )
 from crashmover.external.s3 import crashstorage, keys, saving
+from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.external.s3.crashstorage import S3CrashStorage
 from crashmover.external.s3.objects import SHA256, Objects, StoredObject
 from crashmover.external.s3.s3errors import AlreadyThere
@@ -35,12 +39,15 @@ from crashmover.testing import (
     PROCESSED,
     RAW,
     Contents,
+    ReadFailed,
     contents,
     crash_of,
+    observed,
     read,
     whole_or_none,
     without,
 )
+from crashmover.testing.samples import with_broken
 from tests.conftest import Figures
 
 REPORT = (Kind.DUMP, "memory_report")
@@ -331,3 +338,216 @@ def test_two_savers_that_meet_at_any_request_leave_one_of_both_crashes(
             opened(bucket).save_crash(crash_of(states[0]))
             assert without(read(opened(bucket)), PROCESSED) == states[0]
     figures(meetings=met)
+
+
+def test_who_finds_another_at_work_each_time_gives_up_in_the_end(opened: Opened) -> None:
+    bucket = Bucket()
+    storage = opened(bucket)
+
+    def be_first(_number: int) -> None:
+        bucket.add(RAW_KEY, b"theirs")
+
+    bucket.before = be_first
+    with pytest.raises(StorageUnavailable) as caught:
+        storage.save_crash(crash_of({RAW: b"{}"}))
+    reason = "other processes save the same crash at this moment"
+    assert str(caught.value) == f"s3://bucket: {CRASH_ID}: {reason}"
+    assert bucket.requests.count("create raw_crash") == 1 + 10
+    assert bucket.there[RAW_KEY][0] == b"theirs"
+
+
+def test_who_has_met_another_waits_longer_each_time(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    bucket = Bucket()
+    storage = opened(bucket)
+    monkeypatch.setattr(saving, "_PAUSE", 1.0)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    bucket.before = lambda _: bucket.add(RAW_KEY, b"theirs")
+    with pytest.raises(StorageUnavailable):
+        storage.save_crash(crash_of({RAW: b"{}"}))
+    assert len(waits) == 10
+    assert all(0 <= wait <= turn for turn, wait in enumerate(waits, 1))
+    assert len(set(waits)) == 10  # by chance, or the others would wait as long
+
+
+# What a save costs
+
+
+NEW = ["create dump_names", "put dump", "put upload_file_minidump_browser"]
+NEW += ["put processed_crash", "create raw_crash"]
+
+
+@pytest.mark.parametrize("is_aws", [False, True])
+def test_a_new_crash_costs_a_request_for_each_object_once_the_server_is_known(
+    opened: Opened, is_aws: bool
+) -> None:
+    bucket = Bucket()
+    bucket.is_aws = is_aws
+    storage = opened(bucket)
+    storage.save_crash(crash_of(contents()))
+    asked = [] if is_aws else ["look dump_names", "put dump_names"]
+    assert bucket.requests == [*asked, *NEW]
+    bucket.requests.clear()
+    storage.save_crash(crash_of(contents(), NEIGHBOUR))
+    assert bucket.requests == NEW
+
+
+@pytest.mark.parametrize("create", ["ignores", "refuses"])
+def test_a_server_that_knows_no_conditions_is_asked_whether_a_crash_is_there(
+    opened: Opened, create: str
+) -> None:
+    bucket = Bucket(create)
+    storage = opened(bucket)
+    storage.save_crash(crash_of(contents()))
+    new = [request.replace("create", "put") for request in NEW]
+    assert bucket.requests == ["look dump_names", "put dump_names", *NEW[:1], *new[1:]]
+    bucket.requests.clear()
+    storage.save_crash(crash_of(contents(), NEIGHBOUR))
+    assert bucket.requests == ["look dump_names", *new]
+
+
+@on_each_server
+def test_what_a_listing_has_not_found_is_not_asked_for(opened: Opened, create: str) -> None:
+    bucket = Bucket(create)
+    storage = opened(bucket)
+    storage.save_crash(crash_of(contents(), NEIGHBOUR))
+    bucket.requests.clear()
+    monday = dt.date(2007, 10, 22)
+    storage._absences.add_days(monday, monday + dt.timedelta(7), set())
+    storage.save_crash(crash_of(contents()))
+    assert "look dump_names" not in bucket.requests
+    assert len(bucket.requests) == len(NEW)
+
+
+@pytest.mark.parametrize("error", [StorageDenied, StorageUnavailable])
+def test_a_server_that_fails_is_not_taken_for_one_that_knows_no_conditions(
+    opened: Opened, error: type[StorageError]
+) -> None:
+    class Failing(Bucket):
+        def put(self, key: str, body: bytes | Part, crash_id: str, **options: Any) -> None:
+            if options.get("create"):
+                raise error("not now", crash_id=crash_id, uri="s3://bucket")
+            super().put(key, body, crash_id, **options)
+
+    bucket = Failing()
+    with pytest.raises(error):
+        opened(bucket).save_crash(crash_of(contents()))
+    assert not opened(bucket).has_crash(CRASH_ID)
+
+
+def test_what_is_there_to_the_byte_is_not_taken_away(opened: Opened) -> None:
+    bucket = bucket_with(opened, "honours", crash_of(contents()))
+    opened(bucket).save_crash(crash_of(contents()))
+    assert not [request for request in bucket.requests if request.startswith("delete")]
+
+
+# What other programs have put
+
+
+def laid_out(bucket: Bucket, raw_crash_key: str) -> None:
+    """Put a crash as another program does, which says nothing of its bytes."""
+    parts = contents("a")
+    bucket.add(keys.dump_names_key(CRASH_ID), b'["dump", "upload_file_minidump_browser"]')
+    for key, name in ((MAIN, MAIN_DUMP), (BROWSER, BROWSER[1])):
+        bucket.add(keys.dump_key(CRASH_ID, name), parts[key])
+    bucket.add(keys.processed_crash_key(CRASH_ID), parts[PROCESSED])
+    bucket.add(raw_crash_key, parts[RAW])
+
+
+@on_each_server
+@pytest.mark.parametrize("key", [RAW_KEY, *OLD_KEYS])
+@pytest.mark.parametrize("version", ["a", "b"])
+def test_a_crash_under_any_key_is_replaced_or_removed_and_read_whole_meanwhile(
+    opened: Opened, create: str, key: str, version: str
+) -> None:
+    bucket = Bucket(create)
+    laid_out(bucket, key)
+    reader, new = opened(bucket), contents(version)
+    states = states_of(Scenario(contents("a"), new, new))
+    bucket.before = lambda _: check(whole_or_none(reader, *states))
+    opened(bucket).save_crash(crash_of(new))
+    bucket.before = lambda _: None
+    assert read(reader) == new
+    assert set(keys.raw_crash_keys(CRASH_ID)) & bucket.there.keys() == {RAW_KEY}
+    laid_out(bucket, key)
+    opened(bucket).remove(CRASH_ID)
+    assert bucket.there == {}
+
+
+@pytest.mark.parametrize(
+    "left", [keys.dump_names_key(CRASH_ID), keys.processed_crash_key(CRASH_ID)]
+)
+def test_what_is_left_of_a_crash_is_removed(opened: Opened, left: str) -> None:
+    bucket = Bucket()
+    bucket.add(left, b"[]")
+    opened(bucket).remove(CRASH_ID)
+    assert bucket.there == {}
+    with pytest.raises(CrashIDNotFound) as caught:
+        opened(bucket).remove(CRASH_ID)
+    assert (caught.value.crash_id, caught.value.uri) == (CRASH_ID, "s3://bucket")
+
+
+@pytest.mark.parametrize("names", [b"not JSON", b'{"a": 1}', b'["../dump"]'])
+def test_a_list_of_dumps_that_is_none_is_replaced(opened: Opened, names: bytes) -> None:
+    bucket = Bucket()
+    laid_out(bucket, RAW_KEY)
+    bucket.add(keys.dump_names_key(CRASH_ID), names)
+    opened(bucket).save_crash(crash_of(contents("b")))
+    assert read(opened(bucket)) == contents("b")
+
+
+# Parts
+
+
+@on_each_server
+@pytest.mark.parametrize("bad", [RAW, MAIN, BROWSER, PROCESSED])
+def test_a_crash_of_which_a_part_cannot_be_read_takes_the_place_of_none(
+    opened: Opened, create: str, bad: tuple[Kind, str]
+) -> None:
+    bucket = bucket_with(opened, create, crash_of(contents("a")))
+    with pytest.raises(ReadFailed):
+        opened(bucket).save_crash(with_broken(contents("b"), bad, after=5))
+    assert read(opened(bucket)) == contents("a")
+
+
+def test_dumps_are_added_to_the_crash_that_is_there(opened: Opened) -> None:
+    bucket = bucket_with(opened, "honours", crash_of(without(contents(), BROWSER)))
+    opened(bucket).save_crash(crash_of({BROWSER: b"late", MAIN: contents()[MAIN]}))
+    opened(bucket).save_crash(crash_of({REPORT: b"later"}))
+    assert read(opened(bucket)) == contents() | {BROWSER: b"late", REPORT: b"later"}
+    bucket.requests.clear()
+    opened(bucket).save_crash(crash_of({REPORT: b"last"}))
+    assert "put dump_names" not in bucket.requests  # where it is listed already
+    assert read(opened(bucket)) == contents() | {BROWSER: b"late", REPORT: b"last"}
+
+
+def test_dumps_are_added_to_what_another_program_has_put(opened: Opened) -> None:
+    bucket = Bucket()
+    laid_out(bucket, OLD_KEYS[0])
+    opened(bucket).save_crash(crash_of({REPORT: b"late"}))
+    assert read(opened(bucket)) == contents("a") | {REPORT: b"late"}
+
+
+def test_dumps_are_not_added_to_a_crash_that_is_not_there(opened: Opened) -> None:
+    bucket = Bucket()
+    with pytest.raises(CrashIDNotFound, match="no raw crash to add dumps to") as caught:
+        opened(bucket).save_crash(crash_of({MAIN: b"MDMP"}))
+    assert (caught.value.crash_id, caught.value.uri) == (CRASH_ID, "s3://bucket")
+    assert bucket.there == {}
+
+
+@pytest.mark.parametrize("size", [PART_SIZE, PART_SIZE + 1])
+def test_a_raw_crash_is_kept_in_memory_unless_it_is_large(opened: Opened, size: int) -> None:
+    opens: list[None] = []
+    raw = observed(RAW, bytes(size), lambda: opens.append(None))
+    bucket = Bucket()
+    opened(bucket).save_crash(Crash(CRASH_ID, [raw]))
+    assert len(opens) == (1 if size == PART_SIZE else 2)
+    assert read(opened(bucket)) == {RAW: bytes(size)}
+    assert bucket.there[RAW_KEY][1][SHA256] == hashlib.sha256(bytes(size)).hexdigest()
+
+
+def check(is_well: bool) -> None:
+    assert is_well
