@@ -165,7 +165,7 @@ def test_a_crash_that_was_not_saved_does_not_keep_the_others_from_being_verified
 @pytest.mark.parametrize("answers", [0, 1, 3])
 def test_a_store_that_does_not_answer_for_each_crash_has_saved_none(answers: int) -> None:
     class Silent(FaultyStorage):
-        def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
             return [None] * answers
 
     deliveries = bring(Silent(), crash_of(contents()), crash_of(contents(), NEIGHBOUR))
@@ -183,7 +183,7 @@ def test_a_store_that_cannot_be_written_to_is_down(failing: str, error: StorageE
 @pytest.mark.parametrize(
     ("call", "options"),
     [
-        ("save_crashes", {}),
+        ("create_crashes", {}),
         ("has_crash", {}),
         ("load_crash", {"existing": Existing.OVERWRITE, "verify": True}),
     ],

@@ -752,13 +752,14 @@ def test_what_comes_while_others_are_in_hand_is_begun_at_once() -> None:
     together = threading.Barrier(2, timeout=10)
 
     class Meeting(InMemoryCrashStorage):
-        def save_crash(self, crash: Crash) -> None:
+        def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
             together.wait()
-            super().save_crash(crash)
+            return super().load_crash(crash_id, kinds)
 
-    crashes, destination = some_crashes(4), Meeting()
+    crashes, source, destination = some_crashes(4), Meeting(), InMemoryCrashStorage()
+    fill(source, crashes)
     ids = [crash.crash_id for crash in crashes]
-    mover = Mover(store_of(*crashes), destination, workers=2, retry=AT_ONCE)
+    mover = Mover(source, destination, workers=2, retry=AT_ONCE)
     outcomes = mover.run([None, ids[0], None, None, ids[1], None, *ids[2:], None])
     assert {outcome.status for outcome in outcomes} == {Status.COPIED}
     assert list(destination.new_crashes()) == ids

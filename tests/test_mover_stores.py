@@ -129,7 +129,7 @@ def test_a_crash_that_cannot_be_loaded_was_tried_once_and_has_no_bytes() -> None
 
 def test_each_destination_says_what_went_wrong_there_and_those_that_agree_say_it_once() -> None:
     errors = [denied("memory:a"), unavailable("memory:b"), denied("memory:a")]
-    stores = [FaultyStorage("save_crashes", error=error) for error in errors]
+    stores = [FaultyStorage("create_crashes", error=error) for error in errors]
     [outcome] = move(store_of(crash_of(contents())), PolyCrashStorage(stores))
     assert outcome.error == "memory:a: access denied; memory:b: connection refused"
     assert (outcome.status, outcome.parts, outcome.bytes) == (Status.FAILED, 0, 0)
@@ -216,7 +216,7 @@ from crashmover.retry import RetryPolicy
 class Down(FSPermanentStorage):
     def fail(self, *args, **kwargs):
         raise StorageUnavailable("connection refused", uri=self.uri)
-    load_crash = save_crashes = fail
+    load_crash = create_crashes = fail
     def verify_access(self, *, write=False):
         self.fail()
 source, destination = map(FSPermanentStorage, sys.argv[2:])

@@ -4,30 +4,21 @@
 
 """Two processes at one crash id in a bucket that understands conditions, in every order in which
 their requests can come, and killed before each of them.
-
-The bucket is a dictionary, for no server lets itself be held between two requests.  What is
-saved and read, and in which order, is the store's own code.
 """
 
-import hashlib
-import io
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO
 
 import pytest
 
-from crashmover.crash import Part
 from crashmover.errors import (
     CrashExists,
     CrashIDNotFound,
     StorageUnavailable,
 )
 from crashmover.external.s3.crashstorage import S3CrashStorage
-from crashmover.external.s3.objects import SHA256, Objects, StoredObject
-from crashmover.external.s3.s3errors import AlreadyThere
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,
@@ -42,6 +33,7 @@ from crashmover.testing import (
 )
 from tests.conftest import Figures
 from tests.interleaving import Order, Process, before_request, orders
+from tests.s3_in_memory import Bucket, open_bucket
 
 OURS, THEIRS = (without(contents(version), PROCESSED) for version in "ab")
 FEWER = without(OURS, BROWSER)  # the same raw crash
@@ -49,67 +41,24 @@ OTHER_DUMP = OURS | {MAIN: b"another"}
 OLD = without(contents("old"), PROCESSED)
 
 
-class Bucket(Objects):
-    """A bucket, and the server it is on, which understands conditions."""
+class SharedBucket(Bucket):
+    """A bucket of several processes, each of which is held before each of its requests, and finds
+    out by itself what the server understands."""
 
-    def __init__(self) -> None:
-        self.objects: dict[str, tuple[StoredObject, bytes]] = {}
-        self._numbers = itertools.count()
-
-    @property
-    def is_aws(self) -> bool:
-        return True
-
-    def look(self, key: str, crash_id: str) -> StoredObject | None:
+    def ask(self, verb: str, key: str) -> None:
         before_request()
-        found = self.objects.get(key)
-        return found and found[0]
-
-    def fetch(self, key: str, crash_id: str) -> StoredObject | None:
-        return self.look(key, crash_id)
-
-    def open(self, key: str, crash_id: str) -> tuple[StoredObject, BinaryIO] | None:
-        before_request()
-        found = self.objects.get(key)
-        return found and (found[0], io.BytesIO(found[1]))
-
-    def put(
-        self,
-        key: str,
-        body: bytes | Part,
-        crash_id: str,
-        *,
-        content_type: str,
-        metadata: Mapping[str, str],
-        create: bool = False,
-    ) -> None:
-        data = body if isinstance(body, bytes) else body.read()
-        before_request()
-        if create and key in self.objects:
-            raise AlreadyThere
-        said = {SHA256: hashlib.sha256(data).hexdigest(), **metadata}
-        stored = StoredObject(key, len(data), str(next(self._numbers)), said)
-        self.objects[key] = stored, data
-
-    def delete(self, keys: Sequence[str], crash_id: str) -> None:
-        before_request()
-        for key in keys:
-            self.objects.pop(key, None)
-
-    def replaced(self, crash_id: str) -> StorageUnavailable:
-        return StorageUnavailable("replaced", crash_id=crash_id)
 
 
 class Stores:
     """A bucket, and processes that each have a store of their own on it."""
 
     def __init__(self, *there: Contents) -> None:
-        self.bucket = Bucket()
+        self.bucket = SharedBucket()
         for state in there:
             self.open().save_crash(crash_of(state))
 
     def open(self) -> S3CrashStorage:
-        return S3CrashStorage("bucket", objects=self.bucket)
+        return open_bucket(self.bucket)
 
     def create(self, state: Contents) -> Callable[[], None]:
         def create() -> None:

@@ -41,32 +41,32 @@ class Claims:
         """Put the list of dumps where there is none; return whether there was none."""
         if not self.are_respected and self._is_there(crash.crash_id):
             return False
-        is_new = self._put(crash, raw)
-        self.learn(crash, raw)
+        names = {part.name for part in crash.dumps}
+        is_new = self._put(names, crash.crash_id, raw.sha256)
+        self.learn(names, crash.crash_id, raw.sha256)
         return is_new
 
-    def learn(self, crash: Crash, raw: RawCrash) -> None:
-        """Find out whether the server understands conditions, from a list of dumps that is there:
-        if it does, it refuses to put the same once more."""
-        if self.are_respected is None and self._put(crash, raw):
+    def learn(self, names: set[str], crash_id: str, sha256: str | None) -> None:
+        """Find out whether the server understands conditions, by putting a list of dumps that is
+        there once more: if it does, it refuses."""
+        if self.are_respected is None and self._put(names, crash_id, sha256):
             self._are_respected = False
 
     def _is_there(self, crash_id: str) -> bool:
         return not self._absences.take(crash_id) and bool(self._objects.list_of_dumps(crash_id))
 
-    def _put(self, crash: Crash, raw: RawCrash) -> bool:
-        """Put the list of dumps, if there is none, as far as the server knows what that means."""
-        names = [part.name for part in crash.dumps]
+    def _put(self, names: set[str], crash_id: str, sha256: str | None) -> bool:
+        """Put a list of dumps, if there is none, as far as the server knows what that means."""
         create = self.are_respected is not False
         try:
-            is_new = self._objects.put_list(names, crash.crash_id, raw.sha256, create=create)
+            is_new = self._objects.put_list(names, crash_id, sha256, create=create)
         except (StorageDenied, StorageUnavailable):
             raise
         except StorageError:  # 501 Not Implemented, or whatever it says to what it does not know
             if self.are_respected is not None:
                 raise
             self._are_respected = False
-            return self._put(crash, raw)
+            return self._put(names, crash_id, sha256)
         if not is_new:
             self._are_respected = True
         return is_new

@@ -58,7 +58,6 @@ class S3CrashStorage(CrashStorageBase):
     :param prefix: of every key, without a slash at its ends
     :param options: how to reach it
     :param uri: what messages call the store
-    :param objects: what is in the bucket, if it is to be reached in another way
     """
 
     workers = 16
@@ -70,11 +69,10 @@ class S3CrashStorage(CrashStorageBase):
         prefix: str = "",
         options: S3Options | None = None,
         uri: str | None = None,
-        objects: Objects | None = None,
     ) -> None:
         self.uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
         self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
-        self._objects = objects or Objects(self._context, prefix)
+        self._objects = Objects(self._context, prefix)
         self._place = (bucket, prefix)
         self._absences = Absences()
         self._crash_objects = CrashObjects(self._objects, self.uri)

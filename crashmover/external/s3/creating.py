@@ -81,7 +81,7 @@ class Create:
                 raise self._objects.busy(crash_id, _UNFINISHED)
             self._objects.delete_dumps(listed, crash_id)
             self._objects.put_list(names, crash_id, raw.sha256)
-        self._claims.learn(crash, raw)
+        self._claims.learn(names, crash_id, raw.sha256)
 
     def _withdraw(self, crash_id: str, raw: RawCrash) -> None:
         """Take our list of dumps from beside another program's raw crash, which had none."""
@@ -92,9 +92,11 @@ class Create:
 
     def _add_dumps(self, crash: Crash) -> None:
         raw = self._objects.raw_crash_for_dumps(crash.crash_id)
-        if {part.name for part in crash.dumps} & self._objects.dump_names(crash.crash_id):
+        listed = self._objects.dump_names(crash.crash_id)
+        if {part.name for part in crash.dumps} & listed:
             raise self._objects.exists(crash.crash_id)
         sha256 = raw.metadata.get(SHA256)
+        self._claims.learn(listed, crash.crash_id, sha256)
         self._objects.put_processed(crash)
         self._put_dumps(crash, sha256)
         self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
