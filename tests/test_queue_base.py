@@ -482,7 +482,7 @@ def test_many_leases_are_extended_in_batches_and_one_that_fails_soon_again(
     with short.keeping_leases():
         held(short, 2 * BATCH + 1)
         clock.now += 1
-        clock.wait_for_reads(6)
+        clock.wait_for_reads(12)
         assert [batch for _, batch in short.asked] == FULL
         assert caplog.messages == ["scripted:: leases could not be extended: does not answer"]
         clock.now += 4.9

@@ -11,9 +11,11 @@ backend passes.
 
 import datetime as dt
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, Self, final
 
 from crashmover import crashid, documents
@@ -32,6 +34,8 @@ from crashmover.crash import (
 from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, DumpNotFound
 from crashmover.redactor import Redactor
 from crashmover.uri import StorageURI
+
+_LOCKS = 64
 
 
 class CrashStorageBase(ABC):
@@ -69,6 +73,15 @@ class CrashStorageBase(ABC):
 
     batch_size: ClassVar[int] = 1
     """How many crashes `save_crashes` likes to be given at once."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """Here and not in ``__init__``, which a backend need not call."""
+        self = super().__new__(cls)
+        self._creating = [Lock() for _ in range(_LOCKS)]
+        return self
+
+    _creating: list[Lock]
+    """For each crash id one, and some share one."""
 
     # What the author of a backend writes
 
@@ -155,14 +168,16 @@ class CrashStorageBase(ABC):
         or one of the dumps that are to be added to it, nothing of that crash is saved, and the
         result is `CrashExists`.  A processed crash is replaced: it can be made again.
 
-        What stands here looks and then saves.  A store that can do better lets nobody else come
-        in between: so two copies that race cannot both believe to have brought a crash.
+        What stands here looks and then saves, and lets nobody else of this process create the
+        crash in between.  A store that can do better lets nobody at all: so two copies that race
+        cannot both believe to have brought a crash.
         """
 
         def create(crash: Crash) -> None:
-            if self._would_replace(crash):
-                raise CrashExists(crash.crash_id, uri=self.uri)
-            self.save_crash(crash)
+            with self._creating[zlib.crc32(crash.crash_id.encode()) % _LOCKS]:
+                if self._would_replace(crash):
+                    raise CrashExists(crash.crash_id, uri=self.uri)
+                self.save_crash(crash)
 
         return results_of(create, crashes)
 

@@ -6,8 +6,8 @@
 
 import datetime as dt
 import sqlite3
-from collections.abc import Iterator, Sequence, Set
-from threading import RLock
+from collections.abc import Iterator, Set
+from threading import Lock
 from typing import Self
 
 from crashmover import crashid
@@ -27,7 +27,7 @@ class InMemoryCrashStorage(CrashStorageBase):
 
     def __init__(self) -> None:
         self._crashes: dict[str, Parts] = {}
-        self._lock = RLock()
+        self._lock = Lock()
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -70,11 +70,6 @@ class InMemoryCrashStorage(CrashStorageBase):
             kept = {key: data for key, data in old.items() if key[0] not in replaced}
             # One assignment of a new dict: whoever reads sees the old crash or the new.
             self._crashes[crash.crash_id] = kept | new
-
-    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says."""
-        with self._lock:
-            return super().create_crashes(crashes)
 
     def _would_replace(self, crash: Crash) -> bool:
         there = self._crashes.get(crash.crash_id, {}).keys() - {(Kind.PROCESSED_CRASH, "")}
