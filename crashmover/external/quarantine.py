@@ -6,9 +6,11 @@
 
 import base64
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 
 from crashmover.errors import QueueError
@@ -54,9 +56,11 @@ def _default_path() -> Path:
 
 
 def _append(path: Path, line: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(path, flags, 0o600)
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):  # a FIFO keeps nothing
+            raise OSError(errno.EINVAL, "it is no regular file")
         fcntl.flock(file, fcntl.LOCK_EX)
         size = os.fstat(file).st_size
         try:

@@ -19,6 +19,8 @@ Argument = str | Path
 
 TIMEOUT = 3600.0  # seconds; reached only when something hangs
 
+_TAIL = 2000  # characters of complaints that are shown
+
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 # What would show through from whoever runs the benchmarks.
@@ -63,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program has ended, and what it took until then; what it complained, at its end."""
+    """How a program has ended, what it took until then, and what it complained."""
 
     code: int
     seconds: float
@@ -107,7 +109,8 @@ def measure(
     """
     ended = run_to_end(command, env, output)
     if ended.code:
-        raise Failed(f"exit code {ended.code} of {' '.join(map(str, command))}:\n{ended.errors}")
+        said = ended.errors[-_TAIL:]
+        raise Failed(f"exit code {ended.code} of {' '.join(map(str, command))}:\n{said}")
     return Sample(count, ended.seconds, ended.cpu, ended.memory)
 
 
@@ -122,7 +125,7 @@ def run_to_end(
         launch = [sys.executable, "-S", "-E", _LAUNCHER, output, result, *command]
         errors = _run(list(map(str, launch)), environment(env or {}), Path(directory) / "errors")
         if not result.exists():
-            raise Failed(f"{command[0]} could not be run:\n{errors}")
+            raise Failed(f"{command[0]} could not be run:\n{errors[-_TAIL:]}")
         found = json.loads(result.read_text())
     return Ended(**found, errors=errors)
 
@@ -149,4 +152,4 @@ def _run(launch: list[str], env: dict[str, str], errors: Path) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
-    return errors.read_text("utf-8", "replace")[-2000:]
+    return errors.read_text("utf-8", "replace")

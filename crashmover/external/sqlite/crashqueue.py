@@ -4,6 +4,7 @@
 
 """SQLiteCrashQueue: the embedded queue, one file that many processes share."""
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Self
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
 from crashmover.uri import StorageURI, seconds
+
+logger = logging.getLogger(__name__)
 
 _BUSY = 20.0  # seconds to wait for another process that writes
 
@@ -33,10 +36,19 @@ CREATE INDEX IF NOT EXISTS messages_by_time ON messages (queue, visible_at, id);
 _TAKE = """
 UPDATE messages SET visible_at = ?, deliveries = deliveries + 1
 WHERE id IN (
-    SELECT id FROM messages WHERE queue = ? AND visible_at <= ? ORDER BY visible_at, id LIMIT ?
+    SELECT id FROM messages WHERE queue = ? AND visible_at <= ? AND length(body) <= ?
+    ORDER BY visible_at, id LIMIT ?
 )
-RETURNING id, body, deliveries
+RETURNING id, CAST(body AS BLOB), deliveries -- a body is of whatever type it was put there as
 """
+
+_LONG = "SELECT length(body) FROM messages WHERE queue = ? AND visible_at <= ? AND length(body) > ?"
+
+# What is longer than any crash id is taken when nothing else is there, and few at a time: all of
+# it is in memory then.  What is longer than messages are anywhere is not touched.
+_USUAL = 1 << 10  # bytes
+_FEW = 4
+_LONGEST = 10 << 20
 
 
 class SQLiteCrashQueue(CrashQueueBase):
@@ -57,6 +69,7 @@ class SQLiteCrashQueue(CrashQueueBase):
         self._path = str(path)
         self._connection: sqlite3.Connection | None = None
         self._in_use = Lock()
+        self._has_long = False
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -98,19 +111,39 @@ class SQLiteCrashQueue(CrashQueueBase):
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float
     ) -> list[Delivery]:
-        """As the base class says."""
+        """As the base class says; what is malformed is no reason to say that there is nothing."""
+        while True:
+            messages = self._take(queues, max_messages)
+            deliveries = self.accept(messages)
+            if deliveries or not messages:
+                return deliveries
+
+    def _take(self, queues: Sequence[QueueName], max_messages: int) -> list[Message]:
         messages: list[Message] = []
         with self._transaction() as connection:
             now = time.time()
-            for queue in queues:
-                room = max_messages - len(messages)
-                if room > 0:
-                    rows = connection.execute(_TAKE, (now + self.lease, queue.value, now, room))
+            for longest, most in ((_USUAL, max_messages), (_LONGEST, min(max_messages, _FEW))):
+                for queue in queues:
+                    values = (now + self.lease, queue.value, now, longest, most - len(messages))
                     messages += [
-                        Message(queue, bytes(body), (number, attempt), attempt)
-                        for number, body, attempt in sorted(rows)
+                        Message(queue, body, (number, attempt), attempt)
+                        for number, body, attempt in sorted(connection.execute(_TAKE, values))
                     ]
-        return self.accept(messages)
+                if messages:
+                    return messages
+            self._notice_long(connection, queues, now)
+        return messages
+
+    def _notice_long(
+        self, connection: sqlite3.Connection, queues: Sequence[QueueName], now: float
+    ) -> None:
+        """Say, once, that nothing is left but what is too long for a message."""
+        for queue in queues:
+            found = connection.execute(_LONG, (queue.value, now, _LONGEST)).fetchone()
+            if found and not self._has_long:
+                self._has_long = True
+                where = f"{self.uri}: {queue}"
+                logger.warning("%s: a malformed message of %d bytes stays there", where, *found)
 
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
         """As the base class says; one that was handed out again since is left alone."""
