@@ -25,6 +25,10 @@ ENVIRONMENT = "CRASHMOVER_CONFIG"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
+_MOST = 256 << 10  # bytes
+_MOST_URIS = 1000  # behind a name
+_MOST_DOTS = 100  # in a key, which the parser takes time for that grows with their third power
+
 _CALLED = {"storage": "store", "queue": "queue"}
 
 Names = Mapping[str, str | list[str]]
@@ -63,7 +67,9 @@ class Config:
         asked = path or os.environ.get(ENVIRONMENT)
         where = Path(asked) if asked else default_path()
         try:
-            content = tomllib.loads(where.read_text("utf-8"))
+            content = tomllib.loads(_text_of(where))
+        except InvalidConfig:
+            raise
         except FileNotFoundError:
             if asked:
                 raise InvalidConfig(f"{where}: no such configuration file") from None
@@ -111,7 +117,24 @@ class Config:
         uris: list[str] = []
         for item in [value] if isinstance(value, str) else value:
             uris += self._follow(section, item, (*above, name)) if is_name(item) else [item]
+            if len(uris) > _MOST_URIS:  # each name may stand for two of the next
+                raise InvalidConfig(f"{self._called}: {section}.{name} stands for too many")
         return uris
+
+
+def _text_of(path: Path) -> str:
+    """Return what is in the file, unless it is so much, or such, that reading it would take long.
+
+    :raises InvalidConfig: that would take long
+    """
+    with path.open("rb") as file:
+        data = file.read(_MOST + 1)
+    if len(data) > _MOST:
+        raise InvalidConfig(f"{path}: longer than {_MOST >> 10} KiB")
+    text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    if any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise InvalidConfig(f"{path}: a key in it has too many parts")
+    return text
 
 
 def _sections(path: Path, content: Mapping[str, Any]) -> dict[str, Names]:

@@ -24,7 +24,9 @@ from crashmover.errors import CorruptCrash
 MOST = 96 << 20
 """Bytes of memory for one document, that is 8 MB or more of a usual one."""
 
-_LONGEST = 16 << 20  # bytes of a document
+LONGEST = 16 << 20
+"""Bytes of a document, whatever is in it."""
+
 _SMALL = 256 << 10  # bytes of one that waits for no other, and may be kept in memory
 
 # Bytes that these take at most, beside the text: an object, its key, a list, a further item, and
@@ -57,7 +59,7 @@ def _bytes_of(part: Part) -> bytes:
     data = bytearray()
     for chunk in part.chunks():
         data += chunk
-        if len(data) > _LONGEST:
+        if len(data) > LONGEST:
             raise _large(part)
     return bytes(data)
 

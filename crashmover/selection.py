@@ -8,6 +8,7 @@ import datetime as dt
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Self
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
+_LONGEST = 10_000  # characters of a line
 _ADD = "INSERT OR IGNORE INTO ids (id) VALUES (?)"
 
 
@@ -68,12 +70,14 @@ class CrashIDs:
         parse: Callable[[str], str] = crashid.parse,
     ) -> None:
         """Add those in a text, one a line, as people type them; blank lines and what follows
-        a ``#`` do not count.
+        a ``#`` do not count.  Of a file a line is read no further than one can be long.
 
         :param name: of the file, for messages
         :param parse: returns what is meant by a line, or raises `InvalidCrashID`
         :raises InvalidCrashID: of a line, which it names
         """
+        if readline := getattr(lines, "readline", None):
+            lines = iter(partial(readline, _LONGEST), "")
         self._database.executemany(_ADD, ((each,) for each in _parsed(lines, name, parse)))
 
     def __len__(self) -> int:
@@ -98,6 +102,8 @@ class CrashIDs:
 def _parsed(lines: Iterable[str], name: str, parse: Callable[[str], str]) -> Iterator[str]:
     """Yield what is meant by each line; as `CrashIDs.add_lines` says."""
     for number, line in enumerate(lines, 1):
+        if len(line) >= _LONGEST:
+            raise InvalidCrashID(line, f"{name}, line {number}: it is too long")
         text = line.removeprefix(_BOM) if number == 1 else line
         if "#" in text:  # a report's URL may have a fragment: a comment needs a blank before it
             text = re.split(r"(?:^|\s)#", text, maxsplit=1)[0]

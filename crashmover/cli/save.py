@@ -5,7 +5,9 @@
 """``crashmover save``."""
 
 import re
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from crashmover import crashid
 from crashmover.cli import exit_codes
 from crashmover.cli.options import CrashIDType, Settings, destination_option
 from crashmover.crash import Crash, Kind, Part
+from crashmover.documents import LONGEST, LargeDocument
 from crashmover.errors import CorruptCrash, CrashMoverError
 from crashmover.external.crashstorage_base import json_object
 from crashmover.retry import RetryPolicy
@@ -32,7 +35,8 @@ class DumpType(click.ParamType):
         match = _NAMED.fullmatch(value)
         name, path = match.groups() if match else ("", value)
         try:
-            return _part(Kind.DUMP, _FILE.convert(path, param, ctx), name)
+            found = _FILE.convert(path, param, ctx)
+            return _part(Kind.DUMP, found, name, ctx or click.get_current_context())
         except (CrashMoverError, OSError) as error:
             self.fail(str(error), param, ctx)
 
@@ -93,8 +97,11 @@ def _json(kind: Kind, path: Path | None, option: str) -> Part | None:
     if path is None:
         return None
     try:
-        part = Part.of_bytes(kind, path.read_bytes())
+        with path.open("rb") as file:
+            part = Part.of_bytes(kind, file.read(LONGEST + 1))
         json_object(part)
+    except LargeDocument:
+        raise click.UsageError(f"{option}: {path} is too large to be read as JSON") from None
     except CorruptCrash:
         raise click.UsageError(f"{option}: {path} is not a JSON object") from None
     except OSError as error:
@@ -108,11 +115,16 @@ def _own_id(part: Part | None) -> str | None:
     return None if uuid is None else crashid.validate(uuid)
 
 
-def _part(kind: Kind, path: Path, name: str) -> Part:
-    """A part that can be read again: what is no regular file is read now, once."""
+def _part(kind: Kind, path: Path, name: str, ctx: click.Context) -> Part:
+    """A part that can be read again: what is no regular file is read now, once, and kept on disk
+    until the command ends."""
     if stat.S_ISREG(path.stat().st_mode):
         return Part.of_file(kind, path, name)
-    return Part.of_bytes(kind, path.read_bytes(), name)
+    kept = ctx.with_resource(tempfile.NamedTemporaryFile())
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, kept)
+    kept.flush()
+    return Part.of_file(kind, kept.name, name)
 
 
 def _crash(crash_id: str, parts: list[Part]) -> Crash:

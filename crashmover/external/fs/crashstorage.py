@@ -12,6 +12,7 @@ the raw crash that it first saw, and notices when another has taken its place.
 import datetime as dt
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -34,6 +35,7 @@ from crashmover.external.fs.staging import GroupCommit, StagedSave
 from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
 
+_OCTAL = re.compile(r"(0o)?[0-7]{1,4}", re.ASCII)
 _SYNCFS_FROM = 8  # crashes; for fewer, forcing each file costs less than the whole disk
 _STAGE_TRIES = 10  # another process may remove the empty directory that we just stepped into
 
@@ -328,7 +330,6 @@ class FSPermanentStorage(CrashStorageBase):
 
 
 def _octal(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise ValueError("must be an octal number such as 027") from None
+    if not _OCTAL.fullmatch(text):
+        raise ValueError("must be an octal number such as 027")
+    return int(text, 8)
