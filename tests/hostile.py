@@ -170,7 +170,7 @@ class Database(Store):
         """Run a statement, in which ``{}`` is the table."""
         with self.server.connect() as connection:
             table = f"{self.schema}.crash_parts"
-            done = connection.execute(query.format(table).encode(), parameters)
+            done = connection.execute(query.replace("{}", table).encode(), parameters)
             return done.fetchall() if done.description else []
 
     def exchange(self, crash: Sample, suffix: str, data: bytes) -> None:

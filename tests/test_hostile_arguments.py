@@ -133,9 +133,7 @@ def test_a_file_of_ids_with_what_is_none_is_refused_by_its_line(
 
 
 @slow
-@pytest.mark.parametrize(
-    "piece", [b"a", b"#", b" ", "\U0001f525".encode(), ID + b"\n"], ids=ascii
-)
+@pytest.mark.parametrize("piece", [b"a", b"#", b" ", "\U0001f525".encode(), ID + b"\n"], ids=ascii)
 def test_a_file_of_ids_of_any_length_takes_no_more_memory_than_there_is(
     source: Path, tmp_path: Path, figures: Figures, piece: bytes
 ) -> None:

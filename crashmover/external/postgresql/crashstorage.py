@@ -162,7 +162,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
         after = _NIL
         while page := self._fetch(_LIST, (kind.value, first, last, first, after, _PAGE)):
-            for crash_id, date in page:
+            for crash_id, date in dict.fromkeys(page):  # once, where somebody's rows are odd
                 if crashid.is_valid(crash_id) and key_of(crash_id)[1] == date:
                     yield crash_id
             after, first = page[-1]

@@ -16,6 +16,7 @@ from uuid import UUID
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.postgresql.connection_context import ConnectionContext
+from crashmover.external.postgresql.saving import ROW
 from crashmover.external.postgresql.tables import key_of
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ class Reading:
     def _part(self, crash_id: str, kind: Kind, name: str, rows: list[Row]) -> Part:
         if [row[2] for row in rows] != list(range(len(rows))):
             reason = f"{name or kind}: a piece of it is missing"
+            raise CorruptCrash(reason, crash_id=crash_id, uri=self._uri)
+        if any(row[3] > ROW for row in rows):  # it would be in memory as a whole
+            reason = f"{name or kind}: a piece of it is too large"
             raise CorruptCrash(reason, crash_id=crash_id, uri=self._uri)
         opener = partial(self._open, crash_id, rows)
         return Part(kind, name, opener, sum(row[3] for row in rows))

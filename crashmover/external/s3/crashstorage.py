@@ -166,6 +166,8 @@ class S3CrashStorage(CrashStorageBase):
             self._raise_if_replaced(crash_id, raw)  # or it would seem to have had no dumps
             return []
         self._check_belongs(stored, raw, "dump_names", crash_id)
+        if stored.size > keys.LONGEST_DUMP_NAMES:
+            raise self._corrupt("dump_names is too long", crash_id)
         with self._open(stored, crash_id) as file:
             try:
                 return keys.parse_dump_names(file.read())

@@ -24,6 +24,9 @@ OLD_RAW_CRASHES = "v2/raw_crash"
 
 PROCESSED_CRASHES = "v1/processed_crash"
 
+LONGEST_DUMP_NAMES = 64 << 10
+"""Bytes of a list of dumps: more are read by nobody."""
+
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _ENTROPY = re.compile(r"[0-9a-f]{3}", re.ASCII)
 

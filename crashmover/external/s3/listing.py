@@ -123,9 +123,16 @@ class Listing:
         Their keys have no day in them: all are listed, however few days are asked for.
         """
         with closing(_SortedIDs()) as ids:
-            for page in self._objects.pages(keys.PROCESSED_CRASHES):
-                ids.add(self._of_range(map(_name, page)))
+            for names in self._names(keys.PROCESSED_CRASHES):
+                ids.add(self._of_range(names))
             yield from ids
+
+    def _names(self, directory: str) -> Iterator[list[str]]:
+        """Yield what the keys in a directory have behind its name, page by page, from the first
+        that may be a crash id: before that are keys that stand for the directory itself, and
+        such as the client cannot read."""
+        for page in self._objects.pages(directory, f"{directory}/0"):
+            yield [key[len(directory) + 1 :] for key in page]
 
     # In directories of days
 
@@ -140,8 +147,7 @@ class Listing:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == keys.RAW_CRASHES  # what is saved is saved here
-        for page in self._objects.pages(f"{place}/{keys.day_name(day)}"):
-            names = [_name(key) for key in page]
+        for names in self._names(f"{place}/{keys.day_name(day)}"):
             if is_written:
                 self._absences.add_span(day, last, names[-1], names)
             for name in names:
