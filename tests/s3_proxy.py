@@ -208,6 +208,7 @@ def behind_proxy(server: S3Server) -> Iterator[Place]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the head and the body of an answer are sent one by one
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
