@@ -469,8 +469,8 @@ def test_a_bucket_that_lists_out_of_order_is_refused(
     with open_storage(fast.uri()) as storage:
         pages: Callable[..., Iterator[list[str]]] = storage._objects.pages  # type: ignore[attr-defined]
 
-        def reversed_pages(prefix: str, after: str = "") -> Iterator[list[str]]:
-            return (page[::-1] for page in pages(prefix, after))
+        def reversed_pages(*args: str, **options: bool) -> Iterator[list[str]]:
+            return (page[::-1] for page in pages(*args, **options))
 
         monkeypatch.setattr(storage._objects, "pages", reversed_pages)  # type: ignore[attr-defined]
         with pytest.raises(StorageError, match="out of order"):

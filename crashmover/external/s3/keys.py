@@ -24,7 +24,7 @@ OLD_RAW_CRASHES = "v2/raw_crash"
 
 PROCESSED_CRASHES = "v1/processed_crash"
 
-LONGEST_DUMP_NAMES = 64 << 10
+LONGEST_DUMP_NAMES = 1 << 20
 """Bytes of a list of dumps: more are read by nobody."""
 
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)

@@ -127,11 +127,11 @@ class Listing:
                 ids.add(self._of_range(names))
             yield from ids
 
-    def _names(self, directory: str) -> Iterator[list[str]]:
+    def _names(self, directory: str, *, twice: bool = False) -> Iterator[list[str]]:
         """Yield what the keys in a directory have behind its name, page by page, from the first
         that may be a crash id: before that are keys that stand for the directory itself, and
         such as the client cannot read."""
-        for page in self._objects.pages(directory, f"{directory}/0"):
+        for page in self._objects.pages(directory, f"{directory}/0", twice=twice):
             yield [key[len(directory) + 1 :] for key in page]
 
     # In directories of days
@@ -147,7 +147,7 @@ class Listing:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == keys.RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{keys.day_name(day)}"):
+        for names in self._names(f"{place}/{keys.day_name(day)}", twice=True):
             if is_written:
                 self._absences.add_span(day, last, names[-1], names)
             for name in names:

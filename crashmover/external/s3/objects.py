@@ -25,6 +25,7 @@ from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import (
+    NOT_S3,
     AlreadyThere,
     is_missing_object,
     may_be_complete,
@@ -100,7 +101,8 @@ class Objects:
 
     def verify_access(self) -> None:
         """Raise `StorageError` unless objects can be read."""
-        self._get(keys.dump_names_key(_NOBODYS), None)
+        if self._get(keys.dump_names_key(_NOBODYS), None):
+            raise self._not_s3(None)
 
     def look(self, key: str, crash_id: str) -> StoredObject | None:
         """Return what is known of an object without its body, or None where there is none."""
@@ -160,8 +162,13 @@ class Objects:
                 if head and crash_id and isinstance(error, _REFUSALS):
                     self.verify_access()  # whose answer has a body, and says why
                 raise self._context.explain(error, crash_id) from error
+        if result and not result.meta["e_tag"]:  # a page to log in, perhaps
+            raise self._not_s3(crash_id)
         self._bucket_is_there |= result is not None or not head
         return result
+
+    def _not_s3(self, crash_id: str | None) -> StorageUnavailable:
+        return StorageUnavailable(NOT_S3, crash_id=crash_id, uri=self._context.uri)
 
     def _rest(self, stored: StoredObject, crash_id: str, start: int) -> "GetResult":
         """Ask for the bytes of an object from `start` on, if it is still the same."""
@@ -300,11 +307,15 @@ class Objects:
 
     # Listing
 
-    def pages(self, prefix: str, after: str = "") -> Iterator[list[str]]:
+    # To the client, an answer that is no listing is one of nothing: so where there should be
+    # something, or usually is, it is asked for twice.
+
+    def pages(self, prefix: str, after: str = "", *, twice: bool = False) -> Iterator[list[str]]:
         """Yield the keys below a prefix, page by page, in their order.
 
         :param prefix: whole steps of a key, without a slash at its end
         :param after: begin behind this key
+        :param twice: where there are none, ask again
         """
         client = self._context.client()
         with self._context.translating():
@@ -314,14 +325,23 @@ class Objects:
                 offset=self._prefix + after if after else None,
                 chunk_size=1000,
             )
+            is_empty = True
             while page := call_client(lambda: next(pages, None)):
+                is_empty = False
                 yield [meta["path"][len(self._prefix) :] for meta in page]
+        if is_empty and twice:
+            yield from self.pages(prefix, after)
 
     def children(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""
         client = self._context.client()
-        with self._context.translating():
-            found = call_client(lambda: obstore.list_with_delimiter(client, self._prefix + prefix))
+        for _ in range(2):
+            with self._context.translating():
+                found = call_client(
+                    lambda: obstore.list_with_delimiter(client, self._prefix + prefix)
+                )
+            if found["common_prefixes"] or found["objects"]:
+                break
         directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
         return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
 

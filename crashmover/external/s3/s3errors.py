@@ -41,7 +41,7 @@ _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "Req
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
-_NOT_S3 = "the answer is not that of an S3 server"
+NOT_S3 = "the answer is not that of an S3 server"
 _TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
@@ -87,7 +87,7 @@ def explain(error: Exception, uri: str, crash_id: str | None = None) -> StorageE
     has addresses and headers in it."""
     text = str(error)
     if isinstance(error, ClientPanicked):
-        return StorageUnavailable(_NOT_S3, crash_id=crash_id, uri=uri)
+        return StorageUnavailable(NOT_S3, crash_id=crash_id, uri=uri)
     for explanation in (_by_code, _by_key, _by_status, _by_transport):
         if found := explanation(text):
             kind, reason = found
@@ -134,7 +134,7 @@ def _by_status(text: str) -> Explanation:
 def _by_transport(text: str) -> Explanation:
     match = _HTTP_KIND.search(text)
     if not match:
-        return (StorageUnavailable, _NOT_S3) if _NO_ANSWER.search(text) else None
+        return (StorageUnavailable, NOT_S3) if _NO_ANSWER.search(text) else None
     if _TLS.search(text):
         return StorageDenied, "no trusted TLS connection can be made"
     if "dns error" in text:
