@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent.parent
@@ -29,6 +31,9 @@ LEAST = 85
 """The percentage of each module's mutants that the tests must notice."""
 
 SERVERS = ("pubsub", "postgresql", "s3-signed", "s3-strict")
+UNDAMAGED = ""
+"""The name of the mutant that is none."""
+
 NOTICED = ("killed", "timeout")
 COLUMNS = (*NOTICED, "survived", "no tests")
 APPLIED = ("property", "contextmanager")
@@ -44,22 +49,30 @@ class Part:
     :param modules: their paths below the package, without the suffix
     :param tests: the names of the test files
     :param servers: those that the tests need; the others are left out
+    :param programs: the names of test files that run the product in processes of their own, where
+        mutmut does not see what they run: what has survived the others is tried with these
     :param has_threads: whether a driver has threads of its own, which a fork would lose
     """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     servers: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     has_threads: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """What pytest is told."""
+        left_out = (name for name in SERVERS if name not in self.servers)
+        return ["-m", "not slow", *(f"--without={name}" for name in left_out)]
 
     def configuration(self) -> str:
         """What mutmut is told."""
-        without = (f"--without={name}" for name in SERVERS if name not in self.servers)
         settings = {
             "source_paths": ["crashmover"],
             "only_mutate": [f"crashmover/{module}.py" for module in self.modules],
             "also_copy": ["README.rst", "examples"],
-            "pytest_add_cli_args": ["-m", "not slow", *without],
+            "pytest_add_cli_args": self.options,
             "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in self.tests],
             "use_git_change_detection": ["no"],
             "process_isolation": ["forkserver" if self.has_threads else "fork"],
@@ -73,6 +86,7 @@ PARTS = {
     "mover": Part(
         ("comparison", "delivery", "job", "mover"),
         ("comparison", "delivery", "mover", "mover_stores"),
+        programs=("mover", "mover_stores"),
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
@@ -80,10 +94,14 @@ PARTS = {
     "fs": Part(
         ("external/fs/durable", "external/fs/staging"),
         ("fs_durability", "fs_left_over", "fs_modes", "fs_openat2", "fs_store"),
+        programs=("fs_faults",),
     ),
     "s3": Part(("external/s3/saving",), ("s3_saving",)),
     "postgresql": Part(
-        ("external/postgresql/saving",), ("postgresql_store",), ("postgresql",), True
+        ("external/postgresql/saving",),
+        ("postgresql_store",),
+        ("postgresql",),
+        has_threads=True,
     ),
     "pubsub": Part(("external/pubsub/crashqueue",), ("pubsub",), has_threads=True),
 }
@@ -133,6 +151,20 @@ def mutmut(directory: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def is_noticed(directory: Path, part: Part, mutant: str) -> bool:
+    """Whether a test that runs programs notices what has survived the others."""
+    tests = [f"tests/test_{name}.py" for name in part.programs]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *part.options, *tests]
+    done = subprocess.run(
+        command,
+        cwd=directory / "mutants",
+        env={**os.environ, "CI": "true", "MUTANT_UNDER_TEST": mutant},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
 def verdicts(directory: Path) -> dict[str, str]:
     """Return what became of each mutant, by its name."""
     lines = mutmut(directory, "results", "--all", "true").splitlines()
@@ -163,8 +195,14 @@ def run(name: str, part: Part, children: int) -> dict[str, float]:
     directory = prepare(name, part)
     mutmut(directory, "run", "--max-children", str(children))
     found = verdicts(directory)
+    if part.programs and is_noticed(directory, part, UNDAMAGED):
+        sys.exit(f"the tests of {name} that run programs fail of themselves")
     for mutant, verdict in found.items():
-        if verdict not in NOTICED:
+        if verdict in NOTICED:
+            continue
+        if part.programs and is_noticed(directory, part, mutant):
+            found[mutant] = "killed"
+        else:
             logger.info("%s: (cd %s; mutmut show %s)", verdict, directory, mutant)
     counts = counted(found)
     for module, counter in counts.items():

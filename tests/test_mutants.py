@@ -51,7 +51,7 @@ def test_what_hides_a_function_is_applied_below_it_or_dropped() -> None:
 def test_what_a_part_names_is_there(name: str) -> None:
     part = PARTS[name]
     files = [f"crashmover/{module}.py" for module in part.modules]
-    files += [f"tests/test_{test}.py" for test in part.tests]
+    files += [f"tests/test_{test}.py" for test in (*part.tests, *part.programs)]
     assert [file for file in files if not (HERE / file).is_file()] == []
     assert set(part.servers) <= set(SERVERS) == KINDS.keys()
 
