@@ -35,6 +35,7 @@ from crashmover.testing import (
     broken,
     contents,
     crash_of,
+    observed,
     read,
     whole_or_none,
     without,
@@ -164,6 +165,33 @@ def test_what_cannot_be_forced_to_the_disk_does_not_tear_the_crash_before(
             ]
             assert whole_or_none(storage, *states)
         assert not any(name.endswith(".tmp") for name in names(root))
+
+
+@both_ways
+@pytest.mark.parametrize("fail", [1, 2])
+def test_dumps_that_cannot_be_forced_to_the_disk_go_again_and_none_that_was_there(
+    root: Path, whole: bool, fail: int
+) -> None:
+    FSPermanentStorage(root).save_crash(crash_of(without(contents(), BROWSER)))
+    more = {MAIN: b"another", BROWSER: b"more"}
+    with pytest.raises(StorageError, match="Input/output error"):
+        WatchedStorage(root, whole=whole, fail=fail).save_crash(crash_of(more))
+    found = read(FSPermanentStorage(root))
+    assert found.pop(MAIN) in (contents()[MAIN], b"another")
+    assert found == without(contents(), BROWSER, MAIN)
+    assert names(root) == {".json", ".dump", ".jsonz"}
+
+
+def test_dumps_are_not_added_to_a_crash_that_goes_meanwhile(root: Path) -> None:
+    storage = FSPermanentStorage(root)
+    storage.save_crash(crash_of({RAW: b"{}"}))
+    marker = root / LEAF / f"{CRASH_ID}.json"
+    late = observed(MAIN, b"MDMP", lambda: marker.unlink(missing_ok=True))
+    with pytest.raises(StorageUnavailable) as caught:
+        storage.save_crash(Crash(CRASH_ID, [late]))
+    reason = "cannot be saved: its raw crash was removed"
+    assert str(caught.value) == f"fs://{root}: {CRASH_ID}: {reason}"
+    assert names(root) == set()
 
 
 @pytest.mark.parametrize("bad", list(contents()))
