@@ -91,9 +91,14 @@ PARTS = {
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
-    "fs": Part(
-        ("external/fs/durable", "external/fs/staging"),
-        ("fs_durability", "fs_left_over", "fs_modes", "fs_openat2", "fs_store"),
+    "durable": Part(
+        ("external/fs/durable",),
+        ("fs_durability", "fs_durable", "fs_openat2"),
+        programs=("fs_faults",),
+    ),
+    "staging": Part(
+        ("external/fs/staging",),
+        ("fs_durability", "fs_left_over"),
         programs=("fs_faults",),
     ),
     "s3": Part(("external/s3/saving",), ("s3_saving",)),
