@@ -32,6 +32,7 @@ from crashmover.testing import (
     NEIGHBOUR,
     PROCESSED,
     RAW,
+    Contents,
     broken,
     contents,
     crash_of,
@@ -66,11 +67,18 @@ class WatchedSync:
         self._sync = sync
         self._look = look
         self._fail = fail
+        self._do: Callable[[], object] = lambda: None
         self.calls = 0
+
+    def before_the_last(self, do: Callable[[], object]) -> None:
+        """Do this when all is in place."""
+        self._do = do
 
     def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
         self.calls += 1
         self._look()
+        if self.calls == 2:
+            self._do()
         if self.calls == self._fail:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._sync.directories(below, new=new)
@@ -322,6 +330,37 @@ def test_a_save_waits_until_another_has_let_go(root: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
         saving.result(10)
     assert read(storage) == contents()
+
+
+@pytest.mark.parametrize(
+    ("held", "parts"), [(".json", {PROCESSED: b"{}"}), (".jsonz", {RAW: b"{}", MAIN: b"MDMP"})]
+)
+def test_a_processed_crash_and_the_rest_do_not_wait_for_each_other(
+    root: Path, held: str, parts: Contents
+) -> None:
+    storage = FSPermanentStorage(root)
+    storage.save_crash(crash_of(contents()))
+    with durable.opened(os.open(root / LEAF, os.O_RDONLY)) as directory:
+        fd, _ = durable.lock(directory, durable.temporary_name(f"{CRASH_ID}{held}"))
+        with durable.opened(fd):
+            storage.save_crash(crash_of(parts))
+    assert parts.items() <= read(storage).items()
+
+
+@both_ways
+@pytest.mark.parametrize("suffix", [".json", ".jsonz"])
+def test_the_lock_of_whoever_comes_next_is_left_alone(root: Path, whole: bool, suffix: str) -> None:
+    lock = root / LEAF / durable.temporary_name(f"{CRASH_ID}{suffix}")
+
+    class Overtaken(WatchedStorage):
+        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+            sync = super()._sync(root_fd, crashes)
+            assert isinstance(sync, WatchedSync)
+            sync.before_the_last(lambda: lock.write_bytes(b"of the next"))
+            return sync
+
+    Overtaken(root, whole=whole).save_crash(crash_of(contents()))
+    assert lock.read_bytes() == b"of the next"
 
 
 @pytest.mark.parametrize("plant", ["symlink", "hard link"])
