@@ -78,7 +78,7 @@ class Bucket(Objects):
         content_type: str,
         metadata: Mapping[str, str],
         create: bool = False,
-    ) -> None:
+    ) -> str | None:
         data = body if isinstance(body, bytes) else body.read()
         is_json = key.split("/")[1] in ("raw_crash", "dump_names", "processed_crash")
         assert content_type == ("application/json" if is_json else "application/octet-stream")
@@ -87,7 +87,9 @@ class Bucket(Objects):
             raise StorageError("the server says 501", uri="s3://bucket")
         if create and self.create == "honours" and key in self.there:
             raise AlreadyThere
-        self.add(key, data, **{SHA256: hashlib.sha256(data).hexdigest(), **metadata})
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.add(key, data, **{SHA256: sha256, **metadata})
+        return sha256
 
     def delete(self, keys: Sequence[str], crash_id: str) -> None:
         self.ask("delete", keys[0])

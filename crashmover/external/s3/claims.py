@@ -10,6 +10,7 @@ from crashmover.crash import Crash
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
 from crashmover.external.s3.listing import Absences
+from crashmover.external.s3.s3errors import AlreadyThere
 
 
 class Claims:
@@ -59,7 +60,10 @@ class Claims:
         """Put a list of dumps, if there is none, as far as the server knows what that means."""
         create = self.are_respected is not False
         try:
-            is_new = self._objects.put_list(names, crash_id, sha256, create=create)
+            self._objects.put_list(names, crash_id, sha256, create=create)
+        except AlreadyThere:
+            self._are_respected = True
+            return False
         except (StorageDenied, StorageUnavailable):
             raise
         except StorageError:  # 501 Not Implemented, or whatever it says to what it does not know
@@ -67,6 +71,4 @@ class Claims:
                 raise
             self._are_respected = False
             return self._put(names, crash_id, sha256)
-        if not is_new:
-            self._are_respected = True
-        return is_new
+        return True

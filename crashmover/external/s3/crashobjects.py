@@ -64,7 +64,7 @@ class CrashObjects:
             return set()
         with found[1] as file:
             try:
-                return set(keys.parse_dump_names(file.read()))
+                return set(keys.parse_dump_names(file.read(keys.LONGEST_DUMP_NAMES + 1)))
             except CorruptCrash:
                 return set()
 
@@ -101,7 +101,7 @@ class CrashObjects:
         return (
             there is not None
             and there.metadata.get(SHA256, raw.sha256) == raw.sha256
-            and all(other is not None and is_of(other, raw.sha256) for other in others)
+            and all(other is not None and raw.was_saved_with(other) for other in others)
         )
 
     # Putting
@@ -123,23 +123,20 @@ class CrashObjects:
 
     def put_list(
         self, names: Iterable[str], crash_id: str, sha256: str | None, *, create: bool = False
-    ) -> bool:
-        """Put the list of dumps; return False where it was to be created and one is there.
+    ) -> str | None:
+        """Put the list of dumps; return its SHA-256.
 
         :param sha256: of the raw crash
+        :raises AlreadyThere: it was to be created and one is there
         """
-        try:
-            self._objects.put(
-                keys.dump_names_key(crash_id),
-                keys.format_dump_names(list(names)),
-                crash_id,
-                content_type=_JSON,
-                metadata=_saved_with(sha256),
-                create=create,
-            )
-        except AlreadyThere:
-            return False
-        return True
+        return self._objects.put(
+            keys.dump_names_key(crash_id),
+            keys.format_dump_names(list(names)),
+            crash_id,
+            content_type=_JSON,
+            metadata=_saved_with(sha256),
+            create=create,
+        )
 
     def add_to_list(self, dumps: Sequence[Part], crash_id: str, sha256: str | None) -> None:
         """Add dumps to the list."""
@@ -149,23 +146,20 @@ class CrashObjects:
 
     def put_dump(
         self, dump: Part, crash_id: str, sha256: str | None, *, create: bool = False
-    ) -> bool:
-        """Put a dump; return False where it was to be created and one is there.
+    ) -> str | None:
+        """Put a dump; return its SHA-256, where it is known.
 
         :param sha256: of the raw crash
+        :raises AlreadyThere: it was to be created and one is there
         """
-        try:
-            self._objects.put(
-                keys.dump_key(crash_id, dump.name),
-                dump,
-                crash_id,
-                content_type=_BINARY,
-                metadata=_saved_with(sha256),
-                create=create,
-            )
-        except AlreadyThere:
-            return False
-        return True
+        return self._objects.put(
+            keys.dump_key(crash_id, dump.name),
+            dump,
+            crash_id,
+            content_type=_BINARY,
+            metadata=_saved_with(sha256),
+            create=create,
+        )
 
     def put_processed(self, crash: Crash) -> None:
         """Put the processed crash, where there is one."""
@@ -211,7 +205,8 @@ class CrashObjects:
 
 
 class RawCrash:
-    """A raw crash on its way, of which the SHA-256 must be known before it is sent.
+    """A raw crash on its way, of which the SHA-256 must be known before it is sent; and, by their
+    keys, the SHA-256 of the objects that were put with it, where it is known.
 
     :raises CorruptCrash: it is not as long as announced
     """
@@ -227,6 +222,14 @@ class RawCrash:
             kept = None if kept is None or count > PART_SIZE else [*kept, chunk]
         self._data = None if kept is None else b"".join(kept)
         self.sha256 = digest.hexdigest()
+        self.put_with_it: dict[str, str | None] = {}
+
+    def was_saved_with(self, other: StoredObject) -> bool:
+        """Whether an object is of the same save: another may have the same raw crash and other
+        dumps.  Not all servers keep what says so."""
+        known = self.put_with_it.get(other.key)
+        is_same = known is None or other.metadata.get(SHA256, known) == known
+        return is_same and is_of(other, self.sha256)
 
     def body(self) -> bytes | Part:
         """What to send; a large one is read once more, and must then be the same."""

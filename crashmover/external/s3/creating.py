@@ -8,6 +8,7 @@ from crashmover.crash import Crash
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
 from crashmover.external.s3.objects import SHA256
+from crashmover.external.s3.s3errors import AlreadyThere
 from crashmover.external.s3.saving import Save
 
 _UNFINISHED = (
@@ -104,8 +105,10 @@ class Create:
     def _put_dumps(self, crash: Crash, sha256: str | None) -> None:
         create = bool(self._claims.are_respected)
         for dump in crash.dumps:
-            if not self._objects.put_dump(dump, crash.crash_id, sha256, create=create):
+            try:
+                self._objects.put_dump(dump, crash.crash_id, sha256, create=create)
+            except AlreadyThere:
                 there = self._objects.dump(crash.crash_id, dump.name)
                 is_ours = there and is_of(there, sha256)
                 if not is_ours or not self._objects.has(dump, crash.crash_id):
-                    raise self._objects.busy(crash.crash_id, _UNFINISHED)
+                    raise self._objects.busy(crash.crash_id, _UNFINISHED) from None

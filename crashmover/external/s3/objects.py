@@ -209,8 +209,8 @@ class Objects:
         content_type: str,
         metadata: Mapping[str, str],
         create: bool = False,
-    ) -> None:
-        """Save an object.
+    ) -> str | None:
+        """Save an object; return the SHA-256 of its bytes, where it goes with them.
 
         :param body: what cannot be read of it raises what its reading raises
         :param create: only where there is none; servers that do not know this save it all the
@@ -221,30 +221,28 @@ class Objects:
         if self._context.options.storage_class:
             attributes["Storage-Class"] = self._context.options.storage_class
         if isinstance(body, bytes):
-            self._put_small(key, body, crash_id, attributes, create)
-            return
+            return self._put_small(key, body, crash_id, attributes, create)
         sha256 = attributes.pop(SHA256, None)
         if body.size is not None and body.size <= _MIDDLING and not sha256:
-            self._put_small(key, body.read(), crash_id, attributes, create)
-            return
+            return self._put_small(key, body.read(), crash_id, attributes, create)
         upload = Upload(body, sha256=sha256)
         said = {SHA256: sha256} if sha256 else {}
         if upload.read_ahead(_MIDDLING):
-            self._put_small(key, upload.data(), crash_id, attributes, create)
-        elif upload.size and upload.size > PART_SIZE:
+            return self._put_small(key, upload.data(), crash_id, attributes, create)
+        if upload.size and upload.size > PART_SIZE:
             self._put_large(key, upload, crash_id, attributes | said)
-        else:
-            with self._middling:
-                if upload.read_ahead(PART_SIZE):
-                    self._put_small(key, upload.data(), crash_id, attributes, create)
-                else:
-                    self._put_large(key, upload, crash_id, attributes | said)
+            return sha256
+        with self._middling:
+            if upload.read_ahead(PART_SIZE):
+                return self._put_small(key, upload.data(), crash_id, attributes, create)
+            self._put_large(key, upload, crash_id, attributes | said)
+        return sha256
 
     def _put_small(
         self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
-    ) -> None:
+    ) -> str:
         client = self._context.client()
-        attributes.setdefault(SHA256, hashlib.sha256(data).hexdigest())
+        sha256 = attributes.setdefault(SHA256, hashlib.sha256(data).hexdigest())
         with self._context.translating(crash_id):
             try:
                 call_client(
@@ -261,6 +259,7 @@ class Objects:
                 if create:
                     raise AlreadyThere from error
                 raise
+        return sha256
 
     def _put_large(
         self, key: str, upload: Upload, crash_id: str, attributes: dict[str, str]

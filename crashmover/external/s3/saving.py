@@ -45,7 +45,8 @@ class Save:
         for turn in range(_TRIES):
             in_place = self._make_way(crash, raw)
             names = [part.name for part in crash.dumps]
-            self._objects.put_list(names, crash.crash_id, raw.sha256)
+            put = self._objects.put_list(names, crash.crash_id, raw.sha256)
+            raw.put_with_it[keys.dump_names_key(crash.crash_id)] = put
             if self._put_all(crash, raw, create=not in_place) and self._objects.is_whole(
                 crash, raw
             ):
@@ -79,7 +80,8 @@ class Save:
             means; return whether there was none
         """
         for dump in crash.dumps:
-            self._objects.put_dump(dump, crash.crash_id, raw.sha256)
+            put = self._objects.put_dump(dump, crash.crash_id, raw.sha256)
+            raw.put_with_it[keys.dump_key(crash.crash_id, dump.name)] = put
         self._objects.put_processed(crash)
         create = create and bool(self._claims.are_respected)
         return self._objects.put_raw_crash(raw, crash.crash_id, create=create)
