@@ -118,7 +118,7 @@ def succeeded(process: Process) -> bool:
     return process.error is None and not process.was_killed
 
 
-ALL = pytest.mark.parametrize("most", [2, pytest.param(4, marks=pytest.mark.slow)])
+ALL = pytest.mark.parametrize("most", [2, pytest.param(3, marks=pytest.mark.slow)])
 PAIRS = pytest.mark.parametrize(
     "states",
     [(OURS, THEIRS), (OURS, OURS), (OURS, FEWER), (FEWER, OURS), (OURS, OTHER_DUMP)],
