@@ -20,7 +20,8 @@ from typing import Any, Self
 
 HOST = "127.0.0.1"
 _START = 30.0  # seconds until a server must answer
-_STOP = 10.0
+_STOP = 10.0  # to end in good order
+_DIE = 2.0  # to end without; one that had been paused may have children that take longer
 _TRIES = 5  # another process may take the port before the server does
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -112,9 +113,9 @@ class ServerProcess(ABC):
         self.resume()
         self._process.send_signal(number)
         try:
-            self._process.wait(_STOP)
+            self._process.wait(_DIE if number is self.death_signal else _STOP)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._send(signal.SIGKILL)
             self._process.wait()
         self._process = None
 
