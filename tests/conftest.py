@@ -22,6 +22,7 @@ DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 """The kinds of disks that slow tests make, and the package that makes them."""
 
 TOOLS = {
+    "atheris": "pip install atheris, on Linux on x86_64",
     "devices": "be root, on Linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",

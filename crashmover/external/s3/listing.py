@@ -204,7 +204,9 @@ class Listing:
         last_day = keys.day_name(self._until)
         found: list[str] = []
         for page in self._objects.pages(directory, f"{directory}/{keys.day_name(self._since)}"):
-            found += self._of_range(map(_name, page))
+            there = set(page)
+            names = self._of_range(map(_name, page))
+            found += [name for name in names if keys.raw_crash_keys(name)[1] in there]
             if page[-1].split("/")[-2] > last_day:
                 break
         return found
