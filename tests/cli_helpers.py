@@ -295,3 +295,8 @@ def by_crash_id(lines: Iterable[str | bytes]) -> dict[str, dict[str, Any]]:
 def statuses(path: Path) -> dict[str, str]:
     """What a report says became of each crash."""
     return {crash_id: outcome["status"] for crash_id, outcome in report_of(path).items()}
+
+
+def all_of(status: str, *crashes: Sample) -> dict[str, str]:
+    """What a report says, where that became of these crashes."""
+    return {crash.crash_id: status for crash in crashes}

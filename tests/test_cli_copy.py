@@ -23,6 +23,7 @@ from tests.cli_helpers import (
     Argument,
     Manifest,
     Sample,
+    all_of,
     assert_refused,
     is_harmless,
     make_id,
@@ -101,10 +102,6 @@ def stores(tmp_path: Path) -> Stores:
     """A source with three crashes, which share a directory; there is no destination yet."""
     put(tmp_path / "source", ONE, TWO, THREE)
     return Stores(tmp_path)
-
-
-def all_of(status: str, *crashes: Sample) -> dict[str, str]:
-    return {crash.crash_id: status for crash in crashes}
 
 
 # -- What arrives ------------------------------------------------------------------------

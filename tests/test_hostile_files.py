@@ -19,6 +19,7 @@ import pytest
 from tests.cli_helpers import (
     MAIN_DUMP,
     Manifest,
+    all_of,
     manifest,
     put,
     sample,
@@ -193,6 +194,72 @@ def assert_named(done: Ended, plant: Plant, where: str, found: dict[str, str]) -
         assert found == {CRASH.crash_id: "failed"}
     if expected == 4:
         assert where in done.said[0]
+
+
+# Names
+
+NAMES_REFUSED = [
+    b".\x1b]0;owned\x07.dump",
+    b".a\nb.dump",
+    b".\xff\xfe.dump",
+    b".\xe2\x80\xae.dump",
+    b"..dump.dump",
+    b"..dump",
+    b".raw_crash.dump",
+    b".dump_names.dump",
+    b"." + b"x" * 150 + b".dump",
+    b".a b.dump",
+    b".%2f.dump",
+    b".dump.dump",  # the main dump once more
+]
+NAMES_OF_NOBODY = [
+    b".json\n",
+    b".JSON",
+    b".dump\xff",
+    b".jsonz.gz",
+    b"\x1b[2J",
+    b"x.json",
+    b"-.dump",
+    b".upload_file_minidump.dump.tmp",
+]
+
+
+@pytest.mark.parametrize(
+    "end", [NAMES_REFUSED[0], *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES_REFUSED[1:])]
+)
+def test_a_dump_of_a_name_that_none_has_fails_its_crash_alone(
+    tmp_path: Path, figures: Figures, end: bytes
+) -> None:
+    scene = Scene(tmp_path)
+    add(scene, end)
+    before = snapshot(scene.source)
+    done, found = scene.copy()
+    assert (done.code, len(done.said)) == (1, 1)
+    assert found == all_of("copied", *OTHERS) | all_of("failed", CRASH)
+    shown = invoke("get", "-s", scene.source, CRASH.crash_id)
+    assert (shown.code, shown.out, len(shown.said)) == (1, b"", 1)
+    assert snapshot(scene.source) == before
+    assert stored(scene.copies) == manifest(*OTHERS)
+    figures(names=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", NAMES_OF_NOBODY)
+def test_a_file_of_another_name_is_nobodys(tmp_path: Path, figures: Figures, end: bytes) -> None:
+    scene = Scene(tmp_path)
+    add(scene, end)
+    done, found = scene.copy("--remove-source")
+    assert (done.code, set(found.values())) == (0, {"copied"})
+    assert stored(scene.copies) == manifest(CRASH, *OTHERS)
+    assert [path.read_bytes() for path in scene.source.rglob("*") if path.is_file()] == [b"MDMP"]
+    figures(names=1)
+
+
+def add(scene: Scene, end: bytes) -> None:
+    """Put a file beside the crash's own, whose name begins as theirs do."""
+    leaf = os.fsencode(scene.source / CRASH.directory)
+    with open(leaf + b"/" + CRASH.crash_id.encode() + end, "wb") as file:  # noqa: PTH123
+        file.write(b"MDMP")
 
 
 # Removing what was copied
