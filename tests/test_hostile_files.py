@@ -20,8 +20,10 @@ from tests.cli_helpers import (
     MAIN_DUMP,
     Manifest,
     all_of,
+    is_harmless,
     manifest,
     put,
+    run_on_terminal,
     sample,
     sha256,
     snapshot,
@@ -241,6 +243,18 @@ def test_a_dump_of_a_name_that_none_has_fails_its_crash_alone(
     assert snapshot(scene.source) == before
     assert stored(scene.copies) == manifest(*OTHERS)
     figures(names=1)
+
+
+@pytest.mark.slow
+def test_a_terminal_with_a_bar_on_it_and_the_report_are_shown_no_name_as_it_is(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path)
+    add(scene, NAMES_REFUSED[0])
+    where = ("-s", scene.source, "-d", scene.copies, "--report", scene.report)
+    code, shown = run_on_terminal("-v", "copy", *where)
+    assert code == 1 and b"owned" in shown and b"\x1b]0;" not in shown
+    assert is_harmless(scene.report.read_text())
 
 
 @pytest.mark.slow
