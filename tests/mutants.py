@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import KINDS
+
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent.parent
@@ -30,7 +32,9 @@ WORK = HERE / "build" / "mutants"
 LEAST = 85
 """The percentage of each module's mutants that the tests must notice."""
 
-SERVERS = ("pubsub", "postgresql", "s3-signed", "s3-strict")
+OPTIONS = ["-m", "not slow", *(f"--without={name}" for name in KINDS)]
+"""What pytest is told: what needs a server takes too long for this."""
+
 UNDAMAGED = ""
 """The name of the mutant that is none."""
 
@@ -48,23 +52,13 @@ class Part:
 
     :param modules: their paths below the package, without the suffix
     :param tests: the names of the test files
-    :param servers: those that the tests need; the others are left out
     :param programs: the names of test files that run the product in processes of their own, where
         mutmut does not see what they run: what has survived the others is tried with these
-    :param has_threads: whether a driver has threads of its own, which a fork would lose
     """
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
-    servers: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
-    has_threads: bool = False
-
-    @property
-    def options(self) -> list[str]:
-        """What pytest is told."""
-        left_out = (name for name in SERVERS if name not in self.servers)
-        return ["-m", "not slow", *(f"--without={name}" for name in left_out)]
 
     def configuration(self) -> str:
         """What mutmut is told."""
@@ -72,10 +66,9 @@ class Part:
             "source_paths": ["crashmover"],
             "only_mutate": [f"crashmover/{module}.py" for module in self.modules],
             "also_copy": ["README.rst", "examples"],
-            "pytest_add_cli_args": self.options,
+            "pytest_add_cli_args": OPTIONS,
             "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in self.tests],
             "use_git_change_detection": ["no"],
-            "process_isolation": ["forkserver" if self.has_threads else "fork"],
         }
         lines = (f"{name} = " + "\n    ".join(values) for name, values in settings.items())
         return "\n".join(["\n[mutmut]", *lines, ""])
@@ -102,13 +95,6 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(("external/s3/saving",), ("s3_saving",)),
-    "postgresql": Part(
-        ("external/postgresql/saving",),
-        ("postgresql_store",),
-        ("postgresql",),
-        has_threads=True,
-    ),
-    "pubsub": Part(("external/pubsub/crashqueue",), ("pubsub",), has_threads=True),
 }
 
 
@@ -159,7 +145,7 @@ def mutmut(directory: Path, *arguments: str) -> str:
 def is_noticed(directory: Path, part: Part, mutant: str) -> bool:
     """Whether a test that runs programs notices what has survived the others."""
     tests = [f"tests/test_{name}.py" for name in part.programs]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *part.options, *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *OPTIONS, *tests]
     done = subprocess.run(
         command,
         cwd=directory / "mutants",

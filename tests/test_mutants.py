@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.mutants import HERE, PARTS, SERVERS, percentage, undecorated
-from tests.servers import KINDS
+from tests.mutants import HERE, PARTS, percentage, undecorated
 
 DECORATED = """
 class Place:
@@ -53,7 +52,6 @@ def test_what_a_part_names_is_there(name: str) -> None:
     files = [f"crashmover/{module}.py" for module in part.modules]
     files += [f"tests/test_{test}.py" for test in (*part.tests, *part.programs)]
     assert [file for file in files if not (HERE / file).is_file()] == []
-    assert set(part.servers) <= set(SERVERS) == KINDS.keys()
 
 
 def test_what_no_test_has_run_or_is_in_doubt_was_not_noticed() -> None:
