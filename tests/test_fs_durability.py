@@ -177,6 +177,20 @@ def test_what_cannot_be_forced_to_the_disk_does_not_tear_the_crash_before(
 
 @both_ways
 @pytest.mark.parametrize("fail", [1, 2])
+@pytest.mark.parametrize(
+    "new", [{PROCESSED: b"{}"}, contents() | {RAW: b"[]"}], ids=["processed", "raw"]
+)
+def test_what_is_exchanged_in_one_step_is_not_lost_when_it_cannot_be_forced_to_the_disk(
+    root: Path, whole: bool, fail: int, new: Contents
+) -> None:
+    FSPermanentStorage(root).save_crash(crash_of(contents()))
+    with pytest.raises(StorageError, match="Input/output error"):
+        WatchedStorage(root, whole=whole, fail=fail).save_crash(crash_of(new))
+    assert read(FSPermanentStorage(root)) in (contents(), contents() | new)
+
+
+@both_ways
+@pytest.mark.parametrize("fail", [1, 2])
 def test_dumps_that_cannot_be_forced_to_the_disk_go_again_and_none_that_was_there(
     root: Path, whole: bool, fail: int
 ) -> None:
