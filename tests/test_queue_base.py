@@ -36,7 +36,7 @@ from crashmover.uri import StorageURI
 STANDARD = QueueName.STANDARD
 DOWN = QueueUnavailable("does not answer")
 REFUSED = QueueError("refused")
-SLOW = 20.0  # seconds after which a test gives up to wait
+SLOW = 10.0  # seconds after which a test gives up to wait
 
 
 class Scripted(CrashQueueBase):
