@@ -45,7 +45,7 @@ class SharedBucket(Bucket):
     """A bucket of several processes, each of which is held before each of its requests, and finds
     out by itself what the server understands."""
 
-    def ask(self, verb: str, key: str) -> None:
+    def ask(self, verb: str, key: str, crash_id: str) -> None:
         before_request()
 
 

@@ -8,6 +8,7 @@ in memory: a saver may die before each of them, be read at each, and meet anothe
 
 import datetime as dt
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from crashmover.errors import (
 from crashmover.external.s3 import keys, saving
 from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.external.s3.crashstorage import S3CrashStorage
-from crashmover.external.s3.objects import SHA256
+from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,
@@ -46,7 +47,7 @@ from crashmover.testing import (
 )
 from crashmover.testing.samples import with_broken
 from tests.conftest import Figures
-from tests.s3_in_memory import Bucket, open_bucket
+from tests.s3_in_memory import HONOURING, Bucket, open_bucket
 
 REPORT = (Kind.DUMP, "memory_report")
 RAW_KEY, *OLD_KEYS = keys.raw_crash_keys(CRASH_ID)
@@ -94,7 +95,7 @@ SCENARIOS = {
         without(B, PROCESSED) | {PROCESSED: contents("a")[PROCESSED]},
     ),
 }
-SERVERS = ["honours", "ignores", "refuses"]
+SERVERS = [*HONOURING, "ignores", "refuses"]
 on_each_server = pytest.mark.parametrize("create", SERVERS)
 in_each_scenario = pytest.mark.parametrize("what", SCENARIOS)
 
@@ -154,7 +155,38 @@ def test_what_is_saved_is_there_and_whoever_reads_meanwhile_sees_no_half_of_it(
     bucket.before = lambda _: None
     assert read(reader) == scenario.after
     assert read(reader, NEIGHBOUR) == contents()
+    assert {key for key in bucket.there if CRASH_ID in key} == keys_of(scenario.after)
     figures(looks=looks)
+
+
+def keys_of(parts: Contents) -> set[str]:
+    """The keys of the objects of a crash."""
+    dumps = {keys.dump_key(CRASH_ID, name) for kind, name in parts if kind is Kind.DUMP}
+    processed = {keys.processed_crash_key(CRASH_ID)} if PROCESSED in parts else set()
+    return {RAW_KEY, keys.dump_names_key(CRASH_ID)} | dumps | processed
+
+
+@in_each_scenario
+def test_a_server_that_keeps_no_metadata_gets_what_is_saved(opened: Opened, what: str) -> None:
+    bucket = Bucket()
+    bucket.forgets = True
+    storage, scenario = opened(bucket), SCENARIOS[what]
+    for parts in filter(None, (scenario.before, scenario.new)):
+        bucket.requests.clear()
+        storage.save_crash(crash_of(parts))
+    assert read(storage) == scenario.after
+    assert len(bucket.requests) < 30  # it is done at the first try
+
+
+@pytest.mark.parametrize("late", [{}, {REPORT: b"late"}])
+def test_every_object_says_which_save_it_is_of(opened: Opened, late: Contents) -> None:
+    bucket = Bucket()
+    for parts in filter(None, (contents(), late)):
+        opened(bucket).save_crash(crash_of(parts))
+    raw = hashlib.sha256(contents()[RAW]).hexdigest()
+    others = keys_of(contents() | late) - {RAW_KEY, keys.processed_crash_key(CRASH_ID)}
+    assert {bucket.there[key][1][RAW_CRASH_SHA256] for key in others} == {raw}
+    assert bucket.there[RAW_KEY][1][SHA256] == raw
 
 
 @on_each_server
@@ -251,7 +283,7 @@ def test_two_savers_that_meet_at_any_request_leave_one_of_both_crashes(
 ) -> None:
     met = 0
     for met, (bucket, states) in enumerate(meetings(opened, what, create, other), 1):
-        if not SCENARIOS[what].before and create != "honours" and other:
+        if not SCENARIOS[what].before and create not in HONOURING and other:
             # Such a server lets both believe that they are the first; the next save mends it.
             opened(bucket).save_crash(crash_of(states[0]))
         assert without(read(opened(bucket)), PROCESSED) in states, met
@@ -274,20 +306,26 @@ def test_who_finds_another_at_work_each_time_gives_up_in_the_end(opened: Opened)
     assert bucket.there[RAW_KEY][0] == b"theirs"
 
 
-def test_who_has_met_another_waits_longer_each_time(
+def test_who_has_met_another_waits_by_chance_and_up_to_longer_each_time(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spans: list[tuple[float, float]] = []
     waits: list[float] = []
+
+    def last_of(first: float, last: float) -> float:
+        spans.append((first, last))
+        return last
+
     bucket = Bucket()
     storage = opened(bucket)
-    monkeypatch.setattr(saving, "_PAUSE", 1.0)
+    monkeypatch.setattr(saving, "_PAUSE", 0.5)
+    monkeypatch.setattr(random, "uniform", last_of)
     monkeypatch.setattr(time, "sleep", waits.append)
     bucket.before = lambda _: bucket.add(RAW_KEY, b"theirs")
     with pytest.raises(StorageUnavailable):
         storage.save_crash(crash_of({RAW: b"{}"}))
-    assert len(waits) == 10
-    assert all(0 <= wait <= turn for turn, wait in enumerate(waits, 1))
-    assert len(set(waits)) == 10  # by chance, or the others would wait as long
+    assert waits == [turn / 2 for turn in range(1, 11)]
+    assert spans == [(0, wait) for wait in waits]
 
 
 # What a save costs
@@ -297,15 +335,14 @@ NEW = ["create dump_names", "put dump", "put upload_file_minidump_browser"]
 NEW += ["put processed_crash", "create raw_crash"]
 
 
-@pytest.mark.parametrize("is_aws", [False, True])
+@pytest.mark.parametrize("create", HONOURING)
 def test_a_new_crash_costs_a_request_for_each_object_once_the_server_is_known(
-    opened: Opened, is_aws: bool
+    opened: Opened, create: str
 ) -> None:
-    bucket = Bucket()
-    bucket.is_aws = is_aws
+    bucket = Bucket(create)
     storage = opened(bucket)
     storage.save_crash(crash_of(contents()))
-    asked = [] if is_aws else ["look dump_names", "create dump_names"]
+    asked = [] if create == "amazon" else ["look dump_names", "create dump_names"]
     assert bucket.requests == [*asked, *NEW]
     bucket.requests.clear()
     storage.save_crash(crash_of(contents(), NEIGHBOUR))
@@ -361,6 +398,42 @@ def test_what_is_there_to_the_byte_is_not_taken_away(opened: Opened) -> None:
     bucket = bucket_with(opened, "honours", crash_of(contents()))
     opened(bucket).save_crash(crash_of(contents()))
     assert not [request for request in bucket.requests if request.startswith("delete")]
+
+
+LARGE_KEY = keys.dump_key(CRASH_ID, MAIN_DUMP)
+
+
+def went_up_in_parts(bucket: Bucket, data: bytes | None) -> None:
+    """Let the main dump be what it is after it went up in parts, when nobody knew its SHA-256
+    before; or not be there at all."""
+    _, metadata, _ = bucket.there.pop(LARGE_KEY)
+    if data is not None:
+        bucket.add(LARGE_KEY, data, **{RAW_CRASH_SHA256: metadata[RAW_CRASH_SHA256]})
+
+
+@on_each_server
+@pytest.mark.parametrize(
+    ("there", "is_replaced"),
+    [(contents()[MAIN], False), (bytes(len(contents()[MAIN])), True), (b"short", True)],
+    ids=["same", "other", "short"],
+)
+def test_a_dump_that_does_not_say_what_it_is_is_read_before_it_is_left_alone(
+    opened: Opened, create: str, there: bytes, is_replaced: bool
+) -> None:
+    bucket = bucket_with(opened, create, crash_of(contents()))
+    went_up_in_parts(bucket, there)
+    opened(bucket).save_crash(crash_of(contents()))
+    assert read(opened(bucket)) == contents()
+    deleted = [request for request in bucket.requests if request.startswith("delete")]
+    assert bool(deleted) is is_replaced
+
+
+@on_each_server
+def test_a_dump_that_is_lost_is_put_again(opened: Opened, create: str) -> None:
+    bucket = bucket_with(opened, create, crash_of(contents()))
+    went_up_in_parts(bucket, None)
+    opened(bucket).save_crash(crash_of(contents()))
+    assert read(opened(bucket)) == contents()
 
 
 # What other programs have put
@@ -452,7 +525,7 @@ def test_dumps_are_added_to_what_another_program_has_put(opened: Opened) -> None
 
 def test_dumps_are_not_added_to_a_crash_that_is_not_there(opened: Opened) -> None:
     bucket = Bucket()
-    with pytest.raises(CrashIDNotFound, match="no raw crash to add dumps to") as caught:
+    with pytest.raises(CrashIDNotFound, match=r": no raw crash to add dumps to$") as caught:
         opened(bucket).save_crash(crash_of({MAIN: b"MDMP"}))
     assert (caught.value.crash_id, caught.value.uri) == (CRASH_ID, "s3://bucket")
     assert bucket.there == {}

@@ -260,7 +260,7 @@ class FakeObjects:
     def __init__(self, keys: list[str]) -> None:
         self._keys = sorted(set(keys), key=str.encode)
 
-    def pages(self, prefix: str, after: str = "") -> Iterator[list[str]]:
+    def pages(self, prefix: str, after: str = "", *, twice: bool = False) -> Iterator[list[str]]:
         found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
         for start in range(0, len(found), 3):
             yield found[start : start + 3]
