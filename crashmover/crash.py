@@ -146,6 +146,13 @@ class Part:
                 first = file.read(self.size + 1)
             return b"".join((first, *self._chunks_of(file, len(first))))
 
+    def measure(self) -> int:
+        """Return how many bytes it has, reading it where its store does not know.
+
+        :raises CorruptCrash: as `read`
+        """
+        return self.size if self.size is not None else sum(map(len, self.chunks()))
+
     def _pump_file(self, file: io.FileIO, write: "Write") -> None:
         count = 0
         with _pump_buffer() as buffer:

@@ -80,6 +80,7 @@ class Commands:
         yield "save", "-d", uri, "--raw-crash", self.raw, CRASH.crash_id
         yield "get", "-s", uri, CRASH.crash_id
         yield "get", "-s", uri, CRASH.crash_id, "--all", "-o", out
+        yield "list", "-s", uri, "--bytes"
         yield "copy", "-s", uri, "-d", out, *report
         yield "copy", "-d", uri, "-s", self.source, *report
         yield "copy", "-d", uri, "-s", self.source, "--remove-source", "--verify", *report
@@ -102,6 +103,8 @@ class Commands:
         yield "copy", *there, "--kinds", uri
         yield "get", "-s", self.source, uri
         yield "get", "-s", self.source, CRASH.crash_id, uri
+        yield "list", "-s", self.source, uri
+        yield "list", "-s", self.source, "--since", uri
         yield "save", "-d", self.source, "--raw-crash", uri
         yield "save", "-d", self.source, "--raw-crash", self.raw, "--dump", uri
         yield "queue-pull", uri

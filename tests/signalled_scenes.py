@@ -104,6 +104,20 @@ class Get(Scene):
         return (path for path in self.place.glob("out/*") if not path.name.startswith(".."))
 
 
+class List(Scene):
+    """The ids of all crashes, and the bytes they have."""
+
+    def args(self) -> list[Argument]:
+        return ["list", "-s", self.source, "--bytes"]
+
+    def faults(self, ended: Ended) -> Iterator[str]:
+        expected = [f"{crash.crash_id}  {crash.size}" for crash in CRASHES]
+        if not set(ended.lines) <= set(expected):
+            yield f"{ended.lines} are not the crashes that are there"
+        if ended.code == 0 and sorted(ended.lines) != sorted(expected):
+            yield f"only {ended.lines} were listed"
+
+
 class Copy(Scene):
     """A copy by processes."""
 

@@ -39,6 +39,7 @@ from tests.signalled_scenes import (
     CopyByThreads,
     CopyQueue,
     Get,
+    List,
     Look,
     Publish,
     PublishDays,
@@ -53,7 +54,7 @@ from tests.signalled_scenes import (
     fill,
 )
 
-OF_STORES: list[type[Scene]] = [Save, Get, Copy, CopyByThreads, CopyQueue]
+OF_STORES: list[type[Scene]] = [Save, Get, List, Copy, CopyByThreads, CopyQueue]
 OF_QUEUES: list[type[Scene]] = [Pull, PullAndFollow, Look, Publish, PublishSlowly, PublishDays]
 DUMP = "/v1/dump/"
 MANY = 30

@@ -25,6 +25,7 @@ from crashmover.errors import CrashMoverError, masked
 _COMMANDS = {
     "copy": "Copy crashes from one store to others.",
     "get": "Show a crash, or fetch parts of it.",
+    "list": "List the crashes in a store, by day and id.",
     "queue-publish": "Publish crash ids to a queue.",
     "queue-pull": "Take crash ids from a queue, and print them.",
     "save": "Save one crash from files.",
@@ -62,7 +63,8 @@ class CommandLine(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = cmd_name.replace("-", "_")
+        # A module that is called list would hide the builtin here.
+        module = "listing" if cmd_name == "list" else cmd_name.replace("-", "_")
         command: click.Command = import_module(f"crashmover.cli.{module}").command
         return command
 

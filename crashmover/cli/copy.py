@@ -22,6 +22,7 @@ from crashmover.cli.options import (
     CrashIDType,
     DurationType,
     Settings,
+    check_range,
     destination_option,
     queue_option,
     range_options,
@@ -184,8 +185,7 @@ def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
     since, until = options["since"], options["until"]
     if (crash_ids or options["ids_from"]) and (since or until):
         raise click.UsageError("either crash ids or a range of days")
-    if since and until and since > until:
-        raise click.UsageError(f"--since {since} is after --until {until}")
+    check_range(since, until)
     if crash_ids or options["ids_from"] or since or until:
         origin = click.get_current_context().get_parameter_source("queue")
         if options["queue"] and origin is ParameterSource.COMMANDLINE:

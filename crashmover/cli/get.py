@@ -137,7 +137,7 @@ def _overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
     return {
         "crash_id": crash_id,
         "parts": [
-            {"kind": part.kind.value, "name": part.name, "size": _size(part)}
+            {"kind": part.kind.value, "name": part.name, "size": part.measure()}
             for part in crash.parts
         ],
         "annotations": _public(raw) if raw else {},
@@ -153,10 +153,6 @@ def _load(storage: CrashStorageBase, crash_id: str) -> Crash:
             return storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
         except CrashIDNotFound:
             raise error from None
-
-
-def _size(part: Part) -> int:
-    return part.size if part.size is not None else sum(map(len, part.chunks()))
 
 
 def _public(raw: Part) -> dict[str, Any]:

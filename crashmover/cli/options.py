@@ -190,3 +190,9 @@ def range_options(function: F) -> F:
     )
     until = click.option("--until", type=DayType(), metavar="DAY", help="Last day; it is included.")
     return since(until(function))
+
+
+def check_range(since: dt.date | None, until: dt.date | None) -> None:
+    """Refuse a range of days that ends before it begins."""
+    if since and until and since > until:
+        raise click.UsageError(f"--since {since} is after --until {until}")

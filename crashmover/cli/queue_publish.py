@@ -17,7 +17,13 @@ from crashmover import crashid
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.options import Settings, queue_option, range_options, source_option
+from crashmover.cli.options import (
+    Settings,
+    check_range,
+    queue_option,
+    range_options,
+    source_option,
+)
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
 from crashmover.selection import CrashIDs
@@ -103,8 +109,7 @@ def _selected(
             raise click.UsageError("either crash ids or a range of days")
         if not options["sources"]:
             raise click.UsageError("a range of days is one of a store: -s is missing")
-        if since and until and since > until:
-            raise click.UsageError(f"--since {since} is after --until {until}")
+        check_range(since, until)
         source = stack.enter_context(settings.open_storage(options["sources"]))
         source.verify_access()
         return source.new_crashes(since, until)

@@ -1,0 +1,167 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover list``."""
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import click
+
+from crashmover import crashid
+from crashmover.cli import exit_codes
+from crashmover.cli.console import say
+from crashmover.cli.exit_codes import ExitCode
+from crashmover.cli.options import Settings, check_range, range_options, source_option
+from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.errors import CrashIDNotFound, StorageError
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.retry import RetryPolicy
+
+_KINDS = {"raw": Kind.RAW_CRASH, "processed": Kind.PROCESSED_CRASH}
+_AT_ONCE = 64
+
+
+@dataclass
+class Count:
+    """How many crashes, and how many bytes they have, if that was asked for."""
+
+    crashes: int = 0
+    bytes: int | None = None
+
+    def add(self, size: int | None) -> None:
+        """Count one more."""
+        self.crashes += 1
+        if size is not None:
+            self.bytes = (self.bytes or 0) + size
+
+    def as_dict(self) -> dict[str, int]:
+        return {"crashes": self.crashes} | ({} if self.bytes is None else {"bytes": self.bytes})
+
+    def texts(self) -> tuple[str, str]:
+        """For people; the second is empty where bytes were not asked for."""
+        if self.bytes is None:
+            return f"{self.crashes:,}", ""
+        from rich.filesize import decimal
+
+        return f"{self.crashes:,}", decimal(self.bytes)
+
+
+@click.command("list", epilog=exit_codes.HELP)
+@source_option(help="Store to list; repeated: the crashes of all of them, each once.")
+@range_options
+@click.option(
+    "--kind",
+    type=click.Choice(list(_KINDS)),
+    default="raw",
+    show_default=True,
+    help="List the crashes that have a raw crash, or those that have a processed crash.",
+)
+@click.option("--by-day", is_flag=True, help="Count the crashes of each day instead.")
+@click.option(
+    "--bytes",
+    "with_bytes",
+    is_flag=True,
+    help="Say how many bytes they have.  What the store does not know is read, which takes long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    /,
+    sources: tuple[str, ...],
+    since: dt.date | None,
+    until: dt.date | None,
+    kind: str,
+    by_day: bool,
+    with_bytes: bool,
+    as_json: bool,
+) -> None:
+    """List the crashes in a store, by day and id.
+
+    Prints the crash ids, one a line, as --ids-from takes them; how many there were goes to
+    standard error.
+
+    \b
+    Examples:
+      crashmover list -s ./crashes --since yesterday
+      crashmover list -s prod --since 7d --by-day --bytes
+      crashmover list -s prod --kind processed --json | jq -r .crash_id
+    """
+    check_range(since, until)
+    with settings.open_storage(sources) as storage:
+        RetryPolicy().call(storage.verify_access)
+        ids = storage.new_crashes(since, until, _KINDS[kind])
+        sizing = Sizing(storage, ALL_KINDS if kind == "raw" else frozenset({_KINDS[kind]}))
+        sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)
+        total = _print(sized, by_day, as_json)
+    crashes, size = total.texts()
+    say(f"listed {crashes}" + (f"; {size}" if size else ""))
+    raise click.exceptions.Exit(ExitCode.FAILED if sizing.failed else ExitCode.OK)
+
+
+def _print(sized: Iterable[tuple[str, int | None]], by_day: bool, as_json: bool) -> Count:
+    """Print each crash, or each day; return how many there were."""
+    total = Count()
+    for day, crashes in groupby(sized, key=lambda item: crashid.date_of(item[0])):
+        of_day = Count()
+        for crash_id, size in crashes:
+            of_day.add(size)
+            total.add(size)
+            if not by_day:
+                click.echo(_line(crash_id, day, size, as_json))
+        if by_day:
+            row = json.dumps({"date": str(day), **of_day.as_dict()})
+            columns = "  ".join((f"{day}", *(text.rjust(10) for text in of_day.texts())))
+            click.echo(row if as_json else columns.rstrip())
+    return total
+
+
+def _line(crash_id: str, day: dt.date, size: int | None, as_json: bool) -> str:
+    if as_json:
+        known = {} if size is None else {"bytes": size}
+        return json.dumps({"crash_id": crash_id, "date": str(day), **known})
+    return crash_id if size is None else f"{crash_id}  {size}"
+
+
+class Sizing:
+    """Finds out how many bytes crashes have.
+
+    :param kinds: of which parts
+    """
+
+    def __init__(self, storage: CrashStorageBase, kinds: frozenset[Kind]) -> None:
+        self.failed = 0
+        """How many crashes could not be read; each was named."""
+        self._storage = storage
+        self._kinds = kinds
+
+    def sized(self, crash_ids: Iterator[str]) -> Iterator[tuple[str, int | None]]:
+        """Yield each with the bytes of all its parts; None where that could not be read.  What
+        has been removed since it was listed is passed over."""
+        while batch := list(islice(crash_ids, _AT_ONCE)):
+            found = self._storage.load_crashes(batch, self._kinds)
+            for crash_id, crash in zip(batch, found, strict=True):
+                try:
+                    yield crash_id, self._size(crash_id, crash)
+                except CrashIDNotFound:
+                    continue
+                except StorageError as error:
+                    say(f"{crash_id}: {error.brief()}")
+                    self.failed += 1
+                    yield crash_id, None
+
+    def _size(self, crash_id: str, found: Crash | Exception) -> int:
+        first = [found]
+
+        def size() -> int:
+            crash = first.pop() if first else self._storage.load_crash(crash_id, self._kinds)
+            if isinstance(crash, Exception):
+                raise crash
+            return sum(part.measure() for part in crash.parts)
+
+        return RetryPolicy().call(size)
