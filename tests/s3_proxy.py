@@ -133,9 +133,8 @@ class Proxy:
         """To be added to each request on its way."""
         self.requests: list[Request] = []
         self.closed = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
-        self._server.proxy = self  # type: ignore[attr-defined]
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -206,6 +205,12 @@ def behind_proxy(server: S3Server) -> Iterator[Place]:
         yield Place(server, proxy)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # or else many who connect at once have to wait for a second
+    proxy: Proxy
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # the head and the body of an answer are sent one by one
@@ -218,7 +223,8 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def _relay(self) -> None:
-        proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
+        assert isinstance(self.server, _Server)
+        proxy = self.server.proxy
         request = Request(self.command, self.path)
         proxy.requests.append(request)
         fault = proxy.plan.pick(request)
