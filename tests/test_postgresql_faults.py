@@ -2,39 +2,48 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Copies into and out of PostgreSQL while its backends are terminated, or the server is stopped
-as if it had crashed: no half crash, nothing reported that is not there, and a rerun completes."""
+"""Copies into and out of PostgreSQL while its backends are terminated, once or again and again, or
+the server is stopped as if it had crashed, or is gone for good: no half crash, nothing reported
+that is not there, one line says why, and a rerun completes."""
 
 import random
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 
 from tests.cli_helpers import (
     TIMEOUT,
     by_crash_id,
-    command_line,
-    environment,
     is_harmless,
     manifest,
     put,
     run_process,
     samples,
+    start,
     stored,
 )
 from tests.conftest import Figures
 from tests.servers.postgresql import PostgreSQL
 
 SEED = 1
-CRASHES = samples(300)
+CRASHES = samples(400)
+WORKERS = 2
+IN_HAND = 250
+"""More crashes than a copy by so many has in hand, with those whose lines a pipe takes."""
+
 SLOW = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-Fault = Callable[[PostgreSQL], None]
+Process = subprocess.Popen[bytes]
+Fault = Callable[[PostgreSQL, Process], AbstractContextManager[None]]
+"""What happens to the server while a copy goes on, until it has ended."""
+
 Ended = subprocess.CompletedProcess[bytes]
 
 
@@ -47,15 +56,59 @@ def terminate(server: PostgreSQL) -> None:
         )
 
 
-def crash(server: PostgreSQL) -> None:
-    """End the server, which recovers as it starts."""
+@contextmanager
+def terminated(server: PostgreSQL, _process: Process) -> Iterator[None]:
+    """Once."""
+    terminate(server)
+    yield
+
+
+@contextmanager
+def crashed(server: PostgreSQL, _process: Process) -> Iterator[None]:
+    """The server recovers as it starts."""
     server.crash()
     server.start()
+    yield
 
 
-FAULTS: dict[str, Fault] = {"terminated": terminate, "crashed": crash}
+@contextmanager
+def disturbed(server: PostgreSQL, process: Process) -> Iterator[None]:
+    """Whatever any client is doing is ended again and again."""
+    pauses = random.Random(SEED)
 
-some_times = pytest.mark.parametrize("times", [1, pytest.param(40, marks=SLOW)])
+    def go_on() -> None:
+        while process.poll() is None:
+            terminate(server)
+            sleep(pauses.uniform(0, 0.1))
+
+    with ThreadPoolExecutor(1) as pool:
+        disturbing = pool.submit(go_on)
+        yield
+        disturbing.result()
+
+
+@contextmanager
+def down(server: PostgreSQL, _process: Process) -> Iterator[None]:
+    """The server does not come back as long as anybody waits for it."""
+    server.crash()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+PASSING: dict[str, Fault] = {"terminated": terminated, "crashed": crashed}
+LASTING: dict[str, Fault] = {"disturbed": disturbed, "down": down}
+
+some_times = pytest.mark.parametrize(
+    ("scene", "times"),
+    [
+        *((fault, 1) for fault in PASSING),
+        *(pytest.param(fault, 40, marks=SLOW) for fault in PASSING),
+        *(pytest.param(fault, 5, marks=SLOW) for fault in LASTING),
+    ],
+    indirect=["scene"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +133,21 @@ class Scene:
         return uri
 
     def copy(self, source: str | Path, destination: str | Path) -> Ended:
-        """Copy, and be disturbed at some moment."""
-        self.report.unlink(missing_ok=True)
-        line = command_line("copy", "-s", source, "-d", destination, "--report", self.report)
-        pipe = subprocess.PIPE
-        with subprocess.Popen(line, stdout=pipe, stderr=pipe, env=environment()) as process:
-            wait_for_clients(self.server, process)
-            self._wait_for_reports(self._rng.randrange(len(CRASHES)), process)
-            self.seen["at_work" if process.poll() is None else "had_ended"] += 1
-            self.fault(self.server)
-            out, errors = process.communicate(timeout=TIMEOUT)
-        return subprocess.CompletedProcess(line, process.returncode, out, errors)
+        """Copy, and be disturbed at some moment.
 
-    def _wait_for_reports(self, count: int, process: "subprocess.Popen[bytes]") -> None:
-        """Return when so many crashes were reported, or none will be any more."""
-        while process.poll() is None:
-            if self.report.exists() and self.report.read_bytes().count(b"\n") >= count:
-                return
-            sleep(0.002)
-
-    @property
-    def report(self) -> Path:
-        return self.directory / "report"
+        Who reads the report reads so many lines, and no more until that has happened: so the copy
+        comes to a halt before its end, as the pipe takes no more either.
+        """
+        where = ("-s", source, "-d", destination, "--report", "/dev/stdout")
+        with start("copy", *where, "--workers", str(WORKERS)) as process:
+            assert process.stdout
+            count = self._rng.randrange(1, len(CRASHES) - IN_HAND)
+            lines = [process.stdout.readline() for _ in range(count)]
+            assert process.poll() is None, "it has ended"
+            with self.fault(self.server, process):
+                rest, errors = process.communicate(timeout=TIMEOUT)
+        out = b"".join((*lines, rest))
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     def judge(self, ended: Ended, found: Path) -> None:
         """Look at how a copy has ended, and at what a reader finds, which lies there."""
@@ -110,16 +156,16 @@ class Scene:
         files = manifest(*(each for each in CRASHES if each.crash_id in whole))
         faults = [
             *(f"{name} is of a torn crash" for name in there.keys() - files.keys()),
-            *(f"{i} is said to be there" for i in reported(self.report) if i not in whole),
+            *(f"{i} is said to be there" for i in reported(ended) if i not in whole),
             *badly_ended(ended, len(CRASHES) - len(whole)),
         ]
         assert not faults, f"seed {SEED}, after {self.seen}: {faults}"
         self.seen[{0: "got_over", 1: "some_failed", 4: "given_up"}[ended.returncode]] += 1
 
 
-@pytest.fixture(params=list(FAULTS.values()), ids=list(FAULTS))
+@pytest.fixture
 def scene(request: pytest.FixtureRequest, own_postgresql: PostgreSQL, tmp_path: Path) -> Scene:
-    return Scene(own_postgresql, request.param, tmp_path)
+    return Scene(own_postgresql, (PASSING | LASTING)[request.param], tmp_path)
 
 
 @some_times
@@ -152,21 +198,9 @@ def test_what_fails_on_the_way_out_leaves_no_half_crash(
     figures(faults=times, **scene.seen)
 
 
-def wait_for_clients(server: PostgreSQL, process: "subprocess.Popen[bytes]") -> None:
-    """Return when somebody else is connected, or has been."""
-    count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    deadline = monotonic() + TIMEOUT
-    with server.connect() as connection:
-        while process.poll() is None and monotonic() < deadline:
-            row = connection.execute(count).fetchone()
-            if row and row[0] > 1:
-                return
-            sleep(0.01)
-
-
-def reported(report: Path) -> Iterator[str]:
+def reported(ended: Ended) -> Iterator[str]:
     """Yield the crashes that were said to be there."""
-    lines = report.read_bytes().splitlines(keepends=True) if report.exists() else []
+    lines = ended.stdout.splitlines(keepends=True)
     for crash_id, outcome in by_crash_id(line for line in lines if line.endswith(b"\n")).items():
         if outcome["status"] in ("copied", "skipped"):
             yield crash_id
@@ -179,3 +213,6 @@ def badly_ended(ended: Ended, left: int) -> Iterator[str]:
         yield f"exit code {ended.returncode}, and {left} are left: {said}"
     if "Traceback" in said or not is_harmless(said):
         yield f"it says {said}"
+    reasons = [line for line in said.splitlines() if line.startswith("crashmover: ")]
+    if len(reasons) != (ended.returncode == 4):
+        yield f"it gives {len(reasons)} reasons: {said}"
