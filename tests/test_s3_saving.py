@@ -542,5 +542,16 @@ def test_a_raw_crash_is_kept_in_memory_unless_it_is_large(opened: Opened, size: 
     assert bucket.there[RAW_KEY][1][SHA256] == hashlib.sha256(bytes(size)).hexdigest()
 
 
+@pytest.mark.parametrize("count", [150, 151])
+def test_a_crash_of_more_dumps_than_there_is_room_for_is_saved_all_the_same(count: int) -> None:
+    """A raw crash says which dumps it was saved with, as long as they are not too many."""
+    bucket = Bucket()
+    dumps = {(Kind.DUMP, f"dump_{n}"): b"%d" % n for n in range(count)}
+    open_bucket(bucket).save_crash(crash_of({RAW: b"{}", **dumps}))
+    assert read(open_bucket(bucket)) == {RAW: b"{}", **dumps}
+    _, metadata, _ = bucket.there[RAW_KEY]
+    assert len(metadata.get("dumps", "").split()) == (count if count == 150 else 0)
+
+
 def check(is_well: bool) -> None:
     assert is_well

@@ -11,11 +11,19 @@ from crashmover.crash import CHUNK, Crash, Part
 from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256, Objects, StoredObject
+from crashmover.external.s3.objects import (
+    ADDED,
+    DUMPS,
+    RAW_CRASH_SHA256,
+    SHA256,
+    Objects,
+    StoredObject,
+)
 from crashmover.external.s3.s3errors import AlreadyThere
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_MOST_MARKS = 150  # of nine characters: there is room for 2 KB of metadata
 _BUSY = "other processes save the same crash at this moment"
 
 
@@ -114,7 +122,7 @@ class CrashObjects:
                 raw.body(),
                 crash_id,
                 content_type=_JSON,
-                metadata={SHA256: raw.sha256},
+                metadata={SHA256: raw.sha256, **raw.marks()},
                 create=create,
             )
         except AlreadyThere:
@@ -145,11 +153,18 @@ class CrashObjects:
             self.put_list(listed | {part.name for part in dumps}, crash_id, sha256)
 
     def put_dump(
-        self, dump: Part, crash_id: str, sha256: str | None, *, create: bool = False
+        self,
+        dump: Part,
+        crash_id: str,
+        sha256: str | None,
+        *,
+        create: bool = False,
+        added: bool = False,
     ) -> str | None:
         """Put a dump; return its SHA-256, where it is known.
 
         :param sha256: of the raw crash
+        :param added: whether that is there already
         :raises AlreadyThere: it was to be created and one is there
         """
         return self._objects.put(
@@ -157,7 +172,7 @@ class CrashObjects:
             dump,
             crash_id,
             content_type=_BINARY,
-            metadata=_saved_with(sha256),
+            metadata=_saved_with(sha256) | ({ADDED: "true"} if added else {}),
             create=create,
         )
 
@@ -230,6 +245,13 @@ class RawCrash:
         known = self.put_with_it.get(other.key)
         is_same = known is None or other.metadata.get(SHA256, known) == known
         return is_same and is_of(other, self.sha256)
+
+    def marks(self) -> dict[str, str]:
+        """Return, for its metadata, by what a reader knows the dumps that were put with it: these
+        may be replaced by others, and the raw crash by the same."""
+        put = sorted((key, known) for key, known in self.put_with_it.items() if known)
+        marks = [keys.mark(key, known) for key, known in put]
+        return {DUMPS: " ".join(marks)} if 0 < len(marks) <= _MOST_MARKS else {}
 
     def body(self) -> bytes | Part:
         """What to send; a large one is read once more, and must then be the same."""

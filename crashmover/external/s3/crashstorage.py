@@ -35,6 +35,8 @@ from crashmover.external.s3.crashobjects import CrashObjects
 from crashmover.external.s3.creating import Create
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import (
+    ADDED,
+    DUMPS,
     RAW_CRASH_SHA256,
     SHA256,
     Objects,
@@ -157,6 +159,7 @@ class S3CrashStorage(CrashStorageBase):
         with ExitStack() as unless_all_is_well:
             unless_all_is_well.callback(found[1].close)
             self._check_belongs(found[0], raw, f"dump {name}", crash_id)
+            self._check_mark(found[0], raw, name, crash_id)
             unless_all_is_well.pop_all()
         return found[1]
 
@@ -188,9 +191,19 @@ class S3CrashStorage(CrashStorageBase):
             if theirs and its:
                 raise self._corrupt(f"{what} was saved with another raw crash", crash_id)
 
+    def _check_mark(self, dump: StoredObject, raw: StoredObject, name: str, crash_id: str) -> None:
+        """Make sure that a dump is one of those that the raw crash was saved with: it may have been
+        replaced by one with the same raw crash and other dumps."""
+        marks, sha256 = raw.metadata.get(DUMPS), dump.metadata.get(SHA256)
+        if not marks or not sha256 or ADDED in dump.metadata:
+            return
+        if keys.mark(dump.key, sha256) not in marks.split():
+            self._raise_if_replaced(crash_id, raw)
+            raise self._corrupt(f"dump {name} was saved with other dumps", crash_id)
+
     def _raise_if_replaced(self, crash_id: str, raw: StoredObject) -> None:
         now = self._objects.look(raw.key, crash_id)
-        if now is None or now.e_tag != raw.e_tag:
+        if now is None or now.e_tag != raw.e_tag or now.metadata != raw.metadata:
             raise self._objects.replaced(crash_id)
 
     def _corrupt(self, reason: str, crash_id: str) -> CorruptCrash:

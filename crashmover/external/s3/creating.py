@@ -5,6 +5,7 @@
 """Create: the order in which the objects of a crash are put where there is none."""
 
 from crashmover.crash import Crash
+from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
 from crashmover.external.s3.objects import SHA256
@@ -50,7 +51,7 @@ class Create:
             self._begun.add(crash_id)
         else:
             self._take_over(crash, raw)
-        self._put_dumps(crash, raw.sha256)
+        raw.put_with_it |= self._put_dumps(crash, raw.sha256)
         self._objects.put_processed(crash)
         create = bool(self._claims.are_respected)
         if not self._objects.put_raw_crash(raw, crash_id, create=create):
@@ -99,16 +100,25 @@ class Create:
         sha256 = raw.metadata.get(SHA256)
         self._claims.learn(listed, crash.crash_id, sha256)
         self._objects.put_processed(crash)
-        self._put_dumps(crash, sha256)
+        self._put_dumps(crash, sha256, added=True)
         self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
 
-    def _put_dumps(self, crash: Crash, sha256: str | None) -> None:
+    def _put_dumps(
+        self, crash: Crash, sha256: str | None, *, added: bool = False
+    ) -> dict[str, str | None]:
+        """Put the dumps; return, by their keys, their SHA-256, where it is known."""
         create = bool(self._claims.are_respected)
+        put: dict[str, str | None] = {}
         for dump in crash.dumps:
+            key = keys.dump_key(crash.crash_id, dump.name)
             try:
-                self._objects.put_dump(dump, crash.crash_id, sha256, create=create)
+                put[key] = self._objects.put_dump(
+                    dump, crash.crash_id, sha256, create=create, added=added
+                )
             except AlreadyThere:
                 there = self._objects.dump(crash.crash_id, dump.name)
                 is_ours = there and is_of(there, sha256)
-                if not is_ours or not self._objects.has(dump, crash.crash_id):
+                if not there or not is_ours or not self._objects.has(dump, crash.crash_id):
                     raise self._objects.busy(crash.crash_id, _UNFINISHED) from None
+                put[key] = there.metadata.get(SHA256)
+        return put

@@ -9,6 +9,7 @@ The layout is that of Socorro's bucket (``socorro/external/boto/crashstorage.py`
 """
 
 import datetime as dt
+import hashlib
 import json
 import re
 
@@ -104,3 +105,8 @@ def parse_dump_names(data: bytes) -> list[str]:
         return list(dict.fromkeys(canonical_dump_name(name) for name in names))
     except InvalidDumpName as error:
         raise CorruptCrash(f"dump_names: {error}") from error
+
+
+def mark(key: str, sha256: str) -> str:
+    """Return a few characters by which a dump with these bytes is known."""
+    return hashlib.sha256(f"{key} {sha256}".encode()).hexdigest()[:8]

@@ -41,6 +41,12 @@ SHA256 = "sha256"
 RAW_CRASH_SHA256 = "raw-crash-sha256"
 """The name, in an object's metadata, of the SHA-256 of the raw crash that it was saved with."""
 
+DUMPS = "dumps"
+"""The name, in a raw crash's metadata, of the marks of the dumps that it was saved with."""
+
+ADDED = "added"
+"""The name, in a dump's metadata, of what says that it came later than its raw crash."""
+
 _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 

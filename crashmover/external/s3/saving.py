@@ -91,7 +91,7 @@ class Save:
         raw = self._objects.raw_crash_for_dumps(crash.crash_id)
         sha256 = raw.metadata.get(SHA256)
         for dump in crash.dumps:
-            self._objects.put_dump(dump, crash.crash_id, sha256)
+            self._objects.put_dump(dump, crash.crash_id, sha256, added=True)
         self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
 
 

@@ -1,0 +1,125 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""A crash that is replaced by one with the very same raw crash and other dumps while somebody is
+in the middle of reading it: a reader gets the one or the other, never some of both."""
+
+from collections.abc import Iterator, Sequence, Set
+
+import pytest
+
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.errors import StorageUnavailable
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.memory import InMemoryCrashStorage
+from crashmover.mover import Mover, Status
+from crashmover.registry import open_storage
+from crashmover.retry import RetryPolicy
+from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of, observed, read
+from tests.conftest import Figures, UseAWS
+
+OLD = contents("a")
+NEW = contents("a") | {MAIN: b"MDMP another", BROWSER: b"another" * 200}
+
+
+def file_system(request: pytest.FixtureRequest) -> str:
+    return f"fs://{request.getfixturevalue('tmp_path')}/store"
+
+
+def s3_strict(request: pytest.FixtureRequest) -> str:
+    return _s3(request, "s3_strict")
+
+
+def s3_signed(request: pytest.FixtureRequest) -> str:
+    return _s3(request, "s3_signed")
+
+
+def _s3(request: pytest.FixtureRequest, name: str) -> str:
+    use: UseAWS = request.getfixturevalue("aws")
+    server = use(request.getfixturevalue(name))
+    return server.uri(server.new_bucket())
+
+
+def postgresql(request: pytest.FixtureRequest) -> str:
+    server = request.getfixturevalue("postgresql_server")
+    uri: str = server.uri(schema=server.new_name())
+    return uri
+
+
+QUICK = (file_system, s3_signed)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(make, id=make.__name__, marks=[] if make in QUICK else pytest.mark.slow)
+        for make in (file_system, s3_signed, s3_strict, postgresql)
+    ]
+)
+def uri(request: pytest.FixtureRequest) -> str:
+    """A store that has the crash."""
+    made: str = request.param(request)
+    with open_storage(made) as storage:
+        storage.save_crash(crash_of(OLD))
+    return made
+
+
+@pytest.fixture
+def storage(uri: str) -> Iterator[CrashStorageBase]:
+    with open_storage(uri) as storage:
+        yield storage
+
+
+def put_new(uri: str) -> None:
+    with open_storage(uri) as other:
+        other.save_crash(crash_of(NEW))
+
+
+@pytest.mark.parametrize(("first", "second"), [(MAIN, BROWSER), (BROWSER, MAIN)])
+def test_a_dump_of_another_save_is_not_read_with_the_first(
+    uri: str,
+    storage: CrashStorageBase,
+    figures: Figures,
+    first: tuple[Kind, str],
+    second: tuple[Kind, str],
+) -> None:
+    parts = {part.key: part for part in storage.load_crash(CRASH_ID).parts}
+    assert parts[first].read() == OLD[first]
+    put_new(uri)
+    with pytest.raises(StorageUnavailable, match="replaced or removed"):
+        parts[second].read()
+    assert read(storage) == NEW
+    figures(races=1)
+
+
+def test_a_copy_brings_the_one_or_the_other(
+    uri: str, storage: CrashStorageBase, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its first dump has been read, the crash is replaced."""
+    load, left = storage.load_crashes, [put_new]
+
+    def then_replace(part: Part) -> Part:
+        data = part.read()
+
+        def replace() -> None:
+            while left:
+                left.pop()(uri)
+
+        return observed(part.key, data, replace)
+
+    def load_crashes(
+        crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
+    ) -> Iterator[Crash | Exception]:
+        for crash in load(crash_ids, kinds):
+            assert isinstance(crash, Crash)
+            [first, *others] = crash.dumps
+            rest = [part for part in crash.parts if part.kind is not Kind.DUMP]
+            yield Crash(crash.crash_id, [*rest, then_replace(first) if left else first, *others])
+
+    monkeypatch.setattr(storage, "load_crashes", load_crashes)
+    destination = InMemoryCrashStorage()
+    [outcome] = Mover(storage, destination, retry=RetryPolicy(wait=0, wait_max=0)).run([CRASH_ID])
+    assert not left
+    assert outcome.status is Status.COPIED
+    assert read(destination) == NEW
+    figures(races=1)
