@@ -35,7 +35,7 @@ from crashmover.external.fs.staging import GroupCommit, StagedSave
 from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
 
-_OCTAL = re.compile(r"(0o)?[0-7]{1,4}", re.ASCII)
+_OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
 _SYNCFS_FROM = 8  # crashes; for fewer, forcing each file costs less than the whole disk
 _STAGE_TRIES = 10  # another process may remove the empty directory that we just stepped into
 
