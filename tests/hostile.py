@@ -26,6 +26,7 @@ MEMORY = 200 << 20
 """Bytes that a command may take with all its processes, whatever it is given."""
 
 RAW, PROCESSED = ".json", ".jsonz"
+_ROW = 1 << 20  # bytes of a part that are in a row at most
 _KINDS = {RAW: Kind.RAW_CRASH, PROCESSED: Kind.PROCESSED_CRASH}
 
 SUMMARY = re.compile(r"copied \d+, .*skipped \d+, failed \d+; .*\n|published \d+.*\n")
@@ -174,12 +175,15 @@ class Database(Store):
             return done.fetchall() if done.description else []
 
     def exchange(self, crash: Sample, suffix: str, data: bytes) -> None:
-        self.run(
-            "UPDATE {} SET data = %s WHERE crash_id = %s AND kind = %s",
-            data,
-            crash.crash_id,
-            _KINDS.get(suffix, Kind.DUMP).value,
-        )
+        which = (crash.crash_id, _KINDS.get(suffix, Kind.DUMP).value)
+        where = "WHERE crash_id = %s AND kind = %s AND chunk = 0"
+        self.run("UPDATE {} SET data = %s " + where, data[:_ROW], *which)
+        for chunk, start in enumerate(range(_ROW, len(data), _ROW), 1):
+            self.run(
+                "INSERT INTO {} SELECT date_processed, crash_id, kind, name, %s, %s FROM {} "
+                + where,
+                *(chunk, data[start : start + _ROW], *which),
+            )
 
     def stored(self, crash: Sample) -> dict[str, bytes]:
         rows = self.run(
