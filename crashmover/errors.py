@@ -24,14 +24,32 @@ The text of each is one line that a user can act on: where, which crash, what.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 _LOOKED_AT = 1000  # characters
-_SECRETS = (
+_WORD = re.compile(r"[^\s'\"(]+")
+_PASSWORD_BEGINS = re.compile(r".:(?!/)")
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """Mask ``user:password@``, from where a user may begin to the last @: step by step, as a
+    pattern for all of it takes seconds where somebody sent a thousand colons."""
+    text = word[0]
+    last = text.rfind("@")
+    start = 0
+    while start <= last:
+        end = text.index("@", start)
+        if _PASSWORD_BEGINS.search(text, start, end + 1):
+            return f"{text[:start]}***@{text[last + 1 :]}"
+        start = end + 1
+    return text
+
+
+_SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # scheme://user:password@, also as a path, which has fewer slashes; user:password@
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\n]*@"), r"\1***@"),
-    (re.compile(r"[^\s'\"(@]+:(?!/)[^\s'\"(]*@"), "***@"),
+    (_WORD, _without_password),
     # scheme://user:password, cut short; it is no port
     (re.compile(r"(:/{1,3}[^\s/:'\"(]*:)(?!\d*(?:[/?'\")\s]|$))[^\s'\")]*"), r"\1***"),
     (re.compile(r"([?&][^=&\s'\"]*=)[^&\s'\")]*"), r"\1***"),  # whatever it is called

@@ -22,7 +22,6 @@ from crashmover.errors import InvalidURI
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
-_USER_IN_URI = re.compile(r"//.*@", re.DOTALL)
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
 
@@ -152,7 +151,9 @@ def _quote_host(host: str) -> str:
 
 def _quote_value(value: str) -> str:
     """A value that is itself a URI may hold a user and a password."""
-    return quote(_USER_IN_URI.sub("//***@", value), safe="/:,*")
+    start, end = value.find("//"), value.rfind("@")
+    masked = f"{value[:start]}//***@{value[end + 1 :]}" if 0 <= start < end else value
+    return quote(masked, safe="/:,*")
 
 
 def _query(text: str) -> dict[str, str]:

@@ -5,9 +5,10 @@
 """Errors: one line that names the store and the crash, and groups of them."""
 
 import pickle
+import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crashmover.errors import (
@@ -29,6 +30,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
     describe,
+    masked,
 )
 
 ID = "0bba929f-8721-460c-dead-a43c22071025"
@@ -109,6 +111,30 @@ def test_what_a_stranger_sent_is_shown_escaped_and_never_at_length(value: object
     for error in (InvalidCrashID(value), InvalidDumpName(value, "why")):
         assert str(error).isprintable()
         assert len(str(error)) < 150
+
+
+# What is said, but takes seconds for a thousand colons.
+USER_AND_PASSWORD = re.compile(r"[^\s'\"(@]+:(?!/)[^\s'\"(]*@")
+
+
+@quick
+@given(st.text("a:@/ '\"(\n", max_size=20))
+@example("a:b@c:d@e f:g@")
+@example("a@b:@")
+@example("::@")
+@example("a:/@b:c")
+def test_a_user_and_a_password_are_masked_wherever_they_are(text: str) -> None:
+    others = re.compile(r":/|[?&]")  # which other patterns are for
+    expected = USER_AND_PASSWORD.sub("***@", text)
+    assert masked(text) == expected or others.search(text)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", [":", "a:", ":@", "a://", "://a:", "?a=", "&", "(:", "x@"])
+def test_what_a_stranger_sent_takes_no_time_to_be_masked(text: str) -> None:
+    """A queue may hold thousands of these, of which each took seconds once."""
+    for _ in range(200):
+        InvalidCrashID(text * 1000)
 
 
 def test_ids_that_were_not_published_are_counted_and_kept() -> None:

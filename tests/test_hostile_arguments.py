@@ -60,6 +60,7 @@ TYPED = [
     "０bba0001-721c-460c-dead-a43c22261120",
     f"https://zoe:hunter2@example.com/report/{make_id(1)}x",
     "a" * 100_000,
+    ":" * 100_000,
     "\udcff\udcfe",
     " \t\v",
 ]
@@ -259,6 +260,7 @@ URIS = [
     "x" * 100_000,
     "fs://" + "x" * 100_000,
     "s3://" + "x" * 100_000,
+    "s3://bucket?endpoint_url=" + "//" * 30_000,
     "s3://bucket?" + "&".join(f"a{n}=1" for n in range(10_000)),
 ]
 

@@ -42,6 +42,7 @@ BODIES: dict[str, bytes] = {
     "a ruleset that is a path": f"{make_id(9)}:../../x".encode(),
     "a ruleset of many letters": f"{make_id(9)}:{'x' * 101}".encode(),
     "a day that is none": b"0bba0001-721c-460c-dead-a43c22261131",
+    "colons": b":" * 1000,
     "many ids": b",".join([make_id(9).encode()] * 1000),
     "a megabyte": os.urandom(1 << 20),
 }
