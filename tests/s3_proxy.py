@@ -131,6 +131,8 @@ class Proxy:
         self.plan = Plan()
         self.headers: dict[str, str] = {}
         """To be added to each request on its way."""
+        self.forgotten: set[str] = set()
+        """The headers that never arrive, in small letters."""
         self.requests: list[Request] = []
         self.closed = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -249,7 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in [*self.headers.items(), *proxy.headers.items()]:
-                upstream.putheader(name, value)
+                if name.lower() not in proxy.forgotten:
+                    upstream.putheader(name, value)
             upstream.endheaders(body)
             answer = upstream.getresponse()
             data = answer.read()

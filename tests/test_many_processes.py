@@ -33,6 +33,8 @@ from tests.cli_helpers import (
 from tests.conftest import Figures, UseAWS
 from tests.fs_faults import temporary_files
 from tests.many_processes import IDS, crash_of, variant
+from tests.s3_proxy import Proxy, proxy_of
+from tests.servers.s3 import S3Server
 
 EIGHT = 8
 
@@ -63,17 +65,24 @@ def file_system(request: pytest.FixtureRequest) -> Place:
 
 def s3(request: pytest.FixtureRequest) -> Place:
     """On a server that knows conditions."""
-    return _s3(request, "s3_strict")
+    use: UseAWS = request.getfixturevalue("aws")
+    server = use(request.getfixturevalue("s3_strict"))
+    return Place(server.uri(server.new_bucket()))
 
 
 def s3_without_conditions(request: pytest.FixtureRequest) -> Place:
-    return _s3(request, "s3_signed")
+    """On the same server, which is never told of any: one that knows none by itself, and replaces
+    objects in one step all the same, is not to be had."""
+    proxy = request.getfixturevalue("forgetting_proxy")
+    place = s3(request)
+    return Place(place.uri.replace(proxy.upstream.geturl(), proxy.endpoint_url))
 
 
-def _s3(request: pytest.FixtureRequest, name: str) -> Place:
-    use: UseAWS = request.getfixturevalue("aws")
-    server = use(request.getfixturevalue(name))
-    return Place(server.uri(server.new_bucket()))
+@pytest.fixture
+def forgetting_proxy(s3_strict: S3Server) -> Iterator[Proxy]:
+    with proxy_of(s3_strict.endpoint_url) as proxy:
+        proxy.forgotten = {"if-none-match"}
+        yield proxy
 
 
 def postgresql(request: pytest.FixtureRequest) -> Place:
@@ -81,7 +90,9 @@ def postgresql(request: pytest.FixtureRequest) -> Place:
     return Place(server.uri(schema=server.new_name()))
 
 
-SERVERS = [pytest.param(make, marks=pytest.mark.slow) for make in (s3, postgresql)]
+SERVERS = [
+    pytest.param(make, marks=pytest.mark.slow) for make in (s3, s3_without_conditions, postgresql)
+]
 
 
 @pytest.fixture
@@ -297,6 +308,26 @@ def test_of_those_that_move_to_nothing_one_brings_each_crash_and_the_others_keep
     assert not [said for _, said, _ in ended if not is_harmless(said)]
     assert place.contents() == there
     figures(crashes=len(sources) * len(IDS), copied=len(IDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("existing", ["skip", "compare"])
+@pytest.mark.parametrize("sources", [EIGHT], indirect=True)
+@on(s3_without_conditions)
+def test_those_that_copy_to_nothing_tear_no_crash_where_nobody_can_tell_who_was_first(
+    place: Place, sources: list[Path], existing: str, figures: Figures
+) -> None:
+    """More than one may say that it has brought a crash; the last of them has."""
+    ended = copies(sources, place, "--existing", existing)
+    there = place.contents()
+    assert there.keys() == set(IDS)
+    seen = Counter[str]()
+    for crash_id, found in there.items():
+        assert found in states_of(crash_id, EIGHT), f"{crash_id} is torn"
+        seen.update(statuses[crash_id] for _, _, statuses in ended)
+    ended = copies(sources, place, "--existing", "compare")
+    assert not list(conflicting(sources, ended, there))
+    figures(**seen)
 
 
 def lost(sources: list[Path], ended: list[Ended], there: dict[str, Contents]) -> Iterator[str]:

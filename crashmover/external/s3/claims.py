@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from crashmover.crash import Crash
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
+from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
 from crashmover.external.s3.listing import Absences
 from crashmover.external.s3.s3errors import AlreadyThere
 
@@ -46,6 +46,14 @@ class Claims:
         is_new = self._put(names, crash.crash_id, raw.sha256)
         self.learn(names, crash.crash_id, raw.sha256)
         return is_new
+
+    def is_held(self, crash: Crash, raw: RawCrash) -> bool:
+        """Whether nobody else has claimed the crash since.  Of two who find it unclaimed and do so
+        at the same moment, which only conditions prevent, the first notices by this."""
+        if self.are_respected:
+            return True
+        claim = self._objects.list_of_dumps(crash.crash_id)
+        return claim is not None and is_of(claim, raw.sha256)
 
     def learn(self, names: set[str], crash_id: str, sha256: str | None) -> None:
         """Find out whether the server understands conditions, by putting a list of dumps that is

@@ -59,6 +59,8 @@ class Create:
             if is_new:
                 self._withdraw(crash_id, raw)
             raise self._objects.exists(crash_id)
+        if is_new and not self._claims.is_held(crash, raw):
+            self._save.replace(crash, raw)  # what is there now may be some of both
         if not is_new and not self._objects.is_whole(crash, raw):
             if self._objects.list_of_dumps(crash_id):  # of who replaces it, and finds us in the way
                 raise self._objects.busy(crash_id)

@@ -32,7 +32,8 @@ class Save:
         """Save the parts that there are."""
         if crash.raw_crash:
             raw = RawCrash(crash.raw_crash)
-            if not (self._claims.claim(crash, raw) and self._put_all(crash, raw, create=True)):
+            is_new = self._claims.claim(crash, raw) and self._put_all(crash, raw, create=True)
+            if not (is_new and self._claims.is_held(crash, raw)):
                 self.replace(crash, raw)
             return
         if crash.dumps:
