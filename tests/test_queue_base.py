@@ -36,7 +36,7 @@ from crashmover.uri import StorageURI
 STANDARD = QueueName.STANDARD
 DOWN = QueueUnavailable("does not answer")
 REFUSED = QueueError("refused")
-SLOW = 10.0  # seconds after which a test gives up to wait
+SLOW = 60.0  # seconds after which a test gives up to wait: a machine may stand still for some
 
 
 class Scripted(CrashQueueBase):
