@@ -76,6 +76,7 @@ class WatchedSync:
 
     def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
         self.calls += 1
+        assert new is (self.calls == 1)  # when directories may have been made just before
         self._look()
         if self.calls == 2:
             self._do()
@@ -136,6 +137,30 @@ def test_a_crash_with_the_same_dumps_stays_in_sight(root: Path, whole: bool) -> 
     storage.seen.clear()
     storage.save_crash(crash_of(contents()))
     assert all(".json" in seen for seen in storage.seen)
+
+
+def test_every_file_is_forced_to_the_disk_by_itself_where_not_all_of_it_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: set[int] = set()
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        forced.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    WatchedStorage(root, whole=False).save_crash(crash_of(contents()))
+    assert {path.stat().st_ino for path in (root / LEAF).iterdir()} <= forced
+    assert {path.stat().st_ino for path in root.rglob("*")} <= forced
+
+
+def test_a_crash_that_is_saved_twice_in_a_group_is_as_it_was_saved_last(root: Path) -> None:
+    with FSPermanentStorage(root) as storage:
+        crashes = [crash_of(contents(v), i) for v in "ab" for i in (CRASH_ID, NEIGHBOUR)]
+        assert storage.save_crashes(crashes) == [None] * 4
+        for crash_id in (CRASH_ID, NEIGHBOUR):
+            assert read(storage, crash_id) == contents("b")
 
 
 # Failures
