@@ -33,7 +33,7 @@ bench: $(PEERS) ## measure against other programs at the same work; this takes l
 bench-quick: $(PEERS) ## the same with less to do: two minutes
 	@$(BIN)/python -m tests.benchmarks --quick --json build/benchmarks.json
 
-mutants: $(MUTMUT) ## damage the product, and see whether the tests notice; this takes an hour
+mutants: $(MUTMUT) ## damage the product, and see whether the tests notice; this takes an hour or two
 	@$(BIN)/python -m tests.mutants
 
 clean: ## remove all that was made here
