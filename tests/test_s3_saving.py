@@ -11,9 +11,10 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice, product
 from typing import Any
 
 import pytest
@@ -290,6 +291,33 @@ def test_two_savers_that_meet_at_any_request_leave_one_of_both_crashes(
             # save mends it.
             opened(bucket).save_crash(crash_of(states[0]))
         assert without(read(opened(bucket)), PROCESSED) in states, met
+    figures(meetings=met)
+
+
+@pytest.mark.parametrize("create", HONOURING)
+@pytest.mark.parametrize("what", ["other", "one dump less"])
+@pytest.mark.parametrize("one_in", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_saver_is_whole_though_another_comes_and_dies_at_any_request(
+    opened: Opened, what: str, create: str, one_in: int, figures: Figures
+) -> None:
+    met = 0
+    for number, death in islice(product(range(25), range(12)), 0, None, one_in):
+        bucket, scenario = started(opened, what, create)
+
+        def meet_and_die(at: int, number: int = number, death: int = death) -> None:
+            if at == number:
+                bucket.before = lambda now: die(number + death, now)  # noqa: B023
+                with suppress(Killed):
+                    opened(bucket).save_crash(crash_of(contents("c")))  # noqa: B023
+                bucket.before = lambda _: None  # noqa: B023
+
+        bucket.before = meet_and_die
+        opened(bucket).save_crash(crash_of(scenario.new))
+        bucket.before = lambda _: None
+        met += len(bucket.requests) > number
+        # None, where the other has taken the finished crash away to put its own there.
+        states = states_of(scenario) + states_of(Scenario({}, contents("c"), contents("c")))
+        assert whole_or_none(opened(bucket), *states), (number, death)
     figures(meetings=met)
 
 
