@@ -477,7 +477,7 @@ def test_what_is_acked_while_it_is_extended_is_not_held_again(
 def test_many_leases_are_extended_in_batches_and_one_that_fails_soon_again(
     short: Scripted, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "crashmover")
     short.errors = {"extend": [None, DOWN]}
     with short.keeping_leases():
         held(short, 2 * BATCH + 1)
