@@ -94,7 +94,10 @@ PARTS = {
         ("fs_durability", "fs_left_over"),
         programs=("fs_faults",),
     ),
-    "s3": Part(("external/s3/saving",), ("s3_saving",)),
+    "s3": Part(
+        tuple(f"external/s3/{name}" for name in ("claims", "creating", "crashobjects", "saving")),
+        ("s3_saving", "s3_interleavings"),
+    ),
 }
 
 
