@@ -59,13 +59,18 @@ class Create:
             if is_new:
                 self._withdraw(crash_id, raw)
             raise self._objects.exists(crash_id)
-        if is_new and not self._claims.is_held(crash, raw):
-            self._save.replace(crash, raw)  # what is there now may be some of both
-        if not is_new and not self._objects.is_whole(crash, raw):
-            if self._objects.list_of_dumps(crash_id):  # of who replaces it, and finds us in the way
-                raise self._objects.busy(crash_id)
-            self._save.replace(crash, raw)  # what it was to go on from was being removed
+        self._make_sure(crash, raw, is_new)
         self._begun.discard(crash_id)
+
+    def _make_sure(self, crash: Crash, raw: RawCrash, is_new: bool) -> None:
+        """See to it that all of it is ours, where somebody else may have put something meanwhile."""
+        if is_new:
+            if not self._claims.is_held(crash, raw):
+                self._save.replace(crash, raw)  # what is there now may be some of both
+        elif not self._objects.is_whole(crash, raw):
+            if self._objects.list_of_dumps(crash.crash_id):
+                raise self._objects.busy(crash.crash_id)  # who replaces it finds us in the way
+            self._save.replace(crash, raw)  # what it was to go on from was being removed
 
     def _take_over(self, crash: Crash, raw: RawCrash) -> None:
         """Go on where a save was stopped, if it was.
