@@ -63,7 +63,7 @@ class Create:
         self._begun.discard(crash_id)
 
     def _make_sure(self, crash: Crash, raw: RawCrash, is_new: bool) -> None:
-        """See to it that all of it is ours, where somebody else may have put something meanwhile."""
+        """See to it that all of it is ours: somebody else may have put something meanwhile."""
         if is_new:
             if not self._claims.is_held(crash, raw):
                 self._save.replace(crash, raw)  # what is there now may be some of both
