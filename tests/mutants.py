@@ -8,8 +8,8 @@ The paths on which crashes are validated, saved and acknowledged are damaged, on
 a time; the tests must notice.  Each module is tried with few test files, those that are about it,
 so that what holds a promise stands beside it, and a run takes no longer than it must.
 
-Run nothing else meanwhile: mutmut signals what takes too long by the number of its process, which may
-be another's by then.
+Run nothing else meanwhile: mutmut signals what takes too long by the number of its process, which
+may be another's by then.
 """
 
 import argparse
