@@ -7,6 +7,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 
+from crashmover import comparison
 from crashmover.crash import CHUNK, Crash, Part
 from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
@@ -85,7 +86,7 @@ class CrashObjects:
         there = self.dump(crash_id, dump.name)
         if there is None or dump.size not in (None, there.size):
             return False
-        return self._sha256(there, crash_id) == _sha256_of(dump)
+        return self._sha256(there, crash_id) == comparison.sha256(dump).hex()
 
     def _sha256(self, there: StoredObject, crash_id: str) -> str | None:
         if SHA256 in there.metadata:
@@ -258,12 +259,6 @@ class RawCrash:
         if self._data is not None:
             return self._data
         return self._part
-
-
-def _sha256_of(part: Part) -> str:
-    digest = hashlib.sha256()
-    part.pump(digest.update)
-    return digest.hexdigest()
 
 
 def is_of(stored: StoredObject, sha256: str | None) -> bool:
