@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from crashmover.crash import Crash, Kind, Part, Write, canonical_dump_name
-from crashmover.documents import LargeDocument, in_turn
+from crashmover.documents import LargeDocument, in_turn, json_object
 from crashmover.errors import CorruptCrash, InvalidDumpName
-from crashmover.external.crashstorage_base import json_object
 
 Key = tuple[Kind, str]
 

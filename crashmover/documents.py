@@ -9,16 +9,18 @@ to forty times the room of its bytes: so what takes too much is refused, and of 
 ones are looked into one after the other.
 """
 
+import datetime as dt
 import fcntl
 import io
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from crashmover.crash import Part
+from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash
 
 MOST = 96 << 20
@@ -74,6 +76,31 @@ def _memory_for(text: str) -> int:
     strings = 4 * len(text) if "\\u" in text else size
     written = 0 if text.isascii() else 6 * len(text)
     return size + strings + written + sum(text.count(c) * cost for c, cost in _COSTS.items())
+
+
+def json_object(part: Part) -> dict[str, Any]:
+    """Return what a raw or processed crash says.
+
+    :raises CorruptCrash: it is not a JSON object, or `LargeDocument`
+    """
+    try:
+        value = json.loads(text_of(part))
+    except (ValueError, RecursionError) as error:
+        raise CorruptCrash(f"{part.label} is not JSON") from error
+    if not isinstance(value, dict):
+        raise CorruptCrash(f"{part.label} is not a JSON object")
+    return value
+
+
+def json_part(kind: Kind, value: Mapping[str, Any]) -> Part:
+    """Return the part that holds `value`; dates and times become ISO 8601 text."""
+    return Part.of_bytes(kind, json.dumps(value, default=_iso_date).encode())
+
+
+def _iso_date(value: object) -> str:
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 class _Turn:

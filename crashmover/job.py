@@ -13,8 +13,9 @@ from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Outcome, Status
+from crashmover.documents import json_object, json_part
 from crashmover.errors import CrashIDNotFound, CrashMoverError, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
 
 

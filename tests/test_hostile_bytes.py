@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from crashmover import crashid
 from crashmover.crash import Kind, Part
+from crashmover.documents import json_object
 from crashmover.errors import CorruptCrash, InvalidCrashID
 from crashmover.external.crashqueue_base import parse_body
-from crashmover.external.crashstorage_base import json_object
 from crashmover.external.fs.packing import gunzipped
 from crashmover.external.s3.keys import format_dump_names, parse_dump_names
 from crashmover.testing import CRASH_ID

@@ -17,8 +17,8 @@ import pytest
 
 from crashmover import documents
 from crashmover.crash import Kind, Part
+from crashmover.documents import json_object
 from crashmover.errors import CorruptCrash
-from crashmover.external.crashstorage_base import json_object
 from tests.cli_helpers import Sample, is_harmless, sample, sha256, statuses
 from tests.conftest import Figures, UseAWS
 from tests.hostile import (

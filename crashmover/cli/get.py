@@ -20,8 +20,9 @@ from crashmover.cli import exit_codes
 from crashmover.cli.console import printable
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.crash import Crash, Kind, Part, canonical_dump_name
+from crashmover.documents import json_object, json_part
 from crashmover.errors import CorruptCrash, CrashIDNotFound
-from crashmover.external.crashstorage_base import CrashStorageBase, json_object, json_part
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk

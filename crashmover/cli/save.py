@@ -17,9 +17,8 @@ from crashmover import crashid
 from crashmover.cli import exit_codes
 from crashmover.cli.options import CrashIDType, Settings, destination_option
 from crashmover.crash import Crash, Kind, Part
-from crashmover.documents import LONGEST, LargeDocument
+from crashmover.documents import LONGEST, LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashMoverError
-from crashmover.external.crashstorage_base import json_object
 from crashmover.retry import RetryPolicy
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]*)=(.*)", re.ASCII | re.DOTALL)

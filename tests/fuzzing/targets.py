@@ -21,6 +21,7 @@ from crashmover import crashid
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
 from crashmover.config import Config
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part, canonical_dump_name
+from crashmover.documents import json_object, json_part
 from crashmover.errors import (
     CorruptCrash,
     CrashMoverError,
@@ -30,7 +31,6 @@ from crashmover.errors import (
     InvalidURI,
 )
 from crashmover.external.crashqueue_base import parse_body
-from crashmover.external.crashstorage_base import json_object, json_part
 from crashmover.external.fs.layout import ID_LENGTH, Layout, crash_id_in
 from crashmover.external.s3.keys import (
     format_dump_names,
