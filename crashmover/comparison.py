@@ -6,7 +6,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from crashmover.crash import Crash, Kind, Part, Write, canonical_dump_name
@@ -45,6 +45,15 @@ class MeasuredPart:
         if self._sha256 is None:
             self._sha256 = sha256(self.part)
         return self._sha256
+
+    def read(self) -> None:
+        """Read all of it, for what is measured then."""
+        self.as_part().pump(lambda piece: None)
+
+    def look(self) -> None:
+        """Make sure that it is there, and find out its size where that takes no reading."""
+        if self.size is None:
+            self.count = self.part.look()
 
     def measured(self, count: int, digest: bytes | None) -> None:
         """Take note of a reading that came to the end."""
@@ -153,26 +162,40 @@ class Difference:
         return bool(self.missing or self.differing or self.extra)
 
     def __str__(self) -> str:
-        texts = {"missing": self.missing, "different": self.differing, "not in source": self.extra}
+        texts = ("missing", "different", "not in source")
         return "; ".join(
-            f"{what}: {', '.join(sorted(name or kind for kind, name in keys))}"
-            for what, keys in texts.items()
-            if keys
+            f"{text}: {', '.join(names)}"
+            for text, names in zip(texts, self.as_dict().values(), strict=True)
+            if names
         )
 
+    def as_dict(self) -> dict[str, list[str]]:
+        """The names of the dumps, and the kinds of other parts."""
+        keys = {"missing": self.missing, "differing": self.differing, "extra": self.extra}
+        return {
+            what: sorted(name or kind.value for kind, name in found) for what, found in keys.items()
+        }
 
-def compare(source: MeasuredCrash, other: Crash) -> Difference:
+
+def compare(
+    source: MeasuredCrash,
+    other: Crash,
+    is_same: Callable[[MeasuredPart, Part], bool] | None = None,
+) -> Difference:
     """Return how `other` differs from `source`.
 
     A processed crash that only `other` has is no difference: it came later.
+
+    :param is_same: compares two parts; what stands here goes by every byte
     """
+    is_same = is_same or _is_same
     parts = {part.key: part for part in other.parts}
     difference = Difference(extra={key for key in parts if key[0] is Kind.DUMP})
     for key, measured in source.measured.items():
         difference.extra.discard(key)
         if key not in parts:
             difference.missing.add(key)
-        elif not _is_same(measured, parts[key]):
+        elif not is_same(measured, parts[key]):
             difference.differing.add(key)
     return difference
 
@@ -181,6 +204,13 @@ def _is_same(measured: MeasuredPart, other: Part) -> bool:
     if None not in (measured.size, other.size) and measured.size != other.size:
         return False
     return measured.sha256() == sha256(other)
+
+
+def has_same_size(measured: MeasuredPart, other: Part) -> bool:
+    """Whether two parts are equally long, as far as that can be told without reading them."""
+    measured.look()
+    size = other.look()
+    return None in (measured.size, size) or measured.size == size
 
 
 def sha256(part: Part) -> bytes:

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -46,6 +46,11 @@ class Kind(StrEnum):
 ALL_KINDS = frozenset(Kind)
 
 
+def marker_of(kinds: Set[Kind]) -> Kind:
+    """Return the kind of part that says that a crash is there, for who wants these kinds."""
+    return Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
+
+
 def canonical_dump_name(name: str | None) -> str:
     """Return the one name for a dump; ``None``, ``""`` and ``dump`` mean the main one.
 
@@ -71,6 +76,8 @@ class Part:
         called again, also at the same time from another thread
     :param size: in bytes, where the store knows it for free
     :param packed: where the store keeps it gzipped: another way to read it
+    :param ask_size: finds out the size, in bytes, where that takes less than reading it; raises
+        what opening it would
     """
 
     kind: Kind
@@ -78,6 +85,7 @@ class Part:
     open: Callable[[], AbstractContextManager[BinaryIO]]
     size: int | None = None
     packed: "Packed | None" = None
+    ask_size: Callable[[], int] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is Kind.DUMP:
@@ -151,7 +159,17 @@ class Part:
 
         :raises CorruptCrash: as `read`
         """
+        if self.size is None and self.ask_size:
+            return self.ask_size()
         return self.size if self.size is not None else sum(map(len, self.chunks()))
+
+    def look(self) -> int | None:
+        """Make sure that it is there, without reading all of it; return how many bytes it has,
+        where that shows."""
+        if self.size is None and self.ask_size is None:
+            with self.open():
+                return None
+        return self.measure()
 
     def _pump_file(self, file: io.FileIO, write: "Write") -> None:
         count = 0

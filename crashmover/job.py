@@ -86,6 +86,24 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
     return Crash(crash.crash_id, parts)
 
 
+def loading(
+    storage: CrashStorageBase, crash_id: str, found: Crash | Exception, kinds: Set[Kind]
+) -> Callable[[], Crash]:
+    """Return what gives the crash: as it was found, and loaded anew where that is called again.
+
+    :param found: what `load_crashes` gave
+    """
+    first = [found]
+
+    def load() -> Crash:
+        crash = first.pop() if first else storage.load_crash(crash_id, kinds)
+        if isinstance(crash, Exception):
+            raise crash
+        return crash
+
+    return load
+
+
 def removal(source: CrashStorageBase, crash_id: str) -> Callable[[], None]:
     """Return what removes a crash from its source; where it is gone when that is tried again,
     it was done, and only the answer was lost."""

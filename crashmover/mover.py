@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Self
 
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
-from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.crash import ALL_KINDS, Kind, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
     CrashConflict,
@@ -24,7 +24,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, Moved, Task, redacted, refuse_loss, removal
+from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, removal
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers
@@ -119,9 +119,7 @@ class Mover:
     @property
     def marker(self) -> Kind:
         """The kind of part that says that a crash is there, for what is copied."""
-        if self._kinds == {Kind.PROCESSED_CRASH}:
-            return Kind.PROCESSED_CRASH
-        return Kind.RAW_CRASH
+        return marker_of(self._kinds)
 
     def stop(self) -> None:
         """Take no further crash; what is in hand is finished.  From any thread or signal."""
@@ -289,7 +287,8 @@ class Mover:
             try:
                 if self._failure:
                     raise self._failure
-                crash = self._retry.call(self._loading(job.crash_id, found))
+                load = loading(self._source, job.crash_id, next(found), self._kinds)
+                crash = self._retry.call(load)
                 if self._redactor:
                     crash = redacted(crash, self._redactor)
                 job.crash = MeasuredCrash(crash, hashing=self._verify)
@@ -297,18 +296,6 @@ class Mover:
                 job.error = error
                 if is_retryable(error):  # the others of its batch need not find out as slowly
                     self._probe_source()
-
-    def _loading(self, crash_id: str, found: Iterator[Crash | Exception]) -> Callable[[], Crash]:
-        """Return what gives the crash: the next that is found, or one that is loaded anew."""
-        first = [found]
-
-        def load() -> Crash:
-            crash = next(first.pop()) if first else self._source.load_crash(crash_id, self._kinds)
-            if isinstance(crash, Exception):
-                raise crash
-            return crash
-
-        return load
 
     def _at_each_destination(self, jobs: list[Job]) -> Iterator[list[tuple[Job, Delivery]]]:
         def bring(number: int) -> list[tuple[Job, Delivery]]:

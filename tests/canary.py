@@ -81,6 +81,8 @@ class Commands:
         yield "get", "-s", uri, CRASH.crash_id
         yield "get", "-s", uri, CRASH.crash_id, "--all", "-o", out
         yield "list", "-s", uri, "--bytes"
+        yield "check", "-s", uri, "-d", self.source
+        yield "check", "-d", uri, "-s", self.source, "--digest", "--json"
         yield "copy", "-s", uri, "-d", out, *report
         yield "copy", "-d", uri, "-s", self.source, *report
         yield "copy", "-d", uri, "-s", self.source, "--remove-source", "--verify", *report
@@ -95,6 +97,8 @@ class Commands:
     def out_of_place(self, uri: str) -> Iterator[tuple[Argument, ...]]:
         """Yield some that have a URI where none belongs."""
         there = ("-s", self.source, "-d", self.here / "out")
+        yield "check", *there, uri
+        yield "check", *there, "--ids-from", uri
         yield "copy", uri, self.here / "out"
         yield "copy", *there, uri
         yield "copy", *there, "--ids-from", uri

@@ -118,6 +118,26 @@ class List(Scene):
             yield f"only {ended.lines} were listed"
 
 
+class Check(Scene):
+    """The crashes of a store, of which another has the first half."""
+
+    def __init__(self, source: Path, place: Path) -> None:
+        super().__init__(source, place)
+        self.there = put(place / "there", *CRASHES[:125])
+
+    def args(self) -> list[Argument]:
+        return ["check", "-s", self.source, "-d", self.there, "--digest"]
+
+    def faults(self, ended: Ended) -> Iterator[str]:
+        expected = [f"{crash.crash_id}  # missing" for crash in CRASHES[125:]]
+        if not set(ended.lines) <= set(expected):
+            yield f"{ended.lines} are not what is missing"
+        if ended.code == 1 and sorted(ended.lines) != sorted(expected):
+            yield f"only {ended.lines} were found missing"
+        if ended.code == 0:
+            yield "it ended as if all were there"
+
+
 class Copy(Scene):
     """A copy by processes."""
 

@@ -22,6 +22,8 @@ OPTIONS = {
     "copy": "-s --source -d --destination --ids-from --since --until --kinds --existing --verify"
     " --remove-source --redact --dry-run --limit --workers --max-duration --report --lock --json"
     " --progress --no-progress -q --queue --wait --follow",
+    "check": "-s --source -d --destination --ids-from --since --until --kinds --digest --all"
+    " --workers --json --progress --no-progress",
     "list": "-s --source --since --until --kind --by-day --bytes --json",
     "queue-publish": "-q --queue --to --ids-from -s --source --since --until --rate --create",
     "queue-pull": "-q --queue --from --limit --wait --follow --no-ack --json",
@@ -32,6 +34,7 @@ ARGUMENTS = {
     "save": "[CRASH_ID]",
     "get": "CRASH_ID",
     "copy": "[CRASH_ID",
+    "check": "[CRASH_ID",
     "list": "[OPTIONS]",
     "queue-publish": "[CRASH_ID",
     "queue-pull": "[OPTIONS]",

@@ -35,6 +35,7 @@ from tests.signalled import (
 from tests.signalled_scenes import (
     CRASHES,
     IDS,
+    Check,
     Copy,
     CopyByThreads,
     CopyQueue,
@@ -54,7 +55,7 @@ from tests.signalled_scenes import (
     fill,
 )
 
-OF_STORES: list[type[Scene]] = [Save, Get, List, Copy, CopyByThreads, CopyQueue]
+OF_STORES: list[type[Scene]] = [Save, Get, List, Check, Copy, CopyByThreads, CopyQueue]
 OF_QUEUES: list[type[Scene]] = [Pull, PullAndFollow, Look, Publish, PublishSlowly, PublishDays]
 DUMP = "/v1/dump/"
 MANY = 30

@@ -23,6 +23,7 @@ from crashmover.errors import CrashMoverError, masked
 
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {
+    "check": "Check whether stores have the crashes that another has.",
     "copy": "Copy crashes from one store to others.",
     "get": "Show a crash, or fetch parts of it.",
     "list": "List the crashes in a store, by day and id.",

@@ -8,12 +8,8 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from crashmover.mover import Outcome
 
 
 def printable(text: str) -> str:
@@ -54,8 +50,15 @@ class Progress:
         """Name something that failed."""
         say(text)
 
-    def advance(self, outcome: "Outcome") -> None:
-        """Take note of one crash."""
+    def show(self, text: str) -> None:
+        """Print a line of data."""
+        click.echo(text)
+
+    def advance(self, size: int, *, failed: bool) -> None:
+        """Take note of one crash.
+
+        :param size: how many bytes were moved
+        """
 
 
 class _Bar(Progress):
@@ -91,11 +94,17 @@ class _Bar(Progress):
     def failed(self, text: str) -> None:
         self.rich.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def advance(self, outcome: "Outcome") -> None:
+    def show(self, text: str) -> None:
+        if sys.stdout.isatty():  # the bar is there, too: make room for it
+            self.failed(text)
+        else:
+            super().show(text)
+
+    def advance(self, size: int, *, failed: bool) -> None:
         from rich.filesize import decimal
 
-        self._bytes += outcome.bytes
-        self._bad += outcome.error is not None
+        self._bytes += size
+        self._bad += failed
         rate = self.rich.tasks[0].speed or 0
         self.rich.update(
             self._task, advance=1, rate=rate, bytes=decimal(self._bytes), bad=self._bad

@@ -22,48 +22,30 @@ from crashmover.cli.options import (
     CrashIDType,
     DurationType,
     Settings,
-    check_range,
     destination_option,
     queue_option,
     range_options,
     source_option,
 )
 from crashmover.cli.report import Summary, open_output, writing_report
-from crashmover.crash import ALL_KINDS, Kind
-from crashmover.errors import CrashMoverError, InvalidCrashID
+from crashmover.cli.selecting import (
+    check_selection,
+    ids_from_option,
+    kinds_option,
+    named_ids,
+)
+from crashmover.crash import Kind
+from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
-from crashmover.selection import CrashIDs, QueuedIDs
-
-_KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
-
-
-class KindsType(click.ParamType):
-    """``raw,dumps,processed``, or some of these."""
-
-    name = "kinds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> frozenset[Kind]:
-        if isinstance(value, frozenset):
-            return value
-        words = [word.strip() for word in value.split(",")]
-        if unknown := [word for word in words if word not in _KINDS]:
-            self.fail(f"{unknown[0]!r} is none of {', '.join(_KINDS)}", param, ctx)
-        return frozenset(_KINDS[word] for word in words)
+from crashmover.selection import QueuedIDs
 
 
 @click.command("copy", epilog=exit_codes.HELP)
 @source_option()
-@destination_option
-@click.option(
-    "--ids-from",
-    type=click.File("r", encoding="utf-8", errors="replace"),
-    metavar="FILE",
-    help="Crash ids from a file, one a line; - for standard input.",
-)
+@destination_option()
+@ids_from_option
 @range_options
 @queue_option(
     required=False,
@@ -79,13 +61,7 @@ class KindsType(click.ParamType):
     help="With -q: stop when nothing has come for S seconds.",
 )
 @click.option("--follow", is_flag=True, help="With -q: go on until a signal comes.")
-@click.option(
-    "--kinds",
-    type=KindsType(),
-    default=ALL_KINDS,
-    metavar="KIND,...",
-    help="Only these kinds of parts: raw, dumps, processed.",
-)
+@kinds_option
 @click.option(
     "--existing",
     type=click.Choice([existing.value for existing in Existing]),
@@ -183,9 +159,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
 
 def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
     since, until = options["since"], options["until"]
-    if (crash_ids or options["ids_from"]) and (since or until):
-        raise click.UsageError("either crash ids or a range of days")
-    check_range(since, until)
+    check_selection(crash_ids, options["ids_from"], since, until)
     if crash_ids or options["ids_from"] or since or until:
         origin = click.get_current_context().get_parameter_source("queue")
         if options["queue"] and origin is ParameterSource.COMMANDLINE:
@@ -249,15 +223,8 @@ def _selected(
     crash_ids: tuple[str, ...],
     options: dict[str, Any],
 ) -> _Selected:
-    file = options["ids_from"]
-    if crash_ids or file:
-        ids = stack.enter_context(CrashIDs())
-        for crash_id in crash_ids:
-            ids.add(crash_id)
-        try:
-            ids.add_lines(file or (), getattr(file, "name", ""))
-        except InvalidCrashID as error:
-            raise click.UsageError(f"--ids-from: {error}") from None
+    if crash_ids or options["ids_from"]:
+        ids = stack.enter_context(named_ids(crash_ids, options["ids_from"]))
         return _Selected(iter(ids), len(ids))
 
     def listings(store: CrashStorageBase) -> Iterator[str]:
@@ -287,7 +254,7 @@ def _run(
                     queued.settle(outcome.crash_id, outcome.error is None)
                 summary.add(outcome)
                 report(outcome)
-                bar.advance(outcome)
+                bar.advance(outcome.bytes, failed=outcome.error is not None)
                 if outcome.error:
                     bar.failed(f"{outcome.crash_id}: {outcome.status}: {outcome.error}")
         except CrashMoverError as error:

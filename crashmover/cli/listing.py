@@ -6,8 +6,9 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 
 import click
@@ -20,6 +21,7 @@ from crashmover.cli.options import Settings, check_range, range_options, source_
 from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.job import loading
 from crashmover.retry import RetryPolicy
 
 _KINDS = {"raw": Kind.RAW_CRASH, "processed": Kind.PROCESSED_CRASH}
@@ -146,8 +148,9 @@ class Sizing:
         while batch := list(islice(crash_ids, _AT_ONCE)):
             found = self._storage.load_crashes(batch, self._kinds)
             for crash_id, crash in zip(batch, found, strict=True):
+                load = loading(self._storage, crash_id, crash, self._kinds)
                 try:
-                    yield crash_id, self._size(crash_id, crash)
+                    yield crash_id, RetryPolicy().call(partial(_size, load))
                 except CrashIDNotFound:
                     continue
                 except StorageError as error:
@@ -155,13 +158,6 @@ class Sizing:
                     self.failed += 1
                     yield crash_id, None
 
-    def _size(self, crash_id: str, found: Crash | Exception) -> int:
-        first = [found]
 
-        def size() -> int:
-            crash = first.pop() if first else self._storage.load_crash(crash_id, self._kinds)
-            if isinstance(crash, Exception):
-                raise crash
-            return sum(part.measure() for part in crash.parts)
-
-        return RetryPolicy().call(size)
+def _size(load: Callable[[], Crash]) -> int:
+    return sum(part.measure() for part in load().parts)

@@ -164,7 +164,9 @@ def source_option(
     )
 
 
-def destination_option(function: F) -> F:
+def destination_option(
+    *, help: str = "Store to save to; repeated: a crash goes to all of them."
+) -> Callable[[F], F]:
     """``-d``: the store to save to."""
     return click.option(
         "-d",
@@ -176,8 +178,8 @@ def destination_option(function: F) -> F:
         required=True,
         envvar="CRASHMOVER_DESTINATION",
         show_envvar=True,
-        help="Store to save to; repeated: a crash goes to all of them.",
-    )(function)
+        help=help,
+    )
 
 
 def range_options(function: F) -> F:

@@ -46,7 +46,7 @@ class DumpType(click.ParamType):
 
 
 @click.command("save", epilog=exit_codes.HELP)
-@destination_option
+@destination_option()
 @click.option(
     "--raw-crash", required=True, type=_FILE, metavar="FILE", help="The annotations: JSON."
 )

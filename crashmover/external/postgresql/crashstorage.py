@@ -12,7 +12,7 @@ from typing import Any, LiteralString, Self
 from uuid import UUID
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql import schema as schemas
@@ -117,7 +117,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """As the base class says, with one query for all of them."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
-        marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
+        marker = marker_of(kinds)
         try:
             found = self._reader.rows(crash_ids, kinds | {marker})
         except MissingTables:

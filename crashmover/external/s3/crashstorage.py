@@ -135,7 +135,12 @@ class S3CrashStorage(CrashStorageBase):
         if Kind.DUMP in kinds:
             names = self._dump_names(crash_id, raw)
             parts += [
-                Part(Kind.DUMP, name, partial(self._open_dump, name, crash_id, raw))
+                Part(
+                    Kind.DUMP,
+                    name,
+                    partial(self._open_dump, name, crash_id, raw),
+                    ask_size=partial(self._size_of_dump, name, crash_id, raw),
+                )
                 for name in names
             ]
         return parts
@@ -154,14 +159,27 @@ class S3CrashStorage(CrashStorageBase):
     def _open_dump(self, name: str, crash_id: str, raw: StoredObject) -> BinaryIO:
         found = self._objects.open(keys.dump_key(crash_id, name), crash_id)
         if found is None:
-            self._raise_if_replaced(crash_id, raw)
-            raise self._corrupt(f"dump {name} is listed and not there", crash_id)
+            raise self._missing_dump(name, crash_id, raw)
         with ExitStack() as unless_all_is_well:
             unless_all_is_well.callback(found[1].close)
-            self._check_belongs(found[0], raw, f"dump {name}", crash_id)
-            self._check_mark(found[0], raw, name, crash_id)
+            self._check_dump(found[0], name, crash_id, raw)
             unless_all_is_well.pop_all()
         return found[1]
+
+    def _size_of_dump(self, name: str, crash_id: str, raw: StoredObject) -> int:
+        found = self._objects.look(keys.dump_key(crash_id, name), crash_id)
+        if found is None:
+            raise self._missing_dump(name, crash_id, raw)
+        self._check_dump(found, name, crash_id, raw)
+        return found.size
+
+    def _missing_dump(self, name: str, crash_id: str, raw: StoredObject) -> CorruptCrash:
+        self._raise_if_replaced(crash_id, raw)
+        return self._corrupt(f"dump {name} is listed and not there", crash_id)
+
+    def _check_dump(self, dump: StoredObject, name: str, crash_id: str, raw: StoredObject) -> None:
+        self._check_belongs(dump, raw, f"dump {name}", crash_id)
+        self._check_mark(dump, raw, name, crash_id)
 
     def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
         stored = self._objects.fetch(keys.dump_names_key(crash_id), crash_id)

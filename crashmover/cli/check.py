@@ -1,0 +1,170 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover check``."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from crashmover.checking import Checker, Finding, Verdict
+from crashmover.cli import console, exit_codes, signals
+from crashmover.cli.exit_codes import ExitCode
+from crashmover.cli.options import (
+    CrashIDType,
+    Settings,
+    destination_option,
+    range_options,
+    source_option,
+)
+from crashmover.cli.selecting import check_selection, ids_from_option, kinds_option, named_ids
+from crashmover.external.crashstorage_base import CrashStorageBase
+
+
+@click.command("check", epilog=exit_codes.HELP)
+@source_option(
+    help="Store with the crashes as they should be; repeated: a crash comes from the first that"
+    " has it."
+)
+@destination_option(help="Store that should have them; repeated: each of these is checked.")
+@ids_from_option
+@range_options
+@kinds_option
+@click.option(
+    "--digest",
+    is_flag=True,
+    help="Read every part on both sides and compare SHA-256, and hold dumps against the"
+    " checksums in the raw crash.",
+)
+@click.option("--all", "everything", is_flag=True, help="Print the crashes that are ok, too.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Work on N batches of crashes at a time; the stores know best.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
+@click.option(
+    "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
+)
+@click.argument("crash_ids", nargs=-1, type=CrashIDType())
+@click.pass_obj
+def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
+    """Check whether stores have the crashes that another has; nothing is changed.
+
+    Checks the crashes named as CRASH_ID or by --ids-from, or those of the days from --since to
+    --until, or all of the source.  Prints the crashes that are not ok, one a line, with what is
+    wrong behind a "#", as --ids-from takes them: missing, differs, missing dump, processed
+    missing, failed.  What only a destination has is not looked for.  To bring what
+    is missing, give them to "copy --existing compare".
+
+    \b
+    Examples:
+      crashmover check -s ./crashes -d prod --since yesterday --until yesterday
+      crashmover check -s ./crashes -d /archive --digest > bad.txt
+      crashmover check -s prod -d archive --ids-from ids.txt --all --json
+    """
+    given = options["ids_from"]
+    check_selection(crash_ids, given, options["since"], options["until"])
+    with ExitStack() as stack:
+        source = stack.enter_context(settings.open_storage(options["sources"]))
+        destination = stack.enter_context(settings.open_storage(options["destinations"]))
+        _refuse_same(source, destination)
+        names = ("kinds", "digest", "workers")
+        checker = Checker(source, destination, **{name: options[name] for name in names})
+        ids: Iterable[str] = source.new_crashes(options["since"], options["until"], checker.marker)
+        total = None
+        if crash_ids or given:
+            ids = named = stack.enter_context(named_ids(crash_ids, given))
+            total = len(named)
+        checker.verify_access()
+        bar = stack.enter_context(console.progress(options["progress"], total))
+        found = Findings(is_named=total is not None, **_shown(destination, options))
+        stopper = signals.Stopper(checker.stop)
+        with signals.handling(stopper):
+            code = stopper.end_of(lambda: found.take(checker.run(ids), bar))
+    raise click.exceptions.Exit(code)
+
+
+def _refuse_same(source: CrashStorageBase, destination: CrashStorageBase) -> None:
+    same = {store.identity() for store in source.stores}
+    if len(same) == 1 and any(store.identity() in same for store in destination.stores):
+        raise click.UsageError("source and destination are the same store")
+
+
+def _shown(destination: CrashStorageBase, options: dict[str, Any]) -> dict[str, bool]:
+    return {
+        "everything": options["everything"],
+        "as_json": options["as_json"],
+        "with_store": len(destination.stores) > 1,
+    }
+
+
+class Findings:
+    """Prints what is found, and counts it.
+
+    :param is_named: whether the crashes were named: then one that the source does not have is
+        a mistake, and otherwise it was removed since it was listed
+    :param everything: print what is ok, too
+    :param as_json: as an object each
+    :param with_store: say which store it is about
+    """
+
+    def __init__(
+        self, *, is_named: bool, everything: bool, as_json: bool, with_store: bool
+    ) -> None:
+        self._fine = {Verdict.OK} if is_named else {Verdict.OK, Verdict.GONE}
+        self._everything = everything
+        self._as_json = as_json
+        self._with_store = with_store
+        self._counts: Counter[Verdict] = Counter()
+        self._bytes = 0
+
+    def take(self, findings: Iterable[Finding], bar: console.Progress) -> int:
+        """Print all that are found, and in the end how many there were; return the exit code."""
+        try:
+            for finding in findings:
+                is_fine = finding.status in self._fine
+                self._counts[finding.status] += 1
+                self._bytes += finding.bytes
+                bar.advance(finding.bytes, failed=not is_fine)
+                if self._everything or not is_fine:
+                    bar.show(self._as_object(finding) if self._as_json else self._line(finding))
+        finally:
+            bar.failed(self._summary())
+        return ExitCode.OK if set(self._counts) <= self._fine else ExitCode.FAILED
+
+    def _as_object(self, finding: Finding) -> str:
+        parts = finding.difference.as_dict()
+        error = {"error": finding.error} if finding.error else {}
+        return json.dumps(
+            {
+                "crash_id": finding.crash_id,
+                "status": finding.status,
+                "store": finding.store,
+                **parts,
+                **error,
+            }
+        )
+
+    def _line(self, finding: Finding) -> str:
+        whole = finding.status in (Verdict.MISSING, Verdict.PROCESSED_MISSING)
+        parts = "" if whole else str(finding.difference)
+        store = finding.store if self._with_store else ""
+        said = ": ".join(filter(None, (store, finding.error or parts)))
+        return console.printable(
+            f"{finding.crash_id}  # {finding.status}" + (said and f" ({said})")
+        )
+
+    def _summary(self) -> str:
+        from rich.filesize import decimal
+
+        counts = {Verdict.OK: 0, **self._counts}
+        shown = ", ".join(f"{status} {counts[status]:,}" for status in Verdict if status in counts)
+        read = f"; {decimal(self._bytes)} compared" if self._bytes else ""
+        return f"checked {sum(counts.values()):,}: {shown}{read}"

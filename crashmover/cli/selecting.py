@@ -1,0 +1,75 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Which crashes, and which of their parts: options that commands share."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import click
+
+from crashmover.cli.options import check_range
+from crashmover.crash import ALL_KINDS, Kind
+from crashmover.errors import InvalidCrashID
+from crashmover.selection import CrashIDs
+
+_KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
+
+
+class KindsType(click.ParamType):
+    """``raw,dumps,processed``, or some of these."""
+
+    name = "kinds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> frozenset[Kind]:
+        if isinstance(value, frozenset):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if unknown := [word for word in words if word not in _KINDS]:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(_KINDS)}", param, ctx)
+        return frozenset(_KINDS[word] for word in words)
+
+
+ids_from_option = click.option(
+    "--ids-from",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Crash ids from a file, one a line; - for standard input.",
+)
+
+kinds_option = click.option(
+    "--kinds",
+    type=KindsType(),
+    default=ALL_KINDS,
+    metavar="KIND,...",
+    help="Only these kinds of parts: raw, dumps, processed.",
+)
+
+
+def check_selection(
+    crash_ids: Sequence[str],
+    file: TextIO | None,
+    since: dt.date | None,
+    until: dt.date | None,
+) -> None:
+    """Refuse what cannot say which crashes are meant."""
+    if (crash_ids or file) and (since or until):
+        raise click.UsageError("either crash ids or a range of days")
+    check_range(since, until)
+
+
+def named_ids(crash_ids: Sequence[str], file: TextIO | None) -> CrashIDs:
+    """Return the crash ids that were given as arguments, and those in the file of --ids-from."""
+    ids = CrashIDs()
+    try:
+        for crash_id in crash_ids:
+            ids.add(crash_id)
+        ids.add_lines(file or (), getattr(file, "name", ""))
+    except InvalidCrashID as error:
+        ids.close()
+        raise click.UsageError(f"--ids-from: {error}") from None
+    return ids
