@@ -336,7 +336,7 @@ class Mover:
         if job.crash is None or job.errors:
             return self._failed(job, job.errors)
         try:
-            if self._verify:
+            if self._verify and Kind.DUMP in self._kinds:
                 check_dump_checksums(job.crash)
             self._remove_if_whole(job, job.crash)
         except Exception as error:

@@ -592,6 +592,14 @@ def test_a_raw_crash_without_checksums_is_verified_by_what_is_read_back(
     assert (result.exit_code, result.statuses) == (0, all_of("copied", crash))
 
 
+@pytest.mark.parametrize("kinds", ["raw", "raw,processed", "processed"])
+def test_dumps_that_are_not_copied_are_not_held_against_their_checksums(
+    stores: Stores, kinds: str
+) -> None:
+    result = stores.copy("--verify", "--kinds", kinds)
+    assert (result.exit_code, set(result.statuses.values())) == (0, {"copied"})
+
+
 @pytest.mark.parametrize("there", [OTHER_RAW, OTHER_DUMP, NEWER, NO_DUMP, EXTRA_DUMP])
 def test_verify_does_not_take_a_crash_that_is_there_on_trust(
     one_crash: Stores, there: Sample

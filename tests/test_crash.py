@@ -286,6 +286,14 @@ def test_a_part_closes_what_it_read_whatever_happened() -> None:
     assert [file.closed for file in opened] == [True, True]
 
 
+def test_whether_a_part_is_there_is_found_out_with_as_little_as_possible() -> None:
+    known = Part(Kind.DUMP, "", lambda: pytest.fail("it was read"), 3)
+    asked = Part(Kind.DUMP, "", lambda: pytest.fail("it was read"), ask_size=lambda: 4)
+    opened = Part(Kind.DUMP, "", lambda: Endless())  # type: ignore[arg-type, return-value]
+    assert [part.look() for part in (known, asked, opened)] == [3, 4, None]
+    assert [part.measure() for part in (known, asked)] == [3, 4]
+
+
 @pytest.mark.parametrize("name", [None, "", "dump"])
 def test_a_part_without_a_name_is_the_main_dump(name: str) -> None:
     assert Part.of_bytes(Kind.DUMP, b"", name).key == (Kind.DUMP, MAIN_DUMP)

@@ -290,6 +290,20 @@ def test_a_new_crash_costs_a_request_for_each_object(strict: Bucket, proxy: Prox
     assert len(proxy.requests) == 5
 
 
+def test_the_sizes_of_dumps_are_asked_for_and_not_read(strict: Bucket, proxy: Proxy) -> None:
+    storage = through(proxy, strict)
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    proxy.requests.clear()
+    sizes = {part.name: len(contents()[part.key]) for part in crash.dumps}
+    assert {part.name: part.measure() for part in crash.dumps} == sizes
+    assert {part.name: part.look() for part in crash.dumps} == sizes
+    assert [request.method for request in proxy.requests] == ["HEAD"] * 2 * len(sizes)
+    strict.server.client().delete_object(Bucket=strict.name, Key=f"v1/dump/{CRASH_ID}")
+    with pytest.raises(CorruptCrash, match="not there"):
+        storage.find_dump(CRASH_ID).look()
+
+
 def test_what_a_listing_has_just_found_missing_is_not_asked_for(fast: Bucket) -> None:
     """On a server without conditions, where each save begins with a question otherwise."""
     known, early, late = (f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(3))
