@@ -78,6 +78,7 @@ class Part:
     :param packed: where the store keeps it gzipped: another way to read it
     :param ask_size: finds out the size, in bytes, where that takes less than reading it; raises
         what opening it would
+    :param locate: says where it lies; asked only by whoever wants to know, and not by a copy
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Part:
     size: int | None = None
     packed: "Packed | None" = None
     ask_size: Callable[[], int] | None = None
+    locate: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is Kind.DUMP:
@@ -116,6 +118,12 @@ class Part:
     def label(self) -> str:
         """What to call it in a message."""
         return f"dump {self.name}" if self.kind is Kind.DUMP else self.kind.value
+
+    @property
+    def location(self) -> str | None:
+        """Where it lies, as the store's own tools would name it, on one line; None where that is
+        nowhere in particular.  Never a secret."""
+        return self.locate() if self.locate else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield its bytes, at most `CHUNK` at a time.

@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from threading import Lock
@@ -76,6 +77,15 @@ class TellsSizeOnDisk(FSPermanentStorage):
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
         crash = super().load_crash(crash_id, kinds)
         return Crash(crash_id, [Part(p.kind, p.name, p.open, p.size or 1) for p in crash.parts])
+
+
+class NamesTheDirectory(FSPermanentStorage):
+    """Says of each part where the crash lies."""
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        crash = super().load_crash(crash_id, kinds)
+        where = str(self.root)
+        return Crash(crash_id, [replace(part, locate=lambda: where) for part in crash.parts])
 
 
 class HandsOutOneFile(FSPermanentStorage):
@@ -410,6 +420,7 @@ BREAKS: dict[str, Broken] = {
     "test_the_main_dump_has_one_name": RenamesMainDump,
     "test_what_a_crash_lacks_is_not_found": InventsCrashes,
     "test_what_is_not_there_is_not_found": InventsCrashes,
+    "test_where_a_part_lies_is_said_on_one_line_or_not_at_all": NamesTheDirectory,
 }
 
 

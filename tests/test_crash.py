@@ -124,6 +124,20 @@ def test_any_text_is_a_safe_name_or_is_refused_in_one_short_line(text: str) -> N
 # Parts
 
 
+def test_where_a_part_lies_is_worked_out_for_whoever_asks_and_nobody_else() -> None:
+    asked = []
+
+    def locate() -> str:
+        asked.append(1)
+        return "/crashes/a.json"
+
+    part = Part(Kind.RAW_CRASH, "", lambda: io.BytesIO(b"{}"), 2, None, locate)
+    assert (part.read(), part.measure(), list(part.chunks())) == (b"{}", 2, [b"{}"])
+    assert not asked
+    assert part.location == "/crashes/a.json"
+    assert Part.of_bytes(Kind.RAW_CRASH, b"{}").location is None
+
+
 def part_of(data: bytes, size: int | None) -> Part:
     """A dump whose store says that it has `size` bytes."""
     return Part(Kind.DUMP, "memory_report", lambda: io.BytesIO(data), size)

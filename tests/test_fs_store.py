@@ -91,6 +91,18 @@ def test_the_layout_to_the_letter(storage: FSPermanentStorage, root: Path) -> No
     assert files(root)[f"{LEAF}/{CRASH_ID}.jsonz"] == packed
 
 
+def test_where_a_part_lies_is_the_path_of_its_file(storage: FSPermanentStorage, root: Path) -> None:
+    put(root / LEAF / CRASH_ID, parts={k: v for k, v in contents().items() if k != PROCESSED})
+    storage.save_crash(crash_of({PROCESSED: contents()[PROCESSED]}))
+    lying = {part.key: Path(part.location or "") for part in storage.load_crash(CRASH_ID).parts}
+    assert gzip.decompress(lying.pop(PROCESSED).read_bytes()) == contents()[PROCESSED]
+    assert {key: path.parent for key, path in lying.items()} == dict.fromkeys(
+        lying, root / LEAF / CRASH_ID
+    )
+    for key, path in lying.items():
+        assert path.read_bytes() == contents()[key]
+
+
 @pytest.mark.parametrize(
     ("umask", "file_mode", "directory_mode"),
     [("022", 0o644, 0o755), ("027", 0o640, 0o750), ("077", 0o600, 0o700), ("0", 0o666, 0o777)],

@@ -114,6 +114,19 @@ def test_the_rows_hold_the_bytes_as_they_are(database: Database, storage: CrashS
     assert {(Kind(kind), name): data for _, kind, name, _, data in rows} == contents()
 
 
+def test_where_a_part_lies_is_what_its_rows_have_in_common(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    found = {}
+    for part in storage.load_crash(CRASH_ID).parts:
+        table, *conditions = (part.location or "").split()
+        where = " AND ".join(["crash_id = %s", *conditions])
+        [(data,)] = database.rows(f"SELECT data FROM {table} WHERE {where}", CRASH_ID)
+        found[part.key] = data
+    assert found == contents()
+
+
 def test_a_large_part_lies_in_rows_of_a_mebibyte(
     database: Database, storage: CrashStorageBase
 ) -> None:

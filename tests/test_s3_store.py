@@ -111,6 +111,20 @@ def test_the_objects_are_those_of_the_layout(bucket: Bucket) -> None:
     }
 
 
+@pytest.mark.parametrize("prefix", ["", "a/b"])
+def test_where_a_part_lies_is_the_address_of_its_object(fast: Bucket, prefix: str) -> None:
+    below = f"{prefix}/" if prefix else ""
+    fast.put({below + key: data for key, data in laid_out(f"v1/raw_crash/{CRASH_ID}").items()})
+    with open_storage(fast.uri(prefix)) as storage:
+        lying = {part.key: part.location for part in storage.load_crash(CRASH_ID).parts}
+    found = {}
+    for key, location in lying.items():
+        scheme, _, bucket, name = (location or "").split("/", 3)
+        assert (scheme, bucket) == ("s3:", fast.name)
+        found[key] = fast.get(name)["Body"]
+    assert found == contents()
+
+
 def test_a_crash_without_dumps_has_an_empty_list_of_them(
     bucket: Bucket, storage: CrashStorageBase
 ) -> None:

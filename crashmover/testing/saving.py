@@ -84,6 +84,15 @@ class SavingConformance:
         for part in storage.load_crash(CRASH_ID).parts:
             assert part.size in (None, len(contents()[part.key]))
 
+    def test_where_a_part_lies_is_said_on_one_line_or_not_at_all(
+        self, storage: CrashStorageBase
+    ) -> None:
+        storage.save_crash(crash_of(contents()))
+        said = [part.location for part in storage.load_crash(CRASH_ID).parts]
+        locations = [location for location in said if location is not None]
+        assert all(location and location.isprintable() for location in locations)
+        assert len(set(locations)) == len(locations)
+
     def test_a_part_can_be_opened_again_and_at_the_same_time(
         self, storage: CrashStorageBase
     ) -> None:

@@ -39,8 +39,12 @@ class CrashFile:
     def part(self, kind: Kind, name: str, size: int | None) -> Part:
         """Return the part that is in this file."""
         if kind is Kind.PROCESSED_CRASH:
-            return Part(kind, name, self.open_gzip, size, self.pump_both)
-        return Part(kind, name, self.open, size)
+            return Part(kind, name, self.open_gzip, size, self.pump_both, locate=self.path)
+        return Part(kind, name, self.open, size, locate=self.path)
+
+    def path(self) -> str:
+        """Return the file's absolute path."""
+        return os.path.join(self.root, *self.where, self.name)
 
     def open(self) -> BinaryIO:
         """Open the file.

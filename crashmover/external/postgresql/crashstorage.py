@@ -74,7 +74,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._context = ConnectionContext(conninfo, uri, timeout)
         self._tables = Tables(self._context, schema)
         self._saver = Saver(self._context, self._tables)
-        self._reader = Reader(self._context, self._tables.sql)
+        self._reader = Reader(self._context, self._tables.sql, self.schema)
         self._identity = _identity(conninfo, schema)
 
     @classmethod

@@ -57,11 +57,20 @@ class Reader:
 
     :param context: of the database
     :param sql: puts the schema in a statement
+    :param schema: its name
     """
 
-    def __init__(self, context: ConnectionContext, sql: Callable[[LiteralString], bytes]) -> None:
+    def __init__(
+        self, context: ConnectionContext, sql: Callable[[LiteralString], bytes], schema: str
+    ) -> None:
         self.context = context
         self._sql = sql
+        self._schema = schema
+
+    def location(self, kind: Kind, name: str) -> str:
+        """Say which of a crash's rows hold a part, to whoever knows SQL."""
+        named = f" name='{name}'" if name else ""
+        return f"{self._schema}.crash_parts kind='{kind}'{named}"
 
     def rows(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[UUID, list[Row]]:
         """Return the rows that each of these crashes has; none where it has none."""
@@ -139,7 +148,8 @@ class Reading:
             reason = f"{name or kind}: a piece of it is too large"
             raise CorruptCrash(reason, crash_id=crash_id, uri=self._uri)
         opener = partial(self._open, crash_id, rows)
-        return Part(kind, name, opener, sum(row[3] for row in rows))
+        locate = partial(self._reader.location, kind, name)
+        return Part(kind, name, opener, sum(row[3] for row in rows), locate=locate)
 
     def _open(self, crash_id: str, rows: list[Row]) -> BinaryIO:
         if len(rows) == 1:

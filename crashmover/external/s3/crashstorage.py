@@ -134,19 +134,28 @@ class S3CrashStorage(CrashStorageBase):
         parts = [self._part(Kind.RAW_CRASH, raw, crash_id)] if wanted else []
         if Kind.DUMP in kinds:
             names = self._dump_names(crash_id, raw)
-            parts += [
-                Part(
-                    Kind.DUMP,
-                    name,
-                    partial(self._open_dump, name, crash_id, raw),
-                    ask_size=partial(self._size_of_dump, name, crash_id, raw),
-                )
-                for name in names
-            ]
+            parts += [self._dump(name, crash_id, raw) for name in names]
         return parts
 
     def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
-        return Part(kind, "", partial(self._open, stored, crash_id), stored.size)
+        locate = partial(self._location, stored.key)
+        return Part(
+            kind, "", partial(self._open, stored, crash_id), stored.size, locate=locate
+        )
+
+    def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
+        locate = partial(self._location, keys.dump_key(crash_id, name))
+        return Part(
+            Kind.DUMP,
+            name,
+            partial(self._open_dump, name, crash_id, raw),
+            ask_size=partial(self._size_of_dump, name, crash_id, raw),
+            locate=locate,
+        )
+
+    def _location(self, key: str) -> str:
+        bucket, prefix = self._place
+        return "/".join(filter(None, (f"s3://{bucket}", prefix, key)))
 
     def _open(self, stored: StoredObject, crash_id: str) -> BinaryIO:
         if stored.body is not None:
