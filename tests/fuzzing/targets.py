@@ -40,10 +40,12 @@ from crashmover.external.s3.keys import (
 )
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import Objects
+from crashmover.minidump import read_minidump
 from crashmover.redactor import FORBIDDEN_KEYS, Redactor
 from crashmover.registry import open_queue, open_storage
 from crashmover.selection import CrashIDs, parse_day
 from crashmover.uri import StorageURI
+from tests import minidumps
 from tests.test_hostile_bytes import assert_as_gzip
 
 PACKED = bytes.fromhex("1f8b08000000000002034bacaa02005b7154d303000000")
@@ -250,6 +252,18 @@ def gzip(data: bytes) -> None:
     assert_as_gzip(data[1:], 1 + (data[0] if data else 0))
 
 
+def minidump(data: bytes) -> None:
+    try:
+        found = read_minidump(io.BytesIO(data))
+    except CorruptCrash as error:
+        assert_says_little(error)
+        return
+    assert max(48 * (found.threads or 0), 108 * (found.modules or 0)) <= len(data)
+    for text in (found.os_version, found.main_module):
+        assert text is None or 0 < len(text) <= len(data) + 40
+        json.dumps(text).encode("ascii")
+
+
 RULESET_LETTERS = {*string.ascii_letters, *string.digits, *"_.-"}
 LAST = dt.date(2030, 1, 1)
 
@@ -364,6 +378,7 @@ TARGETS: dict[str, Target] = {
             b"\x02" + PACKED[:-1],
         ],
     ),
+    "minidump": Target(minidump, minidumps.SAMPLES),
     "listing": Target(
         listing,
         [
