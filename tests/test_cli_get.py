@@ -2,7 +2,8 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""``crashmover get``: what a store has of a crash, shown or written; the store is only read."""
+"""``crashmover get``: parts of a crash, written; what is wrong with a call of it, or with a store.
+The store is only read."""
 
 import gzip
 import json
@@ -21,7 +22,6 @@ from tests.cli_helpers import (
     assert_refused,
     command_line,
     environment,
-    is_harmless,
     put,
     run,
     run_on_terminal,
@@ -68,98 +68,6 @@ def get(store: Path, crash: Sample, *args: Argument) -> tuple[int, bytes]:
     """Run the command; return its exit code and standard output."""
     result = run("get", "-s", store, crash.crash_id, *args)
     return result.exit_code, result.stdout_bytes
-
-
-# What is shown
-
-
-def test_unasked_it_shows_each_part_with_its_size_and_public_annotations_only(store: Path) -> None:
-    result = run("get", "-s", store, CRASH.crash_id)
-    assert (result.exit_code, result.stderr) == (0, "")
-    sizes = {
-        "raw_crash": len(CRASH.raw),
-        f"dump {MAIN_DUMP}": 1506,
-        "dump memory_report": len(CRASH.dumps["memory_report"]),
-        "processed_crash": len(CRASH.processed or b""),
-    }
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert lines[0] == f"crash {CRASH.crash_id}"
-    assert sorted(lines[1:5]) == sorted(f"{name} {size:,} bytes" for name, size in sizes.items())
-    assert lines[5:] == ["", "ProductName Firefox", "BuildID 20261112093412"]
-
-
-def test_as_json_it_shows_the_same(store: Path) -> None:
-    exit_code, shown = get(store, CRASH, "--json")
-    overview = json.loads(shown)
-    assert exit_code == 0
-    assert list(overview) == ["crash_id", "parts", "annotations"]
-    assert overview["crash_id"] == CRASH.crash_id
-    assert {(p["kind"], p["name"], p["size"]) for p in overview["parts"]} == {
-        ("raw_crash", "", len(CRASH.raw)),
-        ("dump", MAIN_DUMP, 1506),
-        ("dump", "memory_report", len(CRASH.dumps["memory_report"])),
-        ("processed_crash", "", len(CRASH.processed or b"")),
-    }
-    assert overview["annotations"] == {"ProductName": "Firefox", "BuildID": "20261112093412"}
-
-
-HOSTILE = {
-    "ProductName": "\x1b]0;owned\x07\x1b[2J",
-    "Version": "1\r\nBuildID  2",
-    "BuildID": "\u202e\u009b31m\x00\x7f",
-    "ReleaseChannel": {"\x1b[31m": ["\x1b[31m"]},
-    "Vendor": "\ud800",
-}
-
-
-@pytest.mark.parametrize("option", [[], ["--json"]], ids=["text", "json"])
-def test_what_strangers_wrote_cannot_do_anything_to_a_terminal(
-    tmp_path: Path, option: list[str]
-) -> None:
-    raw = json.dumps(HOSTILE, ensure_ascii=True).encode()
-    crash = Sample(sample().crash_id, raw)
-    result = run("get", "-s", put(tmp_path / "store", crash), crash.crash_id, *option)
-    assert result.exit_code == 0
-    assert is_harmless(result.stdout)
-    assert "owned" in result.stdout  # harmless, and not hidden
-
-
-def test_a_hostile_annotation_makes_no_further_line(tmp_path: Path) -> None:
-    crash = sample(dumps={}, Version="1\nBuildID  2")
-    exit_code, shown = get(put(tmp_path / "store", crash), crash)
-    assert exit_code == 0
-    assert len(shown.splitlines()) == 5  # the crash, its part, a blank, two annotations
-
-
-def test_a_long_annotation_is_shortened_but_not_as_json(tmp_path: Path) -> None:
-    crash = sample(MozCrashReason="x" * 1000)
-    store = put(tmp_path / "store", crash)
-    assert max(map(len, run("get", "-s", store, crash.crash_id).stdout.splitlines())) < 100
-    assert json.loads(get(store, crash, "--json")[1])["annotations"]["MozCrashReason"] == "x" * 1000
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_it_shows_a_crash_whatever_the_terminal_can_encode(tmp_path: Path, encoding: str) -> None:
-    crash = sample(ProductName="火狐", dumps={})
-    store = put(tmp_path / "store", crash)
-    ended = run_process("get", "-s", store, crash.crash_id, PYTHONIOENCODING=encoding)
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert b"raw_crash" in ended.stdout
-
-
-@pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"\xff\x00", b"[" * 100_000])
-def test_a_raw_crash_that_says_nothing_is_shown_by_its_size(tmp_path: Path, raw: bytes) -> None:
-    crash = Sample(sample().crash_id, raw)
-    exit_code, shown = get(put(tmp_path / "store", crash), crash)
-    assert exit_code == 0
-    assert shown.split()[2:] == [b"raw_crash", f"{len(raw):,}".encode(), b"bytes"]
-
-
-def test_a_processed_crash_without_its_raw_crash_is_shown(store: Path) -> None:
-    CRASH.path(store).unlink()
-    exit_code, shown = get(store, CRASH, "--json")
-    assert exit_code == 0
-    assert [part["kind"] for part in json.loads(shown)["parts"]] == ["processed_crash"]
 
 
 # What is written

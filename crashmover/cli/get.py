@@ -12,37 +12,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO
 
 import click
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import printable
 from crashmover.cli.options import CrashIDType, Settings, source_option
-from crashmover.crash import Crash, Kind, Part, canonical_dump_name
-from crashmover.documents import json_object, json_part
-from crashmover.errors import CorruptCrash, CrashIDNotFound
+from crashmover.cli.overview import as_text, load, overview
+from crashmover.crash import Kind, Part, canonical_dump_name
+from crashmover.documents import json_part
+from crashmover.errors import CrashIDNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
-
-PUBLIC_ANNOTATIONS = (
-    "ProductName",
-    "Version",
-    "BuildID",
-    "ReleaseChannel",
-    "Vendor",
-    "ProcessType",
-    "CrashTime",
-    "UptimeTS",
-    "StartupCrash",
-    "MozCrashReason",
-    "OOMAllocationSize",
-    "submitted_timestamp",
-)
-"""What is shown unasked.  Source of what is public: Mozilla's annotations as documented in
-``toolkit/crashreporter/CrashAnnotations.yaml``, scope "report" and harmless by its nature."""
 
 
 @click.command("get", epilog=exit_codes.HELP)
@@ -77,8 +60,9 @@ def command(
 ) -> None:
     """Show what a store holds of a crash, or write parts of it.
 
-    Without an option that names a part: each part with its size, and some public
-    annotations.  CRASH_ID may be given as bp-ID, or as the URL of a report.
+    Without an option that names a part: each part with its size and where it lies, and what is
+    public of the annotations, of the processed crash, and of each minidump of at most 64 MiB.
+    CRASH_ID may be given as bp-ID, or as the URL of a report.
 
     \b
     Examples:
@@ -86,6 +70,7 @@ def command(
       crashmover get -s prod bp-0bba929f-8721-460c-dead-a43c22071025 --raw-crash | jq .
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --dump "" -o mini.dmp
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --all -o here/
+      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --json | jq .processed.signature
     """
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
@@ -100,8 +85,8 @@ def command(
         elif what["processed_crash"]:
             _write(lambda: _processed(storage, crash_id, unredacted), output)
         else:
-            overview = RetryPolicy().call(lambda: _overview(storage, crash_id))
-            click.echo(json.dumps(overview) if as_json else _as_text(overview))
+            shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+            click.echo(json.dumps(shown) if as_json else as_text(shown))
 
 
 def _check_usage(
@@ -127,68 +112,6 @@ def _check_usage(
         canonical_dump_name(dump)
         if not output and sys.stdout.isatty():
             raise click.UsageError("a dump is binary: write it to a file with -o, or to a pipe")
-
-
-# What is shown
-
-
-def _overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
-    crash = _load(storage, crash_id)
-    raw = crash.raw_crash
-    return {
-        "crash_id": crash_id,
-        "parts": [
-            {"kind": part.kind.value, "name": part.name, "size": part.measure()}
-            for part in crash.parts
-        ],
-        "annotations": _public(raw) if raw else {},
-    }
-
-
-def _load(storage: CrashStorageBase, crash_id: str) -> Crash:
-    """Load the crash, or its processed crash where the store keeps only these."""
-    try:
-        return storage.load_crash(crash_id)
-    except CrashIDNotFound as error:
-        try:
-            return storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
-        except CrashIDNotFound:
-            raise error from None
-
-
-def _public(raw: Part) -> dict[str, Any]:
-    try:
-        annotations = json_object(raw)
-        shown = {name: annotations[name] for name in PUBLIC_ANNOTATIONS if name in annotations}
-        # NaN and infinity are no JSON: as text.  As deep as it is going to be written.
-        [[plain]] = json.loads(json.dumps([[shown]]), parse_constant=str)
-    except (CorruptCrash, RecursionError):
-        return {}
-    return cast(dict[str, Any], plain)
-
-
-def _as_text(overview: dict[str, Any]) -> str:
-    parts = [
-        (f"{part['kind']} {part['name']}".strip(), f"{part['size']:,} bytes")
-        for part in overview["parts"]
-    ]
-    annotations = [(name, _short(value)) for name, value in overview["annotations"].items()]
-    width = max((len(size) for _, size in parts), default=0)
-    parts = [(name, size.rjust(width)) for name, size in parts]
-    return "\n".join(
-        [f"crash {overview['crash_id']}", *_columns(parts)]
-        + (["", *_columns(annotations)] if annotations else [])
-    )
-
-
-def _columns(rows: list[tuple[str, str]]) -> list[str]:
-    width = max((len(left) for left, _ in rows), default=0)
-    return [f"  {left.ljust(width)}  {right}" for left, right in rows]
-
-
-def _short(value: Any) -> str:
-    text = printable(value if isinstance(value, str) else json.dumps(value))
-    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 # What is written
@@ -228,7 +151,7 @@ def _write(find: Callable[[], Part], output: Path | None) -> None:
 
 
 def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, directory: Path) -> None:
-    crash = RetryPolicy().call(lambda: _load(storage, crash_id))
+    crash = RetryPolicy().call(lambda: load(storage, crash_id))
     with _naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for part in crash.parts:

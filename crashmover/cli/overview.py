@@ -1,0 +1,240 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What ``crashmover get`` shows of a crash: where it lies, and what is public in it."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import IO, Any, BinaryIO, cast
+
+from crashmover.cli.console import printable
+from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
+from crashmover.documents import json_object
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.minidump import MAGIC, read_minidump
+
+PUBLIC_ANNOTATIONS = (
+    "ProductName",
+    "Version",
+    "BuildID",
+    "ReleaseChannel",
+    "Vendor",
+    "ProcessType",
+    "CrashTime",
+    "UptimeTS",
+    "StartupCrash",
+    "OOMAllocationSize",
+    "submitted_timestamp",
+)
+"""What is shown of a raw crash unasked.  Source of what is public: Mozilla Socorro,
+``socorro/schemas/raw_crash.schema.yaml``, permission "public".  ``MozCrashReason`` is not: it may
+hold what a user has typed; a processed crash has it without that."""
+
+PUBLIC_FIELDS = (
+    "signature",
+    "reason",
+    "address",
+    "moz_crash_reason",
+    "crashing_thread",
+    "crashing_thread_name",
+    "product",
+    "version",
+    "build",
+    "release_channel",
+    "process_type",
+    "os_name",
+    "os_version",
+    "os_pretty_version",
+    "cpu_arch",
+    "uptime",
+    "date_processed",
+    "success",
+)
+"""What is shown of a processed crash unasked, where the redactor leaves it in.  Source of what is
+public: Mozilla Socorro, ``socorro/schemas/processed_crash.schema.yaml``, permission "public"."""
+
+LARGEST_MINIDUMP = 64 << 20
+"""Bytes of a dump that is looked into at most: it is fetched for that."""
+
+_IN_MEMORY = 8 << 20  # bytes of a dump; the rest waits on disk
+_TOO_LARGE = f"not looked into: larger than {LARGEST_MINIDUMP >> 20} MiB"
+_WIDTH = 80
+_SIGNATURE_LINES = 4
+
+
+def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
+    """Return what is shown of a crash, as it is going to be written as JSON."""
+    crash = load(storage, crash_id)
+    shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
+    minidumps = {}
+    for part in sorted(crash.parts, key=_order):
+        size, minidump = _look_into(part) if part.kind is Kind.DUMP else (part.measure(), None)
+        if minidump is not None:
+            minidumps[part.name] = minidump
+        where = {"size": size, "location": part.location}
+        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where})
+    shown["annotations"] = _annotations(crash.raw_crash) if crash.raw_crash else {}
+    if crash.processed_crash:
+        shown["processed"] = _processed(storage, crash.processed_crash)
+    if minidumps:
+        shown["minidumps"] = minidumps
+    return shown
+
+
+def _order(part: Part) -> tuple[int, bool, str]:
+    """The same from every store: the raw crash, the main dump, the other dumps, the processed
+    crash."""
+    return list(Kind).index(part.kind), part.name != MAIN_DUMP, part.name
+
+
+def load(storage: CrashStorageBase, crash_id: str) -> Crash:
+    """Load the crash, or its processed crash where the store keeps only these."""
+    try:
+        return storage.load_crash(crash_id)
+    except CrashIDNotFound as error:
+        try:
+            return storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
+        except CrashIDNotFound:
+            raise error from None
+
+
+def _store_of(storage: CrashStorageBase, crash: Crash) -> str:
+    """Return which of several stores the crash comes from: the first that has it."""
+    kind = Kind.RAW_CRASH if crash.raw_crash else Kind.PROCESSED_CRASH
+    for store in storage.stores if len(storage.stores) > 1 else ():
+        with suppress(StorageError):
+            if store.has_crash(crash.crash_id, kind):
+                return store.uri
+    return storage.uri
+
+
+# What is public
+
+
+def _annotations(raw: Part) -> dict[str, Any]:
+    try:
+        return _chosen(json_object(raw), PUBLIC_ANNOTATIONS)
+    except (CorruptCrash, RecursionError):
+        return {}
+
+
+def _processed(storage: CrashStorageBase, part: Part) -> dict[str, Any]:
+    """Return the summary of a processed crash; an object or a list in the place of a text is
+    left out, for nobody has said what is public in it."""
+    try:
+        redacted = storage.redactor.redact(json_object(part))
+        flat = {key: v for key, v in redacted.items() if not isinstance(v, dict | list)}
+        return {key: v for key, v in _chosen(flat, PUBLIC_FIELDS).items() if v is not None}
+    except (CorruptCrash, RecursionError):
+        return {}
+
+
+def _chosen(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    chosen = {name: document[name] for name in names if name in document}
+    # NaN and infinity are no JSON: as text.  As deep as it is going to be written.
+    [[plain]] = json.loads(json.dumps([[chosen]]), parse_constant=str)
+    return cast(dict[str, Any], plain)
+
+
+# What a dump is
+
+
+def _look_into(part: Part) -> tuple[int, dict[str, Any] | None]:
+    """Return how large a dump is, and what it is of where it is a minidump.
+
+    One that is no minidump, or a large one, is not read to its end where its size is known.
+    """
+    size, head = 0, b""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+        for chunk in part.chunks():
+            head += chunk[: len(MAGIC) - len(head)]
+            size += len(chunk)
+            may_be_one = MAGIC.startswith(head)
+            if part.size is not None and (part.size > LARGEST_MINIDUMP or not may_be_one):
+                size = part.size
+                break
+            if may_be_one and size <= LARGEST_MINIDUMP:
+                spool.write(chunk)
+        if head != MAGIC:
+            return size, None
+        return size, {"error": _TOO_LARGE} if size > LARGEST_MINIDUMP else _minidump(spool)
+
+
+def _minidump(file: IO[bytes]) -> dict[str, Any]:
+    try:
+        found = read_minidump(cast(BinaryIO, file))
+    except CorruptCrash as error:
+        return {"error": error.reason}
+    return {**asdict(found), "time": found.time.isoformat() if found.time else None}
+
+
+# As text
+
+
+def as_text(shown: Mapping[str, Any]) -> str:
+    """Return an overview for people to read."""
+    lines = [f"crash {shown['crash_id']}", f"store {printable(shown['store'])}"]
+    lines += ["", "parts", *_part_lines(shown["parts"])]
+    if shown["annotations"]:
+        lines += ["", "annotations", *_table(shown["annotations"])]
+    if "processed" in shown:
+        lines += ["", "processed crash", *_table(shown["processed"])]
+    for name, minidump in shown.get("minidumps", {}).items():
+        lines += ["", f"minidump {name}", *_minidump_lines(minidump)]
+    return "\n".join(lines)
+
+
+def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each part, and below it where it lies: that is too long to stand beside
+    it, and is not shortened, for it is there to be copied."""
+    rows = [
+        (f"{part['kind']} {part['name']}".strip(), f"{part['size']:,} bytes", part["location"])
+        for part in parts
+    ]
+    left = max((len(name) for name, _, _ in rows), default=0)
+    right = max((len(size) for _, size, _ in rows), default=0)
+    for name, size, location in rows:
+        yield f"  {name.ljust(left)}  {size.rjust(right)}"
+        if location:
+            yield f"    {printable(location)}"
+
+
+def _minidump_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing that is known."""
+    if "error" in found:
+        return [f"  {found['error']}"]
+    system, version = found["os"] or "", found["os_version"] or ""
+    rows = {
+        "system": version if version.startswith(system) else f"{system} {version}".strip(),
+        "cpu": f"{found['cpus']} x {found['cpu']}" if found["cpu"] else None,
+        "time": found["time"],
+        **{name: found[name] for name in ("reason", "address", "threads", "modules")},
+        "main module": found["main_module"],
+        "incomplete": "some of it lies beyond its end" if found["incomplete"] else None,
+    }
+    return _table({name: value for name, value in rows.items() if value not in (None, "")})
+
+
+def _table(values: Mapping[str, Any]) -> list[str]:
+    """Return a line for each value; a signature may take a few."""
+    width = max(map(len, values), default=0)
+    lines = []
+    for name, value in values.items():
+        most = _SIGNATURE_LINES if name == "signature" else 1
+        first, *more = _in_lines(value, _WIDTH - width - 4, most)
+        lines.append(f"  {name.ljust(width)}  {first}".rstrip())
+        lines += [" " * (width + 4) + line for line in more]
+    return lines or ["  nothing that can be shown"]
+
+
+def _in_lines(value: Any, room: int, most: int) -> list[str]:
+    """Return a value on so many lines of this length at most, shortened if need be."""
+    text = printable(value if isinstance(value, str) else json.dumps(value))
+    if len(text) > room * most:
+        text = f"{text[: room * most - 1]}…"
+    return [text[start : start + room] for start in range(0, len(text), room)] or [""]
