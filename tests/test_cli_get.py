@@ -415,6 +415,22 @@ def test_a_damaged_file_is_never_passed_on_as_if_it_were_whole(store: Path, dama
     assert_refused(run(*args), 1, f"fs://{store}", CRASH.crash_id)
 
 
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_what_is_damaged_of_a_crash_is_shown_with_all_the_rest(
+    store: Path, option: list[str]
+) -> None:
+    CRASH.path(store, ".jsonz").write_bytes(DAMAGED["truncated"])
+    result = run("get", "-s", store, CRASH.crash_id, *option)
+    assert (result.exit_code, result.stderr) == (1, "")
+    if option:
+        shown = {part["kind"]: part for part in json.loads(result.stdout)["parts"]}
+        assert shown["processed_crash"]["size"] is None and shown["processed_crash"]["error"]
+        assert shown["raw_crash"]["size"] == len(CRASH.raw)
+    else:
+        assert "processed_crash" in result.stdout and "damaged" in result.stdout
+        assert f"{len(CRASH.raw):,} bytes" in result.stdout
+
+
 def test_beside_a_damaged_processed_crash_the_rest_can_be_fetched(store: Path) -> None:
     CRASH.path(store, ".jsonz").write_bytes(b"")
     assert get(store, CRASH, "--raw-crash") == (0, CRASH.raw)

@@ -131,7 +131,7 @@ def test_where_a_part_lies_is_worked_out_for_whoever_asks_and_nobody_else() -> N
         asked.append(1)
         return "/crashes/a.json"
 
-    part = Part(Kind.RAW_CRASH, "", lambda: io.BytesIO(b"{}"), 2, None, locate)
+    part = Part(Kind.RAW_CRASH, "", lambda: io.BytesIO(b"{}"), 2, locate=locate)
     assert (part.read(), part.measure(), list(part.chunks())) == (b"{}", 2, [b"{}"])
     assert not asked
     assert part.location == "/crashes/a.json"

@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 import click
 
 from crashmover.cli import exit_codes
+from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
@@ -87,6 +88,8 @@ def command(
         else:
             shown = RetryPolicy().call(lambda: overview(storage, crash_id))
             click.echo(json.dumps(shown) if as_json else as_text(shown))
+            if any("error" in part for part in shown["parts"]):
+                raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _check_usage(

@@ -73,10 +73,10 @@ def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
     minidumps = {}
     for part in sorted(crash.parts, key=_order):
-        size, minidump = _look_into(part) if part.kind is Kind.DUMP else (part.measure(), None)
+        size, minidump, error = _examine(part)
         if minidump is not None:
             minidumps[part.name] = minidump
-        where = {"size": size, "location": part.location}
+        where = {"size": size, "location": part.location, **({"error": error} if error else {})}
         shown["parts"].append({"kind": part.kind.value, "name": part.name, **where})
     shown["annotations"] = _annotations(crash.raw_crash) if crash.raw_crash else {}
     if crash.processed_crash:
@@ -84,6 +84,17 @@ def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
     if minidumps:
         shown["minidumps"] = minidumps
     return shown
+
+
+def _examine(part: Part) -> tuple[int | None, dict[str, Any] | None, str | None]:
+    """Return the size of a part, what it is of where it is a minidump, and in what it is damaged:
+    whoever asks for a crash may well ask why it cannot be read."""
+    try:
+        if part.kind is Kind.DUMP:
+            return *_look_into(part), None
+        return part.measure(), None, None
+    except CorruptCrash as error:
+        return None, None, error.reason
 
 
 def _order(part: Part) -> tuple[int, bool, str]:
@@ -149,14 +160,15 @@ def _look_into(part: Part) -> tuple[int, dict[str, Any] | None]:
 
     One that is no minidump, or a large one, is not read to its end where its size is known.
     """
+    known = part.look()
     size, head = 0, b""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         for chunk in part.chunks():
             head += chunk[: len(MAGIC) - len(head)]
             size += len(chunk)
             may_be_one = MAGIC.startswith(head)
-            if part.size is not None and (part.size > LARGEST_MINIDUMP or not may_be_one):
-                size = part.size
+            if known is not None and (known > LARGEST_MINIDUMP or not may_be_one):
+                size = known
                 break
             if may_be_one and size <= LARGEST_MINIDUMP:
                 spool.write(chunk)
@@ -193,15 +205,18 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a line for each part, and below it where it lies: that is too long to stand beside
     it, and is not shortened, for it is there to be copied."""
     rows = [
-        (f"{part['kind']} {part['name']}".strip(), f"{part['size']:,} bytes", part["location"])
+        (
+            f"{part['kind']} {part['name']}".strip(),
+            "damaged" if part["size"] is None else f"{part['size']:,} bytes",
+            filter(None, (part.get("error"), part["location"])),
+        )
         for part in parts
     ]
     left = max((len(name) for name, _, _ in rows), default=0)
     right = max((len(size) for _, size, _ in rows), default=0)
-    for name, size, location in rows:
+    for name, size, below in rows:
         yield f"  {name.ljust(left)}  {size.rjust(right)}"
-        if location:
-            yield f"    {printable(location)}"
+        yield from (f"    {printable(text)}" for text in below)
 
 
 def _minidump_lines(found: Mapping[str, Any]) -> list[str]:

@@ -139,9 +139,7 @@ class S3CrashStorage(CrashStorageBase):
 
     def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
         locate = partial(self._location, stored.key)
-        return Part(
-            kind, "", partial(self._open, stored, crash_id), stored.size, locate=locate
-        )
+        return Part(kind, "", partial(self._open, stored, crash_id), stored.size, locate=locate)
 
     def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
         locate = partial(self._location, keys.dump_key(crash_id, name))
