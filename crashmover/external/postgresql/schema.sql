@@ -47,11 +47,10 @@ DECLARE
     this_schema oid := to_regnamespace('@schema@');
     partition_id oid;
 BEGIN
+    -- Also where it is there: whoever has just made it lets go of this lock only when every other
+    -- session is told of it, and before that a row may not find it.
+    PERFORM pg_advisory_xact_lock(hashtextextended('crashmover @name@', 0));
     EXECUTE found INTO partition_id USING partition, this_schema;
-    IF partition_id IS NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended('crashmover @name@', 0));
-        EXECUTE found INTO partition_id USING partition, this_schema;
-    END IF;
     IF partition_id IS NULL THEN
         EXECUTE format(
             'CREATE TABLE @schema@.%I (LIKE @schema@.crash_parts INCLUDING ALL)', partition
