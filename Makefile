@@ -39,6 +39,7 @@ mutants: $(MUTMUT) ## damage the product, and see whether the tests notice; this
 clean: ## remove all that was made here
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@rm -rf build dist demo-crashes crashmover.egg-info
+	@rm -rf examples/backend/build examples/backend/crashmover_sqlite.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): setup.cfg setup.py

@@ -5,9 +5,13 @@
 """Fixtures that many tests share: the servers, each started when it is first needed."""
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -17,6 +21,9 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Rclone, S3Server
+
+BACKEND = Path(__file__).parent.parent / "examples" / "backend"
+"""The sources of the example of a backend."""
 
 DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 """The kinds of disks that slow tests make, and the package that makes them."""
@@ -136,6 +143,21 @@ def missing(name: str, why: object) -> NoReturn:
         f"there is no {name} here: {why}; {TOOLS[name]}; or leave its tests out: --without {name}",
         pytrace=False,
     )
+
+
+@pytest.fixture(scope="session")
+def backend_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the example of a backend is installed into, as pip installs a package;
+    from a copy of its sources, beside which pip leaves what it makes."""
+    home = tmp_path_factory.mktemp("backend")
+    shutil.copytree(BACKEND, home / "sources", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    options = ["--no-deps", "--no-build-isolation", "--no-compile", "--target", str(home / "site")]
+    done = subprocess.run(
+        [*pip, *options, home / "sources"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return home / "site"
 
 
 @pytest.fixture(scope="session")
