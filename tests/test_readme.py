@@ -27,7 +27,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from crashmover import cli, open_storage
-from tests.conftest import UseAWS
+from tests.conftest import BACKEND, UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 
@@ -175,11 +175,23 @@ def tried(script: str, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_the_store_that_is_shown_keeps_every_promise(tmp_path: Path) -> None:
-    for name in ("my_storage.py", "test_my_storage.py"):
-        (tmp_path / name).write_text(named_blocks()[name], "utf-8")
-    done = run(sys.executable, "-m", "pytest", "-q", "-W", "error", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize(
+    "name", ["crashmover_sqlite.py", "pyproject.toml", "test_crashmover_sqlite.py"]
+)
+def test_the_backend_that_is_shown_is_the_example(name: str) -> None:
+    """Whose own tests, of every promise, are in `test_backend_example`."""
+    licence, _, text = (BACKEND / name).read_text("utf-8").partition("\n\n")
+    assert licence.count("\n") == 2
+    assert named_blocks()[name] == text.rstrip("\n")
+
+
+def test_the_backend_is_tried_as_shown(tmp_path: Path, backend_site: Path) -> None:
+    done = tried(named_blocks()["try-backend.sh"], tmp_path, PYTHONPATH=str(backend_site))
+    assert re.findall(r"^copied \d+, skipped 0, failed 0", done, re.MULTILINE) == [
+        "copied 20, skipped 0, failed 0",
+        "copied 14, skipped 0, failed 0",
+    ]
+    assert "dump upload_file_minidump" in done
 
 
 @pytest.mark.parametrize("name", COMMANDS)
