@@ -53,8 +53,8 @@ def command(name: str) -> click.Command:
 
 
 def help_of(*names: str) -> str:
-    """What a command's help says."""
-    result = run(*names, "--help")
+    """What a command's help says, on a terminal of 80 columns."""
+    result = run(*names, "--help", env={"COLUMNS": "80"})
     assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout
 
@@ -66,6 +66,11 @@ def examples_in(text: str) -> list[str]:
 
 
 # Everything is explained
+
+
+@pytest.mark.parametrize("names", [[], *([name] for name in OPTIONS)], ids=str)
+def test_the_help_fits_a_terminal(names: list[str]) -> None:
+    assert [line for line in help_of(*names).splitlines() if len(line) > 80] == []
 
 
 def test_the_help_lists_every_command_with_what_it_does() -> None:

@@ -33,13 +33,13 @@ _COMMANDS = {
 }
 
 EPILOG = """\b
-A store is named by a URI, by a path with a slash, or by a name from the configuration file:
+A store is a URI, a path with a slash, or a name from the configuration file:
   fs:///var/crashes?umask=027    ./crashes    /var/crashes    prod
   s3://bucket/prefix?region=us-west-2
   postgresql://user@host:5432/database?schema=crashes
 
 \b
-A queue is named by a URI, or by a name from the configuration file:
+A queue is a URI, or a name from the configuration file:
   pubsub://project/prefix    sqlite:///var/lib/crashmover/queue.db    prod
 
 \b
@@ -47,7 +47,7 @@ Examples:
   crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
   crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
   crashmover copy -s s3://crashes -d /archive --since yesterday
-  crashmover queue-publish -q pubsub://project/prefix --to reprocessing --ids-from ids.txt
+  crashmover queue-publish -q pubsub://project/prefix --ids-from ids.txt
 
 \b
 Shell completion (bash; also zsh, fish):

@@ -52,7 +52,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 @click.option(
     "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
 )
-@click.argument("crash_ids", nargs=-1, type=CrashIDType())
+@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Check whether stores have the crashes that another has; nothing is changed.

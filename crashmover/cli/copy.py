@@ -119,7 +119,7 @@ from crashmover.selection import QueuedIDs
 @click.option(
     "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
 )
-@click.argument("crash_ids", nargs=-1, type=CrashIDType())
+@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Copy crashes from one store to others.
@@ -131,11 +131,11 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     \b
     Examples:
       crashmover copy -s ./crashes -d /archive
-      crashmover copy -s ./crashes -d prod --since yesterday --until yesterday --verify
+      crashmover copy -s ./crashes -d prod --since 7d --until yesterday --verify
       crashmover copy -s prod -d ./here bp-0bba929f-8721-460c-dead-a43c22071025
-      crashmover copy -s ./crashes -d /archive --ids-from ids.txt --remove-source \\
-          --report report.jsonl
-      crashmover copy -s s3://crashes -d /archive -q pubsub://project/prefix --follow
+      crashmover copy -s ./crashes -d /archive --ids-from ids.txt \\
+          --remove-source --report report.jsonl
+      crashmover copy -s prod -d /archive -q pubsub://project/prefix --follow
     """
     _check_usage(crash_ids, options)
     _allow_open_files()

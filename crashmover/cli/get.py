@@ -68,8 +68,9 @@ def command(
     \b
     Examples:
       crashmover get -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
-      crashmover get -s prod bp-0bba929f-8721-460c-dead-a43c22071025 --raw-crash | jq .
-      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --dump "" -o mini.dmp
+      crashmover get -s prod bp-0bba929f-8721-460c-dead-a43c22071025 --raw-crash
+      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 \\
+          --dump "" -o mini.dmp
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --all -o here/
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --json | jq .processed.signature
     """

@@ -72,7 +72,7 @@ def _parse(text: str) -> str:
 @range_options
 @click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most N a second.")
 @click.option("--create", is_flag=True, help="Make what is missing of the queues first.")
-@click.argument("crash_ids", nargs=-1, type=BodyType())
+@click.argument("crash_ids", nargs=-1, type=BodyType(), metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Publish crash ids to a queue.
@@ -83,8 +83,10 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
 
     \b
     Examples:
-      crashmover queue-publish -q prod --to priority 0bba929f-8721-460c-dead-a43c22071025
-      crashmover queue-publish -q prod --to reprocessing -s ./crashes --since 7d --rate 50
+      crashmover queue-publish -q prod --to priority \\
+          0bba929f-8721-460c-dead-a43c22071025
+      crashmover queue-publish -q prod --to reprocessing --rate 50 \\
+          -s ./crashes --since 7d
       crashmover queue-publish -q prod --ids-from ids.txt > unpublished.txt
     """
     with ExitStack() as stack:

@@ -56,7 +56,7 @@ class DumpType(click.ParamType):
     type=DumpType(),
     metavar="[NAME=]FILE",
     multiple=True,
-    help="A dump; without a name, the main one (upload_file_minidump).",
+    help="A dump; without a name, the main one (upload_file_minidump).  May be repeated.",
 )
 @click.option("--processed-crash", type=_FILE, metavar="FILE", help="The processor's report: JSON.")
 @click.argument("crash_id", required=False, type=CrashIDType())
@@ -78,8 +78,9 @@ def command(
     \b
     Examples:
       crashmover save -d ./crashes --raw-crash raw.json --dump minidump.dmp
-      crashmover save -d prod --raw-crash raw.json --dump memory_report=report.json.gz \\
-          --processed-crash processed.json 0bba929f-8721-460c-dead-a43c22071025
+      crashmover save -d prod --raw-crash raw.json \\
+          --dump memory_report=report.json.gz --processed-crash processed.json \\
+          0bba929f-8721-460c-dead-a43c22071025
     """
     raw = _json(Kind.RAW_CRASH, raw_crash, "--raw-crash")
     processed = _json(Kind.PROCESSED_CRASH, processed_crash, "--processed-crash")
