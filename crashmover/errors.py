@@ -102,7 +102,8 @@ class InvalidConfig(CrashMoverError, ValueError):
 
 
 class MissingExtra(CrashMoverError):
-    """A driver is not installed; the text says what to install."""
+    """A driver is not installed, and the text says what to install; or the package of a store is
+    broken."""
 
 
 class StorageError(CrashMoverError):

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from crashmover.config import Config, is_name
-from crashmover.errors import InvalidURI, MissingExtra
+from crashmover.errors import InvalidURI, MissingExtra, describe
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.uri import StorageURI
 
@@ -32,7 +32,7 @@ def open_storage(where: str | Sequence[str], *, config: Config | None = None) ->
 
     :raises InvalidURI: malformed, of an unknown scheme, or with an unknown option
     :raises InvalidConfig: a name that the configuration file does not have
-    :raises MissingExtra: the driver for it is not installed
+    :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
     named = [where] if isinstance(where, str) else where
     for text in named:
@@ -64,7 +64,7 @@ def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
 
     :raises InvalidURI: malformed, of an unknown scheme, or with an unknown option
     :raises InvalidConfig: a name that the configuration file does not have
-    :raises MissingExtra: the driver for it is not installed
+    :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
     if is_name(where):
         where = (config or Config.load()).queue_uri(where)
@@ -89,11 +89,13 @@ def _load_class(group: str, scheme: str) -> Any:
 
 
 def _load(entry: EntryPoint) -> Any:
+    package = entry.dist.name if entry.dist else entry.module
     try:
         return entry.load()
     except ModuleNotFoundError as error:
-        package = entry.dist.name if entry.dist else entry.module
         extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
         raise MissingExtra(
             f"{entry.name}: no module named {error.name!r}; try: pip install '{package}{extras}'"
         ) from error
+    except (ImportError, AttributeError) as error:  # it was written for another version, perhaps
+        raise MissingExtra(f"{entry.name}: {package} is broken: {describe(error)}") from error

@@ -292,3 +292,20 @@ def test_a_missing_driver_is_said_with_the_command_that_installs_it(
     assert "'driver_of_the_shelf'" in text
     assert text.endswith(f"pip install '{package.name}{shown}'")
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("class Shelf:\n    pass", "AttributeError: module '.*' has no attribute 'ShelfStorage'"),
+        ("from crashmover import Nosuch", "ImportError: cannot import name 'Nosuch' from .*"),
+    ],
+)
+def test_a_package_that_is_broken_is_said_in_one_line(
+    package: Package, source: str, why: str
+) -> None:
+    package.install(source)
+    with pytest.raises(
+        MissingExtra, match=rf"\A{package.scheme}: {package.name} is broken: {why}\Z"
+    ):
+        open_storage(f"{package.scheme}:")
