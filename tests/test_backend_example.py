@@ -4,15 +4,17 @@
 
 """The example of a backend, installed as a stranger's package is: found by its scheme alone."""
 
+import json
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from crashmover import open_storage
+from crashmover import Kind, open_storage
 from crashmover.errors import StorageUnavailable
 from crashmover.testing import CRASH_ID
 from tests.cli_helpers import (
@@ -30,6 +32,7 @@ from tests.cli_helpers import (
 from tests.conftest import BACKEND
 
 CRASHES = samples(12)
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
@@ -68,14 +71,16 @@ def test_crashes_go_into_it_and_come_back_to_the_byte(
 def test_its_own_tests_pass_where_it_is_installed(tmp_path: Path, backend_site: Path) -> None:
     for name in ("pyproject.toml", "test_crashmover_sqlite.py"):
         shutil.copy(BACKEND / name, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        env={"PATH": "", "PYTHONPATH": str(backend_site), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # In memory, where there is such a place: it forces each of many crashes to the disk.
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as directory:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+            cwd=tmp_path,
+            env={"PATH": "", "PYTHONPATH": str(backend_site), "TMPDIR": directory},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
@@ -109,6 +114,18 @@ def test_a_save_that_is_killed_leaves_nothing_and_is_in_nobodys_way(
         assert list(storage.new_crashes()) == []
         storage.save_raw_crash({"a": 1}, {"": b"MDMP"}, CRASH_ID)
         assert storage.get_raw_dumps(CRASH_ID) == {"upload_file_minidump": b"MDMP"}
+
+
+def test_parts_are_shown_in_the_usual_order_in_whatever_order_they_come(
+    tmp_path: Path, installed: None
+) -> None:
+    crash, uri = sample(processed=b"{}"), f"sqlite://{tmp_path}/crashes.db"
+    run("copy", "-s", put(tmp_path / "source", crash), "-d", uri)
+    with open_storage(uri) as storage:
+        assert storage.load_crash(crash.crash_id).parts[0].kind != Kind.RAW_CRASH
+    shown = run("get", "-s", uri, crash.crash_id, "--json")
+    kinds = [part["kind"] for part in json.loads(shown.stdout)["parts"]]
+    assert kinds == ["raw_crash", "dump", "processed_crash"]
 
 
 # Together with other stores

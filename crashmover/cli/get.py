@@ -72,7 +72,8 @@ def command(
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 \\
           --dump "" -o mini.dmp
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --all -o here/
-      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 --json | jq .processed.signature
+      crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 \\
+          --json | jq .processed.signature
     """
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
