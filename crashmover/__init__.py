@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from crashmover import crashid as crashid
     from crashmover.config import Config as Config
+    from crashmover.crash import ALL_KINDS as ALL_KINDS
     from crashmover.crash import Crash as Crash
     from crashmover.crash import FileDumpsMapping as FileDumpsMapping
     from crashmover.crash import Kind as Kind
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from crashmover.uri import StorageURI as StorageURI
 
 _HOMES = {
+    "ALL_KINDS": "crash",
     "Config": "config",
     "Crash": "crash",
     "CrashData": "crash_data",

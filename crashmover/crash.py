@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from crashmover import crashid
 from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
+from crashmover.partfiles import file_of_chunks, open_file
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    pass
 
 MAIN_DUMP = "upload_file_minidump"
 """The canonical name of a crash's main dump."""
@@ -108,6 +109,21 @@ class Part:
             return StorageError(f"{path} cannot be read: {error.strerror}")
 
         return cls(kind, name, lambda: open_file(path, unreadable), os.stat(path).st_size)
+
+    @classmethod
+    def of_chunks(
+        cls,
+        kind: Kind,
+        chunks: Callable[[], Iterator[bytes]],
+        name: str = "",
+        size: int | None = None,
+    ) -> "Part":
+        """A part that comes piece by piece.
+
+        :param chunks: returns the pieces, each time from the first on, as a generator does; one
+            is closed when nobody reads it any more
+        """
+        return cls(kind, name, lambda: file_of_chunks(chunks()), size)
 
     @property
     def key(self) -> tuple[Kind, str]:
@@ -269,43 +285,6 @@ class Crash:
     def dumps(self) -> list[Part]:
         """Minidumps, memory reports and the like."""
         return [part for part in self.parts if part.kind is Kind.DUMP]
-
-
-class _PartFile(io.FileIO):
-    """A file whose read errors are the error of whoever owns the file: a save reads one
-    store's file while it writes another's, and must not take the one's error for the other's.
-    """
-
-    def __init__(
-        self, file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
-    ) -> None:
-        super().__init__(file, "rb")
-        self._explain = explain
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        try:
-            return super().read(-1 if size is None else size) or b""
-        except OSError as error:
-            raise self._explain(error) from error
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        try:
-            return super().readinto(buffer) or 0
-        except OSError as error:
-            raise self._explain(error) from error
-
-
-def open_file(
-    file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
-) -> BinaryIO:
-    """Open a file (or take over its descriptor) to be read as a part.
-
-    :param explain: makes of a read error the exception to be raised
-    """
-    try:
-        return cast(BinaryIO, _PartFile(file, explain))
-    except OSError as error:
-        raise explain(error) from error
 
 
 class MemoryDumpsMapping(dict[str, bytes]):

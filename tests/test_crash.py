@@ -7,7 +7,7 @@
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -28,9 +28,9 @@ from crashmover.crash import (
     Part,
     canonical_dump_name,
     dump_parts,
-    open_file,
 )
 from crashmover.errors import CorruptCrash, InvalidCrashID, InvalidDumpName, StorageError
+from crashmover.partfiles import file_of_chunks, open_file
 
 ID = "0bba929f-8721-460c-dead-a43c22071025"
 
@@ -189,6 +189,14 @@ class OnlyReads:
 Opener = Callable[[bytes, Path], AbstractContextManager[BinaryIO]]
 
 
+def _chunks_of(data: bytes) -> Iterator[bytes]:
+    """In pieces of any size, some of which are empty."""
+    yield b""
+    for start in range(0, len(data), 1000):
+        yield data[start : start + 1000]
+        yield b""
+
+
 def _file_of(data: bytes, path: Path) -> BinaryIO:
     path.write_bytes(data)
     return open_file(path, lambda error: error)
@@ -197,6 +205,7 @@ def _file_of(data: bytes, path: Path) -> BinaryIO:
 FILES: dict[str, Opener] = {
     "file": _file_of,
     "memory": lambda data, _: io.BytesIO(data),
+    "chunks": lambda data, _: file_of_chunks(_chunks_of(data)),
     "buffered": lambda data, _: cast(BinaryIO, io.BufferedReader(Short(data))),
     "short reads": lambda data, _: cast(BinaryIO, Short(data)),
     "read only": lambda data, _: OnlyReads(data),
@@ -306,6 +315,56 @@ def test_whether_a_part_is_there_is_found_out_with_as_little_as_possible() -> No
     opened = Part(Kind.DUMP, "", lambda: Endless())  # type: ignore[arg-type, return-value]
     assert [part.look() for part in (known, asked, opened)] == [3, 4, None]
     assert [part.measure() for part in (known, asked)] == [3, 4]
+
+
+def test_a_part_of_chunks_begins_anew_each_time_and_reads_no_more_than_is_asked_for() -> None:
+    given: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(3):
+            given.append(number)
+            yield bytes([number]) * CHUNK
+
+    part = Part.of_chunks(Kind.DUMP, chunks, "memory_report", 3 * CHUNK)
+    assert part.key == (Kind.DUMP, "memory_report")
+    with part.open() as one, part.open() as other:
+        assert given == []
+        assert one.read(2) == other.read(2) == bytes(2)
+        assert given == [0, 0]
+    assert part.read() == b"".join(bytes([number]) * CHUNK for number in range(3))
+
+
+def test_a_part_of_chunks_ends_whoever_makes_them_when_it_is_closed() -> None:
+    ended: list[bool] = []
+
+    def chunks() -> Iterator[bytes]:
+        try:
+            yield b"ab"
+            yield b"cd"
+        finally:
+            ended.append(True)
+
+    with Part.of_chunks(Kind.DUMP, chunks).open() as file:
+        assert file.read(1) == b"a"
+        assert not ended
+    assert ended
+    with pytest.raises(CorruptCrash):
+        Part.of_chunks(Kind.DUMP, chunks, size=3).read()
+    assert len(ended) == 2
+
+
+def test_what_goes_wrong_with_a_chunk_is_raised_as_it_is() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"ab"
+        raise StorageError("gone")
+
+    for way in WAYS.values():
+        with pytest.raises(StorageError, match="gone"):
+            way(Part.of_chunks(Kind.DUMP, chunks))
+
+
+def test_chunks_that_no_generator_gives_are_read_too() -> None:
+    assert Part.of_chunks(Kind.RAW_CRASH, lambda: iter([b"{", b"}"])).read() == b"{}"
 
 
 @pytest.mark.parametrize("name", [None, "", "dump"])

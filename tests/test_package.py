@@ -27,7 +27,8 @@ FOUNDATIONS = {
     "crashid.py": {"errors"},
     "uri.py": {"errors"},
     "redactor.py": set[str](),
-    "crash.py": {"crashid", "errors"},
+    "partfiles.py": set[str](),
+    "crash.py": {"crashid", "errors", "partfiles"},
     "retry.py": {"errors"},
 }
 

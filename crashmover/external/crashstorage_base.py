@@ -12,11 +12,11 @@ backend passes.
 import datetime as dt
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from threading import Lock
 from typing import Any, ClassVar, Self
 
-from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CrashExists, CrashIDNotFound
 from crashmover.external.socorro import SocorroAPI
 from crashmover.uri import StorageURI
@@ -174,6 +174,17 @@ class CrashStorageBase(SocorroAPI, ABC):
         except CrashIDNotFound:
             return False
         return any(there.part(*part.key) for part in crash.dumps)
+
+    def require_marker(self, crash_id: str, kinds: Set[Kind], there: Container[Kind]) -> None:
+        """For backends: raise what `load_crash` raises where the crash is not there.
+
+        :param kinds: those that are asked for
+        :param there: those that the crash has a part of
+        """
+        marker = marker_of(kinds)
+        if marker not in there:
+            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
+            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
 
     def verify_access(self, *, write: bool = False) -> None:
         """Raise `StorageUnavailable` or `StorageDenied` unless the store can be used.

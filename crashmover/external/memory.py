@@ -43,10 +43,7 @@ class InMemoryCrashStorage(CrashStorageBase):
         """As the base class says."""
         crashid.validate(crash_id)
         parts = self._crashes.get(crash_id, {})
-        marker = Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
-        if (marker, "") not in parts:
-            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
-            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
+        self.require_marker(crash_id, kinds, {kind for kind, _ in parts})
         return Crash(
             crash_id,
             [

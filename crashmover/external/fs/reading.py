@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from crashmover.crash import Kind, Part, Write, open_file
+from crashmover.crash import Kind, Part, Write
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Where
 from crashmover.external.fs.listing import Generation, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
+from crashmover.partfiles import open_file
 
 
 @dataclass(frozen=True, slots=True)

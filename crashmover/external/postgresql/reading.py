@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from itertools import groupby
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, LiteralString, cast
+from typing import Any, BinaryIO, LiteralString, cast
 from uuid import UUID
 
 from crashmover.crash import Kind, Part
@@ -18,9 +18,7 @@ from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.postgresql.connection_context import ConnectionContext
 from crashmover.external.postgresql.saving import ROW
 from crashmover.external.postgresql.tables import key_of
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from crashmover.partfiles import file_of_chunks
 
 _LOAD: LiteralString = """
     SELECT crash_id, kind, name, chunk, octet_length(data), xmin::text
@@ -154,7 +152,7 @@ class Reading:
     def _open(self, crash_id: str, rows: list[Row]) -> BinaryIO:
         if len(rows) == 1:
             return io.BytesIO(self.read(crash_id, rows[0]))
-        return cast(BinaryIO, _Chunks(partial(self.read, crash_id), rows))
+        return file_of_chunks(self.read(crash_id, row) for row in rows)
 
     def read(self, crash_id: str, row: Row) -> bytes:
         """Return the bytes in a row; raises as `Reader.chunk`."""
@@ -180,27 +178,3 @@ class Reading:
                     break
                 found.append(other)
         return found
-
-
-class _Chunks(io.RawIOBase):
-    """A part of several rows, one in memory at a time."""
-
-    def __init__(self, read: Callable[[Row], bytes], rows: list[Row]) -> None:
-        self._read_row = read
-        self._rows = iter(rows)
-        self._chunk = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        while not self._chunk:
-            row = next(self._rows, None)
-            if row is None:
-                return 0
-            self._chunk = memoryview(self._read_row(row))
-        count = min(len(view), len(self._chunk))
-        view[:count] = self._chunk[:count]
-        self._chunk = self._chunk[count:]
-        return count

@@ -1,0 +1,83 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The bytes of a part as a file: of one that is there, or of pieces as they come."""
+
+import io
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class _PartFile(io.FileIO):
+    """A file whose read errors are the error of whoever owns the file: a save reads one
+    store's file while it writes another's, and must not take the one's error for the other's.
+    """
+
+    def __init__(
+        self, file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
+    ) -> None:
+        super().__init__(file, "rb")
+        self._explain = explain
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(-1 if size is None else size) or b""
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        try:
+            return super().readinto(buffer) or 0
+        except OSError as error:
+            raise self._explain(error) from error
+
+
+def open_file(
+    file: int | str | os.PathLike[str], explain: Callable[[OSError], Exception]
+) -> BinaryIO:
+    """Open a file (or take over its descriptor) to be read as a part.
+
+    :param explain: makes of a read error the exception to be raised
+    """
+    try:
+        return cast(BinaryIO, _PartFile(file, explain))
+    except OSError as error:
+        raise explain(error) from error
+
+
+class _ChunksFile(io.RawIOBase):
+    """A file of the pieces that an iterator gives, of which one is in memory at a time."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        count = min(len(view), len(self._left))
+        view[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed and isinstance(self._chunks, Generator):
+            self._chunks.close()
+        super().close()
+
+
+def file_of_chunks(chunks: Iterator[bytes]) -> BinaryIO:
+    """Return a file that is read piece by piece; closing it closes a generator."""
+    return cast(BinaryIO, _ChunksFile(chunks))
