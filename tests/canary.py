@@ -117,6 +117,7 @@ class Commands:
         yield "queue-publish", "-q", self.queue, uri
         yield "queue-publish", "-q", self.queue, "--to", uri, CRASH.crash_id
         yield uri, "-s", self.source
+        yield "--log-format", uri, "copy", *there
         yield "--config", uri, "copy", "-s", "prod", "-d", self.here / "out"
 
     def everywhere(self, args: tuple[Argument, ...]) -> Iterator[Failing]:
@@ -143,9 +144,9 @@ def some(runs: Iterable[Failing], count: int | None) -> list[Failing]:
     """Return as many of these, or all; each says as much as it can, or less."""
     everything = list(runs)
     chosen = everything if count is None else random.Random(count).sample(everything, count)
-    louder: list[tuple[str, ...]] = [(), ("-v",), ("-vv",)]
+    louder: list[tuple[str, ...]] = [(), ("-v",), ("-vv",), ("--log-format", "json")]
     return [
-        Failing((*louder[number % 3], *failing.args), failing.env)
+        Failing((*louder[number % len(louder)], *failing.args), failing.env)
         for number, failing in enumerate(chosen)
     ]
 

@@ -178,6 +178,8 @@ _FOREIGN = (
     "CRASHMOVER_DESTINATION",
     "CRASHMOVER_QUEUE",
     "CRASHMOVER_CONFIG",
+    "CRASHMOVER_LOG_FORMAT",
+    "CRASHMOVER_QUIET",
 )
 _FOREIGN_TO_TERMINALS = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES")
 
@@ -238,7 +240,7 @@ def run_process(
     )
 
 
-def run_on_terminal(*args: Argument) -> tuple[int, bytes]:
+def run_on_terminal(*args: Argument, **env: str) -> tuple[int, bytes]:
     """Run a command on a terminal; return its exit code and all that the terminal got."""
     terminal, its_end = pty.openpty()
     try:
@@ -247,7 +249,7 @@ def run_on_terminal(*args: Argument) -> tuple[int, bytes]:
             stdin=its_end,
             stdout=its_end,
             stderr=its_end,
-            env=environment(),
+            env=environment(**env),
         )
     finally:
         os.close(its_end)

@@ -116,7 +116,8 @@ def test_variables_in_the_environment_are_named(name: str) -> None:
     assert ("CRASHMOVER_SOURCE" in text) == ("-s " in OPTIONS[name])
     assert ("CRASHMOVER_DESTINATION" in text) == ("-d " in OPTIONS[name])
     assert ("CRASHMOVER_QUEUE" in text) == ("-q " in OPTIONS[name])
-    assert "CRASHMOVER_CONFIG" in help_of()
+    for variable in ("CRASHMOVER_CONFIG", "CRASHMOVER_LOG_FORMAT", "CRASHMOVER_QUIET"):
+        assert variable in help_of()
 
 
 def test_the_short_option_for_help_works_too() -> None:

@@ -13,13 +13,14 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from crashmover import __version__
-from crashmover.cli import signals
-from crashmover.cli.console import say, set_up_log
+from crashmover.cli import console, signals
+from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.cli.options import Settings
-from crashmover.errors import CrashMoverError, masked
+from crashmover.errors import CrashMoverError, describe, masked
 
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {
@@ -81,6 +82,8 @@ class CommandLine(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        typed = args[0] if args else kwargs.get("args")
+        console.set_up(console.format_asked_for(sys.argv[1:] if typed is None else typed))
         # A run makes many objects that go away by themselves, and no cycles to speak of.
         gc.set_threshold(50_000)
         _buffer_output()
@@ -101,7 +104,10 @@ class CommandLine(click.Group):
         except click.exceptions.Exit as end:
             code = end.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            if console.is_json():
+                say("crashmover: no command (crashmover --help tells more)")
+            else:
+                click.echo(error.ctx.get_help() if error.ctx else "", err=True)
             code = ExitCode.USAGE
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
@@ -112,12 +118,20 @@ class CommandLine(click.Group):
         except click.Abort:
             code = ExitCode.SIGNAL + signal.SIGINT
         except CrashMoverError as error:
-            say(f"crashmover: {error}")
+            say(f"crashmover: {error}", crash_id=getattr(error, "crash_id", None))
             code = of_error(error)
         except OSError as error:
             say(f"crashmover: {error.filename or 'output'}: {error.strerror}")
             code = ExitCode.FAILED
             _drop_output()
+        except Exception as error:  # a mistake of ours
+            if not console.is_json():
+                raise
+            import traceback
+
+            trace = "".join(traceback.format_exception(error))
+            say(f"crashmover: {describe(error)}", traceback=trace)
+            code = ExitCode.FAILED
         sys.exit(_flushed(int(code or 0)))
 
 
@@ -172,9 +186,31 @@ def _drop_output() -> None:
     count=True,
     help="Say what is tried again; twice: also what becomes of every crash.",
 )
+@click.option(
+    "--quiet",
+    is_flag=True,
+    envvar="CRASHMOVER_QUIET",
+    show_envvar=True,
+    help="Say nothing on standard error unless something failed or is to be warned of.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(console.FORMATS),
+    default="text",
+    show_default=True,
+    envvar=console.FORMAT_VARIABLE,
+    show_envvar=True,
+    help="Lines for people, or a JSON object for each line, on standard error.",
+)
 @click.version_option(__version__, prog_name="crashmover")
 @click.pass_context
-def main(ctx: click.Context, config: str | None, verbose: int) -> None:
+def main(
+    ctx: click.Context, config: str | None, verbose: int, quiet: bool, log_format: str
+) -> None:
     """Move crash reports between stores: whole, verified and fast."""
-    set_up_log(verbose)
+    if verbose and quiet:
+        if ctx.get_parameter_source("quiet") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("either --quiet or -v")
+        quiet = False  # the environment's is for runs that say nothing else
+    console.set_up(log_format, verbosity=verbose, quiet=quiet)
     ctx.obj = Settings(config)

@@ -5,6 +5,7 @@
 """``crashmover check``."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -136,8 +137,10 @@ class Findings:
                 if self._everything or not is_fine:
                     bar.show(self._as_object(finding) if self._as_json else self._line(finding))
         finally:
-            bar.failed(self._summary())
-        return ExitCode.OK if set(self._counts) <= self._fine else ExitCode.FAILED
+            is_fine = set(self._counts) <= self._fine
+            level = logging.INFO if is_fine else logging.WARNING
+            console.say(self._summary(), level=level, **self._figures())
+        return ExitCode.OK if is_fine else ExitCode.FAILED
 
     def _as_object(self, finding: Finding) -> str:
         parts = finding.difference.as_dict()
@@ -160,6 +163,11 @@ class Findings:
         return console.printable(
             f"{finding.crash_id}  # {finding.status}" + (said and f" ({said})")
         )
+
+    def _figures(self) -> dict[str, int]:
+        counts = {Verdict.OK: 0, **self._counts}
+        named = {verdict.replace(" ", "_"): number for verdict, number in counts.items()}
+        return {"checked": self._counts.total(), **named, "bytes": self._bytes}
 
     def _summary(self) -> str:
         from rich.filesize import decimal

@@ -2,14 +2,19 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What people see: messages, progress, log."""
+"""What people see: messages, progress, log.  All that goes to standard error goes through here."""
 
 import logging
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 
 import click
+
+FORMATS = ("text", "json")
+FORMAT_VARIABLE = "CRASHMOVER_LOG_FORMAT"
 
 
 def printable(text: str) -> str:
@@ -21,34 +26,126 @@ def printable(text: str) -> str:
     )
 
 
-def say(text: str) -> None:
-    """Print a line on standard error."""
-    click.echo(printable(text), err=True)
+class Messages:
+    """Writes messages: lines for people, or objects for machines.
+
+    :param as_json: an object a line
+    :param quiet: say nothing until something is amiss
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._write: Callable[[str], None] = _write
+        self._is_amiss = False
+
+    def put(self, level: int, text: str, /, **fields: object) -> None:
+        """Write one message.
+
+        :param fields: what it is about, for machines; None where that is not known
+        """
+        if level > logging.INFO:
+            self._is_amiss = True
+        elif self.quiet and not self._is_amiss:
+            return
+        line = printable(text)
+        self._write(_as_json(level, line, fields) if self.as_json else line)
+
+    @contextmanager
+    def written_by(self, write: Callable[[str], None]) -> Iterator[None]:
+        """Let something else write the lines while this lasts."""
+        self._write, before = write, self._write
+        try:
+            yield
+        finally:
+            self._write = before
 
 
-def set_up_log(verbosity: int) -> None:
-    """Send the log to standard error: warnings; with one -v what is tried again, too; with two
-    what became of every crash."""
+def _write(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _as_json(level: int, text: str, fields: dict[str, object]) -> str:
+    import datetime as dt
+    import json
+
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    message = {"time": now, "level": logging.getLevelName(level).lower(), "message": text}
+    known = {name: value for name, value in fields.items() if value is not None}
+    return json.dumps(message | known)  # in which every control character is escaped
+
+
+_messages = Messages()
+
+
+def say(text: str, *, level: int = logging.ERROR, **fields: object) -> None:
+    """Print a line on standard error: what failed, if no other level is said."""
+    _messages.put(level, text, **fields)
+
+
+def inform(text: str, **fields: object) -> None:
+    """Say what went well; with --quiet only after something did not."""
+    _messages.put(logging.INFO, text, **fields)
+
+
+def is_json() -> bool:
+    """Whether messages are for machines."""
+    return _messages.as_json
+
+
+def format_asked_for(words: Sequence[str]) -> str:
+    """Guess the format before the command line is understood: it may never be."""
+    found = os.environ.get(FORMAT_VARIABLE, "")
+    for word, following in pairwise([*words, ""]):
+        name, _, value = word.partition("=")
+        if name == "--log-format":
+            found = value or following
+    return found
+
+
+def set_up(log_format: str, *, verbosity: int = 0, quiet: bool = False) -> None:
+    """Say from now on how messages are shown, and send the log there: warnings; with one -v
+    what is tried again, too; with two what became of every crash."""
+    global _messages
+    _messages = Messages(as_json=log_format == "json", quiet=quiet)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine())
-    logger = logging.getLogger("crashmover")
-    logger.handlers = [handler]
-    logger.setLevel(levels[min(verbosity, 2)])
-    logger.propagate = False
+    ours = logging.getLogger("crashmover")
+    ours.handlers = [_Log()]
+    ours.setLevel(levels[min(verbosity, 2)])
+    ours.propagate = False
+    _take_the_log_of_others(_messages.as_json)
 
 
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(f"crashmover: {record.levelname.lower()}: {record.getMessage()}")
+def _take_the_log_of_others(wanted: bool) -> None:
+    """Where every line is JSON, so is what libraries say; else Python prints their warnings."""
+    everyone = logging.getLogger()
+    for handler in [each for each in everyone.handlers if isinstance(each, _Log)]:
+        everyone.removeHandler(handler)
+        logging.captureWarnings(False)
+    if wanted:
+        everyone.addHandler(_Log(logging.WARNING))
+        logging.captureWarnings(True)
+
+
+class _Log(logging.Handler):
+    """Makes messages of what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A library that logs amiss, or a standard error that nobody reads, must fail no crash.
+        with suppress(Exception):
+            text, level = record.getMessage(), record.levelname.lower()
+            if _messages.as_json:
+                _messages.put(record.levelno, text, logger=record.name)
+            else:
+                _messages.put(record.levelno, f"crashmover: {level}: {text}")
 
 
 class Progress:
     """Shows how a copy goes; the base says nothing but what failed."""
 
-    def failed(self, text: str) -> None:
+    def failed(self, text: str, **fields: object) -> None:
         """Name something that failed."""
-        say(text)
+        _messages.put(logging.ERROR, text, **fields)
 
     def show(self, text: str) -> None:
         """Print a line of data."""
@@ -61,68 +158,24 @@ class Progress:
         """
 
 
-class _Bar(Progress):
-    """A bar where the number of crashes is known, and counts, rate and time."""
-
-    def __init__(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as RichProgress
-
-        total_columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)]
-        self.rich = RichProgress(
-            SpinnerColumn(),
-            *(total_columns if total is not None else [TextColumn("{task.completed:,}")]),
-            TextColumn(
-                "{task.fields[rate]:,.0f}/s  {task.fields[bytes]}  failed {task.fields[bad]}"
-            ),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self.rich.add_task("copy", total=total, rate=0, bytes="", bad=0)
-        self._bytes = 0
-        self._bad = 0
-
-    def failed(self, text: str) -> None:
-        self.rich.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-
-    def show(self, text: str) -> None:
-        if sys.stdout.isatty():  # the bar is there, too: make room for it
-            self.failed(text)
-        else:
-            super().show(text)
-
-    def advance(self, size: int, *, failed: bool) -> None:
-        from rich.filesize import decimal
-
-        self._bytes += size
-        self._bad += failed
-        rate = self.rich.tasks[0].speed or 0
-        self.rich.update(
-            self._task, advance=1, rate=rate, bytes=decimal(self._bytes), bad=self._bad
-        )
-
-
 @contextmanager
 def progress(wanted: bool | None, total: int | None) -> Iterator[Progress]:
     """Show progress on standard error while this lasts.
 
-    :param wanted: None means: if that is a terminal
+    :param wanted: None means: if that is a terminal; nothing else is shown among messages for
+        machines, nor where it is to be quiet
     :param total: how many crashes there are, where that is known
     """
     if wanted is None:
         wanted = sys.stderr.isatty()
-    if not wanted:
+    if not wanted or _messages.as_json or _messages.quiet:
         yield Progress()
         return
-    bar = _Bar(total)
-    with bar.rich:
+    from crashmover.cli.bar import Bar, Lines
+
+    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        yield Lines(total)
+        return
+    bar = Bar(total)
+    with bar.rich, _messages.written_by(bar.write):
         yield bar

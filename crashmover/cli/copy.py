@@ -7,6 +7,7 @@
 import datetime as dt
 import fcntl
 import json
+import logging
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -256,7 +257,8 @@ def _run(
                 report(outcome)
                 bar.advance(outcome.bytes, failed=outcome.error is not None)
                 if outcome.error:
-                    bar.failed(f"{outcome.crash_id}: {outcome.status}: {outcome.error}")
+                    about = {"crash_id": outcome.crash_id, "status": outcome.status.value}
+                    bar.failed(": ".join([*about.values(), outcome.error]), **about)
         except CrashMoverError as error:
             failure = error
         except BaseException:  # the report could not be written, for one
@@ -270,15 +272,21 @@ def _run(
     if failure:
         bar.failed(f"crashmover: {failure}")
     if expired.is_set():
-        bar.failed("crashmover: stopped by --max-duration; another run copies the rest")
-    bar.failed(summary.text())
-    if options["as_json"]:
-        click.echo(json.dumps(summary.as_dict()))
+        text = "crashmover: stopped by --max-duration; another run copies the rest"
+        console.say(text, level=logging.WARNING)
+    _tell(summary, options)
     if stopper.number:
         return ExitCode.SIGNAL + stopper.number
     if failure:
         return exit_codes.of_error(failure)
     return ExitCode.FAILED if summary.failed else ExitCode.OK
+
+
+def _tell(summary: Summary, options: dict[str, Any]) -> None:
+    """Say what the run has done, to whom it may concern."""
+    console.inform(summary.text(), **summary.as_dict())
+    if options["as_json"]:
+        click.echo(json.dumps(summary.as_dict()))
 
 
 def _give_back(queued: QueuedIDs | None) -> None:

@@ -15,7 +15,7 @@ import click
 
 from crashmover import crashid
 from crashmover.cli import exit_codes
-from crashmover.cli.console import say
+from crashmover.cli.console import inform, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.crash import ALL_KINDS, Crash, Kind
@@ -102,7 +102,7 @@ def command(
         sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)
         total = _print(sized, by_day, as_json)
     crashes, size = total.texts()
-    say(f"listed {crashes}" + (f"; {size}" if size else ""))
+    inform(f"listed {crashes}" + (f"; {size}" if size else ""), **total.as_dict())
     raise click.exceptions.Exit(ExitCode.FAILED if sizing.failed else ExitCode.OK)
 
 
@@ -154,7 +154,7 @@ class Sizing:
                 except CrashIDNotFound:
                     continue
                 except StorageError as error:
-                    say(f"{crash_id}: {error.brief()}")
+                    say(f"{crash_id}: {error.brief()}", crash_id=crash_id)
                     self.failed += 1
                     yield crash_id, None
 

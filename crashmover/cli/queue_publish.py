@@ -15,7 +15,7 @@ import click
 
 from crashmover import crashid
 from crashmover.cli import exit_codes, signals
-from crashmover.cli.console import say
+from crashmover.cli.console import inform, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     Settings,
@@ -94,7 +94,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         queue = stack.enter_context(settings.open_queue(options["queue"]))
         if options["create"]:
             for name in queue.create():
-                say(f"created {name}")
+                inform(f"created {name}")
         # What was not published is printed first, however long that takes.
         stopper = stack.enter_context(signals.handling(signals.Stopper(grace=None)))
         publish = partial(_publish, queue, options["to"], ids, options["rate"], stopper)
@@ -156,7 +156,8 @@ def _publish(
         for crash_id in ids:
             click.echo(crash_id)
             left += 1
-    say(f"published {published:,}" + (f"; {left:,} not tried" if left else ""))
+    text = f"published {published:,}" + (f"; {left:,} not tried" if left else "")
+    inform(text, published=published, not_tried=left)
     return code
 
 
