@@ -10,11 +10,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from crashmover.external.crashstorage_base import CrashStorageBase
+
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "CRASHMOVER_LOG_FORMAT"
+
+logger = logging.getLogger(__name__)
 
 
 def printable(text: str) -> str:
@@ -86,6 +92,13 @@ def say(text: str, *, level: int = logging.ERROR, **fields: object) -> None:
 def inform(text: str, **fields: object) -> None:
     """Say what went well; with --quiet only after something did not."""
     _messages.put(logging.INFO, text, **fields)
+
+
+def warn_before_writing(*stores: "CrashStorageBase") -> None:
+    """Say what should be known before these are written to."""
+    for store in stores:
+        for caution in store.cautions():
+            logger.warning("%s", caution)
 
 
 def is_json() -> bool:

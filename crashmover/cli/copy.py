@@ -150,6 +150,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             selected = _selected(stack, source, mover.marker, crash_ids, options)
         if options["lock"]:
             stack.enter_context(_locked(options["lock"]))
+        if not options["dry_run"]:
+            console.warn_before_writing(destination, *([source] * options["remove_source"]))
         stack.enter_context(mover)
         mover.verify_access()
         report = stack.enter_context(writing_report(options["report"]))

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from crashmover import crashid
-from crashmover.cli import exit_codes
+from crashmover.cli import console, exit_codes
 from crashmover.cli.options import CrashIDType, Settings, destination_option
 from crashmover.crash import Crash, Kind, Part
 from crashmover.documents import LONGEST, LargeDocument, json_object
@@ -89,6 +89,7 @@ def command(
         raise click.UsageError("--processed-crash: it is of another crash: its uuid differs")
     crash = _crash(crash_id, [part for part in (raw, *dumps, processed) if part])
     with settings.open_storage(destinations) as storage:
+        console.warn_before_writing(storage)
         RetryPolicy().call(lambda: storage.save_crash(crash))
     click.echo(crash_id)
 

@@ -12,7 +12,7 @@ backend passes.
 import datetime as dt
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from threading import Lock
 from typing import Any, ClassVar, Self
 
@@ -191,6 +191,11 @@ class CrashStorageBase(SocorroAPI, ABC):
 
         :param write: whether it is going to be saved to
         """
+
+    def cautions(self) -> Iterable[str]:
+        """What whoever is about to save here had better know, as far as it is known without
+        asking anybody."""
+        return ()
 
     @property
     def stores(self) -> tuple["CrashStorageBase", ...]:

@@ -104,6 +104,11 @@ class PolyCrashStorage(CrashStorageBase):
         if errors and (write or len(errors) == len(self.children)):
             raise PolyCrashStorageError(errors)
 
+    def cautions(self) -> Iterator[str]:
+        """Those of every child."""
+        for child in self.children:
+            yield from child.cautions()
+
     def close(self) -> None:
         """Close every child, whatever happens to the others."""
         errors: list[Exception] = []

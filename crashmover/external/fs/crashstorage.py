@@ -24,7 +24,7 @@ from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashExists, CrashIDNotFound, CrashMoverError, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation
@@ -101,6 +101,11 @@ class FSPermanentStorage(CrashStorageBase):
                 read_only = os.statvfs(there).f_flag & os.ST_RDONLY
                 number = errno.EROFS if read_only else errno.EACCES
                 raise OSError(number, os.strerror(number))
+
+    def cautions(self) -> Iterator[str]:
+        """As the base class says: root is told whose directory it is."""
+        if owner := ownership.another_owner(self.root):
+            yield f"{self.uri}: it belongs to {owner}, and what root saves there will be root's"
 
     # Reading
 

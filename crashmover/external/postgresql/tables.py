@@ -113,12 +113,18 @@ class Tables:
             ) from error
 
     def _are_there(self, connection: Connection) -> bool:
-        row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
-        version, is_there = row or (None, False)
+        version, is_there = self._version(connection)
+        if is_there and version is None:
+            # Its name is seen as soon as it is there, and its comment by the next question.
+            version, is_there = self._version(connection)
         if is_there and version != schema.VERSION:
             reason = f"the table {self._table} is not of this version of crashmover"
             raise StorageDenied(reason, uri=self._context.uri)
         return bool(is_there)
+
+    def _version(self, connection: Connection) -> tuple[str | None, bool]:
+        row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
+        return row or (None, False)
 
     def verify(self, *, write: bool) -> None:
         """Make sure that they can be read, or saved to; change nothing.
