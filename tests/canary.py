@@ -105,6 +105,7 @@ class Commands:
         yield "copy", *there, "--report", uri
         yield "copy", *there, "--since", uri
         yield "copy", *there, "--kinds", uri
+        yield "copy", *there, "--statsd", uri
         yield "get", "-s", self.source, uri
         yield "get", "-s", self.source, CRASH.crash_id, uri
         yield "list", "-s", self.source, uri

@@ -21,7 +21,7 @@ OPTIONS = {
     "get": "-s --source --raw-crash --processed-crash --unredacted --dump --all -o --output --json",
     "copy": "-s --source -d --destination --ids-from --since --until --kinds --existing --verify"
     " --remove-source --redact --dry-run --limit --workers --max-duration --report --lock --json"
-    " --progress --no-progress -q --queue --wait --follow",
+    " --progress --no-progress -q --queue --wait --follow --statsd",
     "check": "-s --source -d --destination --ids-from --since --until --kinds --digest --all"
     " --workers --json --progress --no-progress",
     "list": "-s --source --since --until --kind --by-day --bytes --json",
@@ -116,6 +116,7 @@ def test_variables_in_the_environment_are_named(name: str) -> None:
     assert ("CRASHMOVER_SOURCE" in text) == ("-s " in OPTIONS[name])
     assert ("CRASHMOVER_DESTINATION" in text) == ("-d " in OPTIONS[name])
     assert ("CRASHMOVER_QUEUE" in text) == ("-q " in OPTIONS[name])
+    assert ("CRASHMOVER_STATSD" in text) == ("--statsd" in OPTIONS[name])
     for variable in ("CRASHMOVER_CONFIG", "CRASHMOVER_LOG_FORMAT", "CRASHMOVER_QUIET"):
         assert variable in help_of()
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from crashmover.cli import console, exit_codes, signals
+from crashmover.cli import console, exit_codes, metrics, signals
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     CrashIDType,
@@ -117,6 +117,14 @@ from crashmover.selection import QueuedIDs
     help="Do nothing, and end with exit code 4, while another run holds this file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option(
+    "--statsd",
+    type=metrics.AddressType(),
+    metavar="HOST:PORT",
+    envvar="CRASHMOVER_STATSD",
+    show_envvar=True,
+    help="Send the figures of the run to this statsd server when it ends.",
+)
 @click.option(
     "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
 )
@@ -289,6 +297,8 @@ def _tell(summary: Summary, options: dict[str, Any]) -> None:
     console.inform(summary.text(), **summary.as_dict())
     if options["as_json"]:
         click.echo(json.dumps(summary.as_dict()))
+    if options["statsd"]:
+        metrics.send(options["statsd"], summary.as_dict())
 
 
 def _give_back(queued: QueuedIDs | None) -> None:
