@@ -7,10 +7,12 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import islice
+from typing import Self
 
 from crashmover.comparison import (
     Difference,
@@ -111,6 +113,7 @@ class Checker:
         self._in_processes = all(store.workers_are_processes for store in everywhere)
         self._batch_size = max(store.batch_size for store in everywhere)
         self._is_stopped = False
+        self._workers: Workers[list[str], _Checked] | None = None
 
     @property
     def marker(self) -> Kind:
@@ -129,32 +132,45 @@ class Checker:
         for store in (self._source, *self._stores):
             self._retry.call(store.verify_access)
 
+    def __enter__(self) -> Self:
+        self._workers = Workers(self._check, self._worker_count, processes=self._in_processes)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        if self._workers:
+            self._workers.close()
+            self._workers = None
+
     def run(self, crash_ids: Iterable[str]) -> Iterator[Finding]:
         """Check these crashes; yield for each, in this order, what was found in each store.
 
         :raises CrashMoverError: a store went down, or the listing failed: the rest was not
             looked at
         """
-        workers = Workers(self._check, self._worker_count, processes=self._in_processes)
+        with ExitStack() as stack:
+            if self._workers is None:
+                stack.enter_context(self)
+            yield from self._run(iter(crash_ids))
+
+    def _run(self, crash_ids: Iterator[str]) -> Iterator[Finding]:
+        assert self._workers
         flight: deque[Future[_Checked]] = deque()
-        ids = iter(crash_ids)
         try:
             while True:
                 while len(flight) < _AHEAD * self._worker_count and not self._is_stopped:
-                    batch = list(islice(ids, self._batch_size))
+                    batch = list(islice(crash_ids, self._batch_size))
                     if not batch:
                         break
-                    flight.append(workers.submit(batch))
+                    flight.append(self._workers.submit(batch))
                 if self._is_stopped:
                     flight = deque(future for future in flight if not future.cancel())
                 if not flight:
                     return
                 yield from _findings(flight.popleft())
         finally:
-            self.stop()
             for future in flight:
                 future.cancel()
-            workers.close()
 
     # In a worker, which never raises for a crash
 

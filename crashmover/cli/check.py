@@ -83,6 +83,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         if crash_ids or given:
             ids = named = stack.enter_context(named_ids(crash_ids, given))
             total = len(named)
+        stack.enter_context(checker)
         checker.verify_access()
         bar = stack.enter_context(console.progress(options["progress"], total))
         found = Findings(is_named=total is not None, **_shown(destination, options))
