@@ -13,7 +13,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -23,6 +23,7 @@ from typing import ClassVar, Self, TypeVar
 
 from crashmover import crashid
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID, QueueError
+from crashmover.external.leases import Leases, keeping
 from crashmover.external.quarantine import Quarantine
 from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI
@@ -126,8 +127,7 @@ class CrashQueueBase(ABC):
 
     def __init__(self, quarantine: str | Path | None = None) -> None:
         self._quarantine = Quarantine(Path(quarantine) if quarantine else None)
-        self._held: dict[Delivery, float] = {}  # and when each should be extended
-        self._lock = threading.Lock()
+        self._leases = Leases[Delivery]()
         self._pull_count = 0
 
     # What the author of a backend writes.  QueueUnavailable is tried again, by the base.
@@ -238,7 +238,7 @@ class CrashQueueBase(ABC):
 
         :raises QueueError: the queue did not confirm it; they may be handed out again
         """
-        self._release(deliveries)
+        self._leases.release(deliveries)
         late = 0
         for batch in _batches(deliveries):
             late += self._try(partial(self.ack_messages, batch))
@@ -254,7 +254,7 @@ class CrashQueueBase(ABC):
 
         :raises QueueError: the queue did not confirm it; it happens when their leases end
         """
-        self._release(deliveries)
+        self._leases.release(deliveries)
         for batch in _batches(deliveries):
             self._try(partial(self.nack_messages, batch))
 
@@ -263,9 +263,7 @@ class CrashQueueBase(ABC):
 
         :raises QueueError: as `nack`
         """
-        with self._lock:
-            held = list(self._held)
-        self.nack(held)
+        self.nack(self._leases.held())
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """Keep these for so many seconds from now.
@@ -296,30 +294,15 @@ class CrashQueueBase(ABC):
             deliveries.append(
                 Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
             )
-        with self._lock:
-            due = monotonic() + self.first_lease / 3
-            self._held.update(dict.fromkeys(deliveries, due))
+        self._leases.hold(deliveries, monotonic() + self.first_lease / 3)
         if failure and not deliveries:
             raise failure
         return deliveries
 
-    @contextmanager
-    def keeping_leases(self) -> Iterator[None]:
+    def keeping_leases(self) -> AbstractContextManager[None]:
         """Extend, while this lasts, the lease of every delivery that is neither acked nor
         nacked."""
-        done = threading.Event()
-
-        def keep() -> None:
-            while not done.wait(min(1.0, self.first_lease / 6)):
-                self._extend_held()
-
-        thread = threading.Thread(target=keep, name="leases", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+        return keeping(self._extend_held, every=min(1.0, self.first_lease / 6))
 
     def new_crashes(self) -> Iterator[tuple[tuple[str], dict[str, Callable[[], None]]]]:
         """Yield what is in the queues as Socorro's processor takes it:
@@ -352,24 +335,16 @@ class CrashQueueBase(ABC):
             names.insert(0, first)
         return names
 
-    def _release(self, deliveries: Iterable[Delivery]) -> None:
-        with self._lock:
-            for delivery in deliveries:
-                self._held.pop(delivery, None)
-
     def _extend_held(self) -> None:
         now = monotonic()
-        with self._lock:
-            due = [delivery for delivery, when in self._held.items() if when <= now]
-        for batch in _batches(due):
+        for batch in _batches(self._leases.due(now)):
             try:
                 self.extend_messages(batch, self.lease)
                 when = now + self.lease / 3
             except QueueError as error:
                 logger.info("%s: leases could not be extended: %s", self.uri, error)
                 when = now + min(5.0, self.lease / 6)
-            with self._lock:
-                self._held.update({d: when for d in batch if d in self._held})
+            self._leases.put_off(batch, when)
 
     def _refuse(self, message: Message) -> None:
         """Drop a probe.  Never ack what is malformed before it is safe elsewhere."""
