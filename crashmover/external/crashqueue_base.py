@@ -178,6 +178,15 @@ class CrashQueueBase(ABC):
     def verify_access(self) -> None:
         """Raise `QueueError` unless the queues can be read."""
 
+    def diagnose(self) -> list[str]:
+        """Find out, without publishing or pulling anything, whether the queues can be used; return
+        what may go wrong with them later, or is not as it should be.
+
+        :raises QueueError: they cannot be used
+        """
+        self.verify_access()
+        return []
+
     def has_dead_letters(self, queue: QueueName) -> bool:
         """Whether the queue itself puts messages aside that are nacked too often."""
         return False

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CrashExists, CrashIDNotFound
+from crashmover.external.probing import begin_to_save
 from crashmover.external.socorro import SocorroAPI
 from crashmover.uri import StorageURI
 
@@ -196,6 +197,23 @@ class CrashStorageBase(SocorroAPI, ABC):
         """What whoever is about to save here had better know, as far as it is known without
         asking anybody."""
         return ()
+
+    def probe_write(self) -> dt.datetime | None:
+        """Write where a crash of today would be saved, and take it away again.  Nobody sees a crash
+        of it, at no time; and nothing is left, unless this is killed: then nothing that is seen.
+
+        What stands here begins to save a crash that cannot be finished.  A store that reads all of
+        a crash before it writes any of it has to do better.
+
+        :return: when it was written by the store's own clock, where writing shows that
+        :raises StorageError: it cannot be saved to
+        """
+        begin_to_save(self)
+        return None
+
+    def clock(self) -> dt.datetime | None:
+        """Return the time by the store's own clock, where it has one that can be read."""
+        return None
 
     @property
     def stores(self) -> tuple["CrashStorageBase", ...]:

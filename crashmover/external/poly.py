@@ -109,6 +109,11 @@ class PolyCrashStorage(CrashStorageBase):
         for child in self.children:
             yield from child.cautions()
 
+    def probe_write(self) -> None:
+        """Each child must be one that can be written to; their clocks are not one clock."""
+        if errors := self._outcomes(lambda child: child.probe_write()):
+            raise PolyCrashStorageError(errors)
+
     def close(self) -> None:
         """Close every child, whatever happens to the others."""
         errors: list[Exception] = []
@@ -181,7 +186,7 @@ class PolyCrashStorage(CrashStorageBase):
             self._warned.add(child)
             logger.warning("going on without a store: %s", error)
 
-    def _outcomes(self, action: Callable[[CrashStorageBase], None]) -> list[Exception]:
+    def _outcomes(self, action: Callable[[CrashStorageBase], object]) -> list[Exception]:
         """Do it to every child at once and to its end; return what went wrong."""
         futures = [self._pool.submit(action, child) for child in self.children]
         errors = [future.exception() for future in futures]

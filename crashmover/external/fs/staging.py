@@ -6,6 +6,7 @@
 many crashes at a time as shall become durable together.
 """
 
+import datetime as dt
 import errno
 import os
 import time
@@ -136,6 +137,12 @@ class StagedSave:
                 raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
         for name in self._dump_names:
             self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
+
+    def time_of_dumps(self) -> dt.datetime:
+        """Return when the first of the dumps that are in place was written, by whoever's clock
+        the file system goes by."""
+        written = min(durable.status(self._dir_fd, name).st_mtime for name in self._dump_names)
+        return dt.datetime.fromtimestamp(written, dt.UTC)
 
     def publish_marker(self) -> None:
         """Put the processed crash and then the raw crash in place: now the crash is visible."""

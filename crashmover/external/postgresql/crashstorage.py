@@ -25,6 +25,7 @@ from crashmover.external.postgresql.pgerrors import MissingTables
 from crashmover.external.postgresql.reading import Reader, Reading, Row
 from crashmover.external.postgresql.saving import Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
+from crashmover.external.probing import probe_crash
 from crashmover.uri import StorageURI, seconds
 
 _OWN_OPTIONS = {"schema": schemas.check_name, "timeout": seconds}
@@ -97,6 +98,16 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is changed."""
         self._tables.verify(write=write)
+
+    def probe_write(self) -> None:
+        """As the base class says, in a transaction that is rolled back."""
+        self._saver.rehearse(probe_crash())
+
+    def clock(self) -> dt.datetime | None:
+        """As the base class says."""
+        with self._context() as connection:
+            row = connection.execute("SELECT clock_timestamp()").fetchone()
+        return row[0] if row else None
 
     def close(self) -> None:
         """Close the connections."""

@@ -92,13 +92,24 @@ class Tables:
             return
         # Not under the lock: when the server hangs, all threads wait at once, not in turn.
         with self._context() as connection:
-            if not are_made and not self._are_there(connection):
-                self._create(connection)
-            for week in sorted(missing):
-                connection.execute(self.sql(_MAKE_PARTITION), (week,))
+            self._make_missing(connection, missing, are_made)
         with self._lock:
             self._are_made = True
             self._weeks |= missing
+
+    def make_on(self, connection: Connection, day: dt.date) -> None:
+        """Make what is missing for a day in the transaction that this connection is in, which may
+        be rolled back: so nothing is remembered of it.
+
+        :raises StorageDenied: as `saving`
+        """
+        self._make_missing(connection, {day - dt.timedelta(days=day.weekday())}, False)
+
+    def _make_missing(self, connection: Connection, weeks: set[dt.date], are_made: bool) -> None:
+        if not are_made and not self._are_there(connection):
+            self._create(connection)
+        for week in sorted(weeks):
+            connection.execute(self.sql(_MAKE_PARTITION), (week,))
 
     def _create(self, connection: Connection) -> None:
         try:

@@ -108,15 +108,22 @@ def translated(uri: str, name: str) -> Iterator[None]:
             raise QueueError(f"{uri}: there is no {name}; --create makes it") from error
         if code in _PASSING:
             raise QueueUnavailable(
-                f"{uri}: {_short(name)}: does not answer: {code.name}"
+                f"{uri}: {short(name)}: does not answer: {code.name}"
             ) from error
         details = _line(error.details())
-        raise QueueError(f"{uri}: {_short(name)}: {code.name}: {details}") from error
+        raise QueueError(f"{uri}: {short(name)}: {code.name}: {details}") from error
     except GoogleAuthError as error:
         raise QueueError(f"{uri}: {_line(error)}") from error
 
 
-def _short(name: str) -> str:
+def code_of(error: QueueError) -> object:
+    """Return gRPC's code for what went wrong, if it came from there."""
+    cause = error.__cause__
+    return cause.code() if isinstance(cause, grpc.RpcError) else None
+
+
+def short(name: str) -> str:
+    """Return the name of a topic or subscription without that of its project."""
     return name.rpartition("/")[2]
 
 

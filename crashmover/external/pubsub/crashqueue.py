@@ -19,7 +19,7 @@ from google.pubsub_v1 import types
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
-from crashmover.external.pubsub.connection_context import ConnectionContext, translated
+from crashmover.external.pubsub.connection_context import ConnectionContext, code_of, translated
 from crashmover.uri import StorageURI
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class PubSubCrashQueue(CrashQueueBase):
             try:
                 self._call(method, request, name, _ASK_TIMEOUT)
             except QueueError as error:
-                if _code(error) is grpc.StatusCode.ALREADY_EXISTS:
+                if code_of(error) is grpc.StatusCode.ALREADY_EXISTS:
                     return False
                 raise
             return True
@@ -135,13 +135,30 @@ class PubSubCrashQueue(CrashQueueBase):
             self._dead_letters[queue] = bool(found and found.dead_letter_policy.dead_letter_topic)
         return self._dead_letters[queue]
 
+    def diagnose(self) -> list[str]:
+        """As the base class says: topics, subscriptions, rights and ack deadlines."""
+        from crashmover.external.pubsub.diagnosis import Diagnosis
+
+        diagnosis = Diagnosis(self._see, self._publisher, self._subscriber)
+        for topic in self._topics.values():
+            diagnosis.topic(topic)
+        for queue, subscription in self._subscriptions.items():
+            diagnosis.subscription(subscription, self._topics.get(queue))
+        diagnosis.finish()
+        if diagnosis.broken:
+            raise QueueError(f"{self.uri}: {'; '.join(diagnosis.broken)}")
+        return diagnosis.warnings
+
     def _look_at(self, subscription: str) -> Any:
         request = types.GetSubscriptionRequest(subscription=subscription)
-        method = self._subscriber.get_subscription
+        return self._see(self._subscriber.get_subscription, request, subscription)
+
+    def _see(self, method: Callable[..., Any], request: Any, name: str) -> Any:
+        """Return the answer; None where we may not have it."""
         try:
-            return self._call(method, request, subscription, _ASK_TIMEOUT)
+            return self._call(method, request, name, _ASK_TIMEOUT)
         except QueueError as error:
-            if _code(error) is grpc.StatusCode.PERMISSION_DENIED:
+            if code_of(error) is grpc.StatusCode.PERMISSION_DENIED:
                 return None
             raise
 
@@ -345,15 +362,10 @@ def _prefixed(prefix: str, ending: str) -> str:
 
 def _routing(request: Any, name: str) -> list[tuple[str, str]]:
     """The header that the service routes a request by."""
-    for field in ("topic", "subscription", "name"):
+    for field in ("topic", "subscription", "name", "resource"):
         if getattr(request, field, None) == name:
             return [("x-goog-request-params", f"{field}={name}")]
     return []
-
-
-def _code(error: QueueError) -> object:
-    cause = error.__cause__
-    return cause.code() if isinstance(cause, grpc.RpcError) else None
 
 
 def _results(error: QueueError) -> dict[str, str]:

@@ -114,6 +114,7 @@ class S3ConnectionContext:
         self._bucket = bucket
         self._client: S3Store | None = None
         self._endpoint: str | None = None
+        self._region = ""
         self._refusal: StorageDenied | None = None
         self._secrets: set[str] = set()
         self._lock = Lock()
@@ -147,6 +148,18 @@ class S3ConnectionContext:
                 self._client = self._client or self._make_client(self._account())
         return self._client
 
+    def server_url(self) -> str:
+        """Return the URL of the server, be it Amazon's own.
+
+        :raises StorageDenied: as `client`, for it may be in a profile
+        """
+        self.client()
+        return self._endpoint or f"https://s3.{self._region}.amazonaws.com"
+
+    def ca_bundle(self) -> str | None:
+        """Return the file of certificates to be trusted besides the system's."""
+        return self.options.ca_bundle or os.environ.get("AWS_CA_BUNDLE")
+
     def translating(self, crash_id: str | None = None) -> "_Translating":
         """Raise what the client raises as a `StorageError` of this store."""
         return _Translating(self, crash_id)
@@ -175,7 +188,7 @@ class S3ConnectionContext:
         except ValueError as error:
             reason = f"AWS_ENDPOINT_URL, or the profile's endpoint_url: {error}"
             raise StorageDenied(reason, uri=self.uri) from None
-        region = options.region or account.region or "us-east-1"
+        region = self._region = options.region or account.region or "us-east-1"
         config: S3Config = {
             "bucket": self._bucket,
             "region": region,
@@ -196,7 +209,7 @@ class S3ConnectionContext:
             "read_timeout": dt.timedelta(seconds=options.read_timeout),
             "timeout": dt.timedelta(seconds=_TIMES * options.read_timeout),
         }
-        if bundle := options.ca_bundle or os.environ.get("AWS_CA_BUNDLE"):
+        if bundle := self.ca_bundle():
             client_config["root_certificate"] = self._read_ca_bundle(bundle)
         return S3Store(
             config=config,

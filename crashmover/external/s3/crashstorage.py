@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, BinaryIO, Self
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -23,6 +23,7 @@ from crashmover.errors import (
     StorageDenied,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, results_of
+from crashmover.external.probing import probe_id
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import (
@@ -42,6 +43,7 @@ from crashmover.external.s3.objects import (
     Objects,
     StoredObject,
 )
+from crashmover.external.s3.probing import clock_of, try_upload
 from crashmover.external.s3.saving import Save
 from crashmover.uri import StorageURI, seconds
 
@@ -108,6 +110,15 @@ class S3CrashStorage(CrashStorageBase):
         self._objects.verify_access()
         if write and self._denied:
             raise self._denied
+
+    def probe_write(self) -> None:
+        """As the base class says: an upload that is broken off, which never becomes an object."""
+        key = keys.dump_key(probe_id(), MAIN_DUMP)
+        try_upload(self._context, "/".join(filter(None, (self._place[1], key))))
+
+    def clock(self) -> dt.datetime | None:
+        """As the base class says, to the second."""
+        return clock_of(self._context)
 
     # Reading
 

@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS messages (
 CREATE INDEX IF NOT EXISTS messages_by_time ON messages (queue, visible_at, id);
 """
 
+_SEND = "INSERT INTO messages (queue, body, visible_at) VALUES (?, ?, ?)"
+
 # Those that were given back wait behind those that have not been handed out yet.
 _TAKE = """
 UPDATE messages SET visible_at = ?, deliveries = deliveries + 1
@@ -99,14 +101,22 @@ class SQLiteCrashQueue(CrashQueueBase):
         with self._transaction() as connection:
             connection.execute("SELECT id FROM messages LIMIT 1")
 
+    def diagnose(self) -> list[str]:
+        """As the base class says; what is published is taken back in the same transaction."""
+        with self._transaction() as connection:
+            connection.execute("SELECT id FROM messages LIMIT 1")
+            connection.execute("SAVEPOINT probe")
+            connection.execute(_SEND, (QueueName.STANDARD.value, b"", time.time()))
+            connection.execute("ROLLBACK TO probe")
+        if self.lease < _BUSY:
+            return [f"a lease of {self.lease:g} s may end while another process keeps it busy"]
+        return []
+
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
         """As the base class says: they are on the disk when this returns."""
         now = time.time()
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO messages (queue, body, visible_at) VALUES (?, ?, ?)",
-                [(queue.value, body, now) for body in bodies],
-            )
+            connection.executemany(_SEND, [(queue.value, body, now) for body in bodies])
 
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float

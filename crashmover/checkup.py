@@ -1,0 +1,193 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Checkup: whether stores and queues can be used, found out by nearly using them."""
+
+import datetime as dt
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from time import monotonic
+
+from crashmover.crash import Kind
+from crashmover.errors import (
+    CorruptCrash,
+    CrashIDNotFound,
+    CrashMoverError,
+    StorageDenied,
+    describe,
+    masked,
+)
+from crashmover.external.crashqueue_base import CrashQueueBase
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.retry import RetryPolicy
+
+CLOCK_OFF = 60.0
+"""Seconds by which a store's clock may differ from ours before that is worth a warning.  What is
+signed for S3 is refused from 15 minutes on."""
+
+_UNCERTAIN = 2.0  # seconds: some clocks are told without fractions, and on their way that long
+_RETRY = RetryPolicy(attempts=2, timeout=5.0)
+
+
+class Need(Enum):
+    """What a store is for."""
+
+    READ = "to be read"
+    WRITE = "to be read and saved to"
+    EITHER = "to be read, and to be saved to if it can be"
+
+
+@dataclass
+class Checkup:
+    """What was found of a store or a queue.
+
+    :param uri: its own, redacted
+    """
+
+    uri: str
+    found: list[str] = field(default_factory=list)
+    """What is as it should be."""
+    warnings: list[str] = field(default_factory=list)
+    error: str | None = None
+    """Why it cannot be used; None: it can."""
+    clock: float | None = None
+    """How many seconds its clock is ahead of ours, where it tells."""
+
+    @property
+    def verdict(self) -> str:
+        """``ok``, ``warn`` or ``failed``."""
+        return "failed" if self.error else "warn" if self.warnings else "ok"
+
+
+Check = Callable[[Checkup], None]
+"""Finds out, and takes note; raises what makes the store or queue unusable."""
+
+
+def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: Checkup) -> None:
+    """Find out whether a store can be used, and close it.
+
+    :param probe: whether something may be written, and taken away again
+    :raises StorageError: it cannot
+    """
+    with storage:
+        clock = _Clock()
+        if need is Need.READ or not _try_writing(storage, need, probe, checkup, clock):
+            _RETRY.call(storage.verify_access)
+        _RETRY.call(partial(_read_something, storage))
+        checkup.found.insert(0, "read")
+        clock.read(storage.clock)
+        clock.report(checkup)
+
+
+def check_queue(queue: CrashQueueBase, checkup: Checkup) -> None:
+    """Find out whether a queue can be used, and close it.
+
+    :raises QueueError: it cannot
+    """
+    with queue:
+        checkup.warnings += _RETRY.call(queue.diagnose)
+        checkup.found += [name.value for name in queue.queues]
+
+
+def _try_writing(
+    storage: CrashStorageBase, need: Need, probe: bool, checkup: Checkup, clock: "_Clock"
+) -> bool:
+    """Return whether it can be saved to; that it cannot is an error where it must be."""
+    try:
+        _RETRY.call(partial(storage.verify_access, write=True))
+        if probe:
+            clock.read(partial(_RETRY.call, storage.probe_write))
+    except StorageDenied as error:
+        if need is Need.WRITE:
+            raise
+        checkup.warnings.append(f"cannot be saved to: {error.reason}")
+        return False
+    checkup.found.append("write" if probe else "write not tried")
+    return True
+
+
+def _read_something(storage: CrashStorageBase) -> None:
+    """List what came since yesterday, and read a little of the first crash: what can be listed
+    cannot always be read.  That a crash is damaged is not the store's end."""
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    for crash_id in storage.new_crashes(yesterday):
+        with suppress(CrashIDNotFound, CorruptCrash):
+            for part in storage.load_crash(crash_id, {Kind.RAW_CRASH}).parts:
+                with part.open() as file:
+                    file.read(1)
+        break
+
+
+class _Clock:
+    """How far a store's clock is from ours, as soon as something tells."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def read(self, tell: Callable[[], dt.datetime | None]) -> None:
+        """Take note of what time that returns, if any."""
+        before = now()
+        theirs = tell()
+        after = now()
+        if theirs:
+            nearest = min(max(theirs, before), after)
+            self._offset = (theirs - nearest).total_seconds()
+
+    def report(self, checkup: Checkup) -> None:
+        """Say what that means."""
+        offset = checkup.clock = self._offset
+        if offset is None:
+            return
+        if abs(offset) > CLOCK_OFF:
+            by = dt.timedelta(seconds=round(abs(offset)))
+            side = "ahead of" if offset > 0 else "behind"
+            checkup.warnings.append(f"its clock is {by} {side} this machine's")
+        elif abs(offset) > _UNCERTAIN:
+            checkup.found.append(f"clock {offset:+.0f} s")
+        else:
+            checkup.found.append("clock right")
+
+
+def now() -> dt.datetime:
+    """Return the time by our own clock."""
+    return dt.datetime.now(dt.UTC)
+
+
+def run(checks: Sequence[tuple[str, Check]], timeout: float) -> Iterator[Checkup]:
+    """Carry out all of these at once; yield what each has found, in their order.
+
+    One that has no answer after so many seconds is given up: whatever hangs stops nobody else.
+
+    :param checks: each with the URI it is about, redacted
+    """
+    deadline = monotonic() + timeout
+    begun = [(uri, _begin(uri, check)) for uri, check in checks]
+    for uri, future in begun:
+        try:
+            yield future.result(max(0.0, deadline - monotonic()))
+        except TimeoutError:
+            yield Checkup(uri, error=f"no answer in {timeout:g} s")
+
+
+def _begin(uri: str, check: Check) -> "Future[Checkup]":
+    future: Future[Checkup] = Future()
+
+    def carry_out() -> None:
+        checkup = Checkup(uri)
+        try:
+            check(checkup)
+        except CrashMoverError as error:
+            checkup.error = describe(error)
+        except Exception as error:  # a mistake in one must not hide what the others have found
+            checkup.error = masked(describe(error))
+        future.set_result(checkup)
+
+    # A daemon, so that nobody waits for it at exit.
+    threading.Thread(target=carry_out, name="checkup", daemon=True).start()
+    return future

@@ -1,0 +1,109 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Probing: whether a bucket can be saved to, and what time it is there."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import obstore
+
+from crashmover.external.s3.calling import call_client
+from crashmover.external.s3.connection_context import S3ConnectionContext
+
+if TYPE_CHECKING:
+    import ssl
+    from email.message import Message
+
+_PIECE = bytes(1024)
+_PIECES = 3  # of which the first has arrived when the last is asked for
+_END = "a probe of crashmover ends here"
+
+
+def try_upload(context: S3ConnectionContext, path: str) -> None:
+    """Begin to upload an object in parts, and break it off.  Whoever may do that may save; and no
+    object is made of it, whatever happens meanwhile.
+
+    :param path: its whole key
+    :raises StorageError: it is refused, or fails
+    """
+    client = context.client()
+    storage_class = context.options.storage_class
+    attributes = {"Content-Type": "application/octet-stream"}
+    with context.translating():
+        try:
+            call_client(
+                lambda: obstore.put(
+                    client,
+                    path,
+                    _pieces(),
+                    attributes=attributes | ({"Storage-Class": storage_class} if storage_class else {}),
+                    use_multipart=True,
+                    chunk_size=len(_PIECE),
+                    max_concurrency=1,
+                )
+            )
+        except Exception as error:
+            if _END not in str(error):
+                raise
+
+
+def _pieces() -> Iterator[bytes]:
+    for _ in range(_PIECES):
+        yield _PIECE
+    raise RuntimeError(_END)
+
+
+def clock_of(context: S3ConnectionContext) -> dt.datetime | None:
+    """Return the time by the server's clock, to the second; None where it does not say.
+
+    It is in every answer, and so in that to a question without credentials, be it a refusal.  The
+    client shows it of none.
+    """
+    from email.utils import parsedate_to_datetime
+
+    headers = _headers(context)
+    try:
+        time = parsedate_to_datetime(headers["Date"]) if headers else None
+    except (TypeError, ValueError):
+        return None
+    return time and time.replace(tzinfo=time.tzinfo or dt.UTC)
+
+
+def _headers(context: S3ConnectionContext) -> "Message | None":
+    """Return the headers of an answer; None where there is none."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        """Another server may have another clock."""
+
+        def redirect_request(self, *_args: object) -> None:
+            return None
+
+    opener = build_opener(HTTPSHandler(context=_tls(context)), Stay)
+    request = Request(context.server_url(), method="HEAD")
+    try:
+        with opener.open(request, timeout=context.options.connect_timeout) as answer:
+            headers: Message = answer.headers
+            return headers
+    except HTTPError as error:
+        with error:
+            return error.headers
+    except (OSError, HTTPException, ValueError):
+        return None
+
+
+def _tls(context: S3ConnectionContext) -> "ssl.SSLContext":
+    import ssl
+
+    tls = ssl.create_default_context()
+    if bundle := context.ca_bundle():
+        tls.load_verify_locations(bundle)
+    if not context.options.verify_ssl:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return tls
