@@ -25,7 +25,9 @@ from crashmover.errors import CrashMoverError, describe, masked
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {
     "check": "Check whether stores have the crashes that another has.",
+    "config": "Show the configured stores and queues.",
     "copy": "Copy crashes from one store to others.",
+    "doctor": "Try stores and queues: whether they can be used.",
     "get": "Show a crash, or fetch parts of it.",
     "list": "List the crashes in a store, by day and id.",
     "queue-publish": "Publish crash ids to a queue.",

@@ -129,14 +129,19 @@ class QueueType(StoreType):
 
     section = "queue"
 
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """One, where several may be given: it may be a path with a blank in it."""
+        return [rv]
 
-def queue_option(*, required: bool, help: str) -> Callable[[F], F]:
-    """``-q``: the queue."""
+
+def queue_option(*, required: bool, help: str, multiple: bool = False) -> Callable[[F], F]:
+    """``-q``: the queue, or several."""
     return click.option(
         "-q",
         "--queue",
         type=QueueType(),
         metavar="URI",
+        multiple=multiple,
         required=required,
         envvar="CRASHMOVER_QUEUE",
         show_envvar=True,
@@ -165,7 +170,9 @@ def source_option(
 
 
 def destination_option(
-    *, help: str = "Store to save to; repeated: a crash goes to all of them."
+    *,
+    required: bool = True,
+    help: str = "Store to save to; repeated: a crash goes to all of them.",
 ) -> Callable[[F], F]:
     """``-d``: the store to save to."""
     return click.option(
@@ -175,7 +182,7 @@ def destination_option(
         type=StoreType(),
         metavar="URI",
         multiple=True,
-        required=True,
+        required=required,
         envvar="CRASHMOVER_DESTINATION",
         show_envvar=True,
         help=help,
