@@ -83,6 +83,8 @@ class Commands:
         yield "list", "-s", uri, "--bytes"
         yield "check", "-s", uri, "-d", self.source
         yield "check", "-d", uri, "-s", self.source, "--digest", "--json"
+        yield "doctor", "-s", uri
+        yield "doctor", "-d", uri, "--json"
         yield "copy", "-s", uri, "-d", out, *report
         yield "copy", "-d", uri, "-s", self.source, *report
         yield "copy", "-d", uri, "-s", self.source, "--remove-source", "--verify", *report
@@ -91,6 +93,7 @@ class Commands:
     def of_queue(self, uri: str) -> Iterator[tuple[Argument, ...]]:
         """Yield each that takes a queue."""
         yield "queue-pull", "-q", uri, "--wait", "0"
+        yield "doctor", "-q", uri
         yield "queue-publish", "-q", uri, "--create", CRASH.crash_id
         yield "copy", "-q", uri, "-s", self.source, "-d", self.here / "out", "--wait", "0"
 
@@ -110,6 +113,9 @@ class Commands:
         yield "get", "-s", self.source, CRASH.crash_id, uri
         yield "list", "-s", self.source, uri
         yield "list", "-s", self.source, "--since", uri
+        yield "doctor", "-s", self.source, uri
+        yield "doctor", "-s", self.source, "--timeout", uri
+        yield "config", uri
         yield "save", "-d", self.source, "--raw-crash", uri
         yield "save", "-d", self.source, "--raw-crash", self.raw, "--dump", uri
         yield "queue-pull", uri
@@ -120,6 +126,8 @@ class Commands:
         yield uri, "-s", self.source
         yield "--log-format", uri, "copy", *there
         yield "--config", uri, "copy", "-s", "prod", "-d", self.here / "out"
+        yield "--config", uri, "config"
+        yield "--config", uri, "doctor"
 
     def everywhere(self, args: tuple[Argument, ...]) -> Iterator[Failing]:
         """Yield a command with its URI on the command line, in the environment, and in a

@@ -131,6 +131,8 @@ class Proxy:
         self.plan = Plan()
         self.headers: dict[str, str] = {}
         """To be added to each request on its way."""
+        self.said: dict[str, str] = {}
+        """To be in each answer, instead of what the server says there."""
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
         self.requests: list[Request] = []
@@ -298,10 +300,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _head(self, status: int, headers: list[tuple[str, str]], length: str | None) -> None:
+        assert isinstance(self.server, _Server)
+        said = self.server.proxy.said
+        ours = {"content-length", "transfer-encoding", "connection", *map(str.lower, said)}
         self.send_response_only(status)
         for name, value in headers:
-            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+            if name.lower() not in ours:
                 self.send_header(name, value)
+        for name, value in said.items():
+            self.send_header(name, value)
         if length is not None:
             self.send_header("Content-Length", length)
         else:

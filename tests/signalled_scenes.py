@@ -138,6 +138,28 @@ class Check(Scene):
             yield "it ended as if all were there"
 
 
+class Doctor(Scene):
+    """Two stores that are written to, of which one is not there yet."""
+
+    def __init__(self, source: Path, place: Path) -> None:
+        super().__init__(source, place)
+        self.stores = [put(place / "store", CRASHES[1]), place / "new"]
+
+    def args(self) -> list[Argument]:
+        return ["doctor", *(word for store in self.stores for word in ("-d", store))]
+
+    def faults(self, ended: Ended) -> Iterator[str]:
+        there = stored(self.stores[0])
+        if len(ended.numbers) == 1 and (there != manifest(CRASHES[1]) or self.stores[1].exists()):
+            yield f"left behind: {sorted(there)}, {sorted(self.place.iterdir())}"
+        for store in self.stores:
+            listed = run("list", "-s", store).stdout.split()
+            if not set(listed) <= {CRASHES[1].crash_id}:
+                yield f"{listed} are seen"
+        if ended.code == 0 and [line[:2] for line in ended.lines] != ["ok", "ok"]:
+            yield f"{ended.lines} do not say that all is well"
+
+
 class Copy(Scene):
     """A copy by processes."""
 

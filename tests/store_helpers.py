@@ -23,6 +23,7 @@ def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
         lambda: list(storage.new_crashes()),
         lambda: storage.verify_access(),
         lambda: storage.verify_access(write=True),
+        lambda: storage.probe_write(),
     ]
 
 

@@ -17,6 +17,8 @@ from crashmover.cli import main
 from tests.cli_helpers import assert_refused, is_harmless, processed_crash, run, run_process
 
 OPTIONS = {
+    "config": "--json",
+    "doctor": "-s --source -d --destination -q --queue --write --no-write --timeout --json",
     "save": "-d --destination --raw-crash --dump --processed-crash",
     "get": "-s --source --raw-crash --processed-crash --unredacted --dump --all -o --output --json",
     "copy": "-s --source -d --destination --ids-from --since --until --kinds --existing --verify"
@@ -31,6 +33,8 @@ OPTIONS = {
 """What other people's scripts lean on."""
 
 ARGUMENTS = {
+    "config": "[OPTIONS]",
+    "doctor": "[OPTIONS]",
     "save": "[CRASH_ID]",
     "get": "CRASH_ID",
     "copy": "[CRASH_ID",
@@ -218,7 +222,7 @@ def completions(typed: str, config: Path | None = None) -> list[str]:
 
 def test_commands_are_completed() -> None:
     assert OPTIONS.keys() <= set(completions("crashmover "))
-    assert completions("crashmover co") == ["copy"]
+    assert completions("crashmover cop") == ["copy"]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

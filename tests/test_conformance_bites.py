@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -330,6 +330,14 @@ class NeedsItsRoot(FSPermanentStorage):
         yield from super().new_crashes(since, until, kind)
 
 
+class ProbesWithACrash(FSPermanentStorage):
+    """Finds out whether it can be saved to by saving a crash."""
+
+    def probe_write(self) -> datetime:
+        self.save_crash(Crash(crashid.create(), [Part.of_bytes(Kind.RAW_CRASH, b"{}")]))
+        return datetime.now(UTC)
+
+
 class NewEveryTime(FSPermanentStorage):
     def identity(self) -> object:
         return object()
@@ -383,6 +391,7 @@ BREAKS: dict[str, Broken] = {
     "test_a_crash_of_nothing_is_refused": SavesNothingGladly,
     "test_a_part_can_be_opened_again_and_at_the_same_time": HandsOutOneFile,
     "test_a_part_that_is_not_as_long_as_announced_is_refused": BelievesSizes,
+    "test_a_probe_of_saving_is_seen_by_nobody_and_leaves_nothing": ProbesWithACrash,
     "test_a_processed_crash_alone_can_be_removed": LeavesProcessed,
     "test_a_processed_crash_is_found_by_itself": HidesProcessedAlone,
     "test_a_processed_crash_is_saved_by_its_uuid": LosesProcessed,

@@ -33,7 +33,17 @@ from tests.servers.s3 import S3Server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text("utf-8")
-COMMANDS = ("save", "get", "list", "copy", "check", "queue-publish", "queue-pull")
+COMMANDS = (
+    "save",
+    "get",
+    "list",
+    "copy",
+    "check",
+    "queue-publish",
+    "queue-pull",
+    "config",
+    "doctor",
+)
 GROUP = click.Context(cli.main, **cli.main.context_settings)
 
 

@@ -39,6 +39,7 @@ from tests.signalled_scenes import (
     Copy,
     CopyByThreads,
     CopyQueue,
+    Doctor,
     Get,
     List,
     Look,
@@ -55,7 +56,7 @@ from tests.signalled_scenes import (
     fill,
 )
 
-OF_STORES: list[type[Scene]] = [Save, Get, List, Check, Copy, CopyByThreads, CopyQueue]
+OF_STORES: list[type[Scene]] = [Save, Get, List, Check, Doctor, Copy, CopyByThreads, CopyQueue]
 OF_QUEUES: list[type[Scene]] = [Pull, PullAndFollow, Look, Publish, PublishSlowly, PublishDays]
 DUMP = "/v1/dump/"
 MANY = 30

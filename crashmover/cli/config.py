@@ -20,7 +20,7 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings
 from crashmover.cli.places import KINDS, Place, place_at, places_of
 from crashmover.config import ENVIRONMENT, Config, default_path, is_name
-from crashmover.errors import CrashMoverError, masked
+from crashmover.errors import masked
 
 _WIDTH = 80
 _SAYS = {ParameterSource.COMMANDLINE: "--config", ParameterSource.ENVIRONMENT: ENVIRONMENT}

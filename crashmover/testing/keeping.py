@@ -6,7 +6,9 @@
 
 import datetime as dt
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -109,6 +111,31 @@ class KeepingConformance:
         storage.verify_access(write=True)
         storage.save_crash(crash_of({RAW: b"{}"}))
         storage.verify_access()
+
+    def test_a_probe_of_saving_is_seen_by_nobody_and_leaves_nothing(
+        self, storage: CrashStorageBase
+    ) -> None:
+        storage.save_crash(crash_of(contents()))
+        seen: set[str] = set()
+        done = Event()
+
+        def look() -> None:
+            while not done.is_set():
+                for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+                    seen.update(storage.new_crashes(kind=kind))
+
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(look)
+            try:
+                times = [storage.probe_write() for _ in range(3)]
+            finally:
+                done.set()
+            looking.result()
+        for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+            seen.update(storage.new_crashes(kind=kind))
+        assert seen == {CRASH_ID}
+        assert read(storage) == contents()
+        assert all(time is None or time.tzinfo for time in (*times, storage.clock()))
 
     def test_it_says_what_it_is(self, storage: CrashStorageBase) -> None:
         assert storage.uri

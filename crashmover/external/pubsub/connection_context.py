@@ -107,9 +107,7 @@ def translated(uri: str, name: str) -> Iterator[None]:
         if code is grpc.StatusCode.NOT_FOUND:
             raise QueueError(f"{uri}: there is no {name}; --create makes it") from error
         if code in _PASSING:
-            raise QueueUnavailable(
-                f"{uri}: {short(name)}: does not answer: {code.name}"
-            ) from error
+            raise QueueUnavailable(f"{uri}: {short(name)}: does not answer: {code.name}") from error
         details = _line(error.details())
         raise QueueError(f"{uri}: {short(name)}: {code.name}: {details}") from error
     except GoogleAuthError as error:

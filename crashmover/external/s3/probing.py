@@ -39,7 +39,8 @@ def try_upload(context: S3ConnectionContext, path: str) -> None:
                     client,
                     path,
                     _pieces(),
-                    attributes=attributes | ({"Storage-Class": storage_class} if storage_class else {}),
+                    attributes=attributes
+                    | ({"Storage-Class": storage_class} if storage_class else {}),
                     use_multipart=True,
                     chunk_size=len(_PIECE),
                     max_concurrency=1,
