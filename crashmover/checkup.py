@@ -20,6 +20,7 @@ from crashmover.errors import (
     CrashIDNotFound,
     CrashMoverError,
     StorageDenied,
+    StorageError,
     describe,
     masked,
 )
@@ -77,10 +78,16 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
     """
     with storage:
         clock = _Clock()
-        if need is Need.READ or not _try_writing(storage, need, probe, checkup, clock):
-            _RETRY.call(storage.verify_access)
-        _RETRY.call(partial(_read_something, storage))
-        checkup.found.insert(0, "read")
+        try:
+            if need is Need.READ or not _try_writing(storage, need, probe, checkup, clock):
+                _RETRY.call(storage.verify_access)
+            _RETRY.call(partial(_read_something, storage))
+            checkup.found.insert(0, "read")
+        except StorageDenied:  # by whom it is out of time, perhaps
+            with suppress(StorageError):
+                clock.read(storage.clock)
+            clock.report(checkup)
+            raise
         clock.read(storage.clock)
         clock.report(checkup)
 

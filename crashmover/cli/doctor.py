@@ -5,7 +5,7 @@
 """``crashmover doctor``."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +37,12 @@ class Patient:
 
     place: Place
     need: Need
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for those that are tried once for all: two names may stand for the same."""
+        place = self.place
+        return place if place.error else (place.kind, place.shown, place.uri, self.need)
 
     def check(self, write: bool) -> Check:
         """Return what tries it."""
@@ -92,7 +98,8 @@ def command(
       crashmover doctor --no-write --json | jq -r 'select(.error) | .uri'
     """
     patients = _patients(context)
-    checks = [(patient.place.uri, patient.check(write)) for patient in patients]
+    distinct = {patient.key: patient for patient in patients}.values()
+    checks = [(patient.place.uri, patient.check(write)) for patient in distinct]
     stopper = signals.Stopper()
     with signals.handling(stopper):
         code = stopper.end_of(lambda: _print(patients, run(checks, timeout), as_json))
@@ -151,11 +158,15 @@ def _configured(settings: Settings, but: set[str]) -> Iterator[Patient]:
 def _print(patients: list[Patient], checkups: Iterator[Checkup], as_json: bool) -> int:
     """Print what was found, as it comes; return the exit code."""
     width = max(len(patient.place.name) for patient in patients)
+    line = _as_json if as_json else partial(_line, width=width)
+    known: dict[Hashable, Checkup] = {}
     verdicts: list[str] = []
     try:
-        for patient, checkup in zip(patients, checkups, strict=True):
+        for patient in patients:
+            if patient.key not in known:
+                known[patient.key] = next(checkups)
+            checkup = known[patient.key]
             verdicts.append(checkup.verdict)
-            line = _as_json if as_json else partial(_line, width=width)
             click.echo(line(patient.place, checkup))
     finally:
         for _ in checkups:  # whoever reads may leave, and yet each probe must be taken away
@@ -166,13 +177,12 @@ def _print(patients: list[Patient], checkups: Iterator[Checkup], as_json: bool) 
 
 
 def _line(place: Place, checkup: Checkup, width: int) -> str:
-    uri = f"{checkup.uri}: " if checkup.uri else ""
-    if checkup.error:
-        text = checkup.error.removeprefix(uri)
-    else:
-        text = "; ".join(filter(None, (", ".join(checkup.found), *checkup.warnings)))
-    name = f"{place.name:<{width}}  " if width else ""
-    return printable(f"{checkup.verdict:<6}  {place.kind:<5}  {name}{uri}{text}")
+    error, uri = checkup.error, checkup.uri
+    first = error.removeprefix(f"{uri}: ") if error else ", ".join(checkup.found)
+    text = "; ".join(filter(None, (first, *checkup.warnings)))
+    name = f"{place.name:<{width}}" if width else ""
+    columns = (f"{checkup.verdict:<6}", f"{place.kind:<5}", name, uri, text)
+    return printable("  ".join(filter(None, columns)))
 
 
 def _as_json(place: Place, checkup: Checkup) -> str:

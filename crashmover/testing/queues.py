@@ -214,6 +214,15 @@ class QueueConformance:
     def test_it_can_be_read(self, queue: CrashQueueBase) -> None:
         queue.verify_access()
 
+    def test_a_diagnosis_adds_nothing_and_takes_nothing(self, queue: CrashQueueBase) -> None:
+        ids = new_ids(2)
+        queue.publish("standard", ids)
+        assert queue.diagnose() == []
+        found = pull_all(queue, 2)
+        assert sorted(delivery.crash_id for delivery in found) == sorted(ids)
+        queue.ack(found)
+        assert queue.pull(wait=EMPTY) == []
+
 
 class LeaseConformance:
     """What becomes of leases; `queue` is one whose leases are short: `first_lease` says how."""
