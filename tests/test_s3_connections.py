@@ -516,6 +516,17 @@ def test_a_certificate_bundle_that_cannot_be_read_is_said(strict: S3Server) -> N
         storage.verify_access()
 
 
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\n"])
+def test_a_certificate_bundle_without_a_certificate_is_said(
+    strict: S3Server, tmp_path: Path, text: str
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(text)
+    storage = open_storage(strict.uri(strict.new_bucket(), ca_bundle=str(bundle)))
+    with pytest.raises(StorageDenied, match=r"ca\.pem has no certificate in it that can be read"):
+        storage.verify_access()
+
+
 def test_a_server_without_tls_is_said(strict: S3Server) -> None:
     uri = strict.uri(strict.new_bucket()).replace("http:", "https:")
     with pytest.raises(StorageDenied, match="no trusted TLS connection"):

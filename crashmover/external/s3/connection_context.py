@@ -211,12 +211,18 @@ class S3ConnectionContext:
         }
         if bundle := self.ca_bundle():
             client_config["root_certificate"] = self._read_ca_bundle(bundle)
-        return S3Store(
-            config=config,
-            client_options=client_config,
-            retry_config=_RETRY,
-            credential_provider=account.credentials,
-        )
+        try:
+            return S3Store(
+                config=config,
+                client_options=client_config,
+                retry_config=_RETRY,
+                credential_provider=account.credentials,
+            )
+        except DRIVER_ERRORS as error:
+            if not bundle:
+                raise
+            reason = f"ca_bundle {bundle} has no certificate in it that can be read"
+            raise StorageDenied(reason, uri=self.uri) from error
 
     def _addressing(self, endpoint: str | None, region: str) -> "S3Config":
         style = self.options.addressing_style
