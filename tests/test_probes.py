@@ -7,9 +7,12 @@ finds what would keep a crash from being saved."""
 
 import datetime as dt
 import os
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,7 @@ from crashmover.external.poly import PolyCrashStorage
 from crashmover.external.probing import probe_crash, probe_id
 from crashmover.testing import contents, crash_of
 from tests.conftest import UseAWS
+from tests.postgresql_stub import make_certificate
 from tests.s3_proxy import Place, ResetAfter, Says, behind_proxy
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import Bucket, S3Server
@@ -161,16 +165,17 @@ def test_a_bucket_is_tried_by_an_upload_that_never_becomes_an_object(
     assert bucket.objects() == {"other": b"b"} and uploads(bucket) == []
 
 
-@pytest.mark.parametrize("refused", ["POST", "PUT"])
+@pytest.mark.parametrize(("refused", "left"), [("POST", 0), ("PUT", 0), ("DELETE", 1)])
 def test_a_bucket_that_may_not_be_saved_to_says_so(
-    bucket: Bucket, place: Place, refused: str
+    bucket: Bucket, place: Place, refused: str, left: int
 ) -> None:
+    """Who may not break off an upload may not save: that is how a save that fails ends."""
     place.proxy.fail(Says(403, "AccessDenied"), when=f"{refused} /{bucket.name}/v1/dump/")
     with open_storage(place.uri(bucket.name)) as storage:
         storage.verify_access(write=True)
         with pytest.raises(StorageDenied, match="access denied"):
             storage.probe_write()
-    assert bucket.objects() == {} and uploads(bucket) == []
+    assert bucket.objects() == {} and len(uploads(bucket)) == left
 
 
 def test_a_bucket_that_is_gone_half_way_has_no_object(bucket: Bucket, place: Place) -> None:
@@ -203,6 +208,45 @@ def test_a_bucket_that_cannot_be_reached_has_no_clock(s3_signed: S3Server, aws: 
     aws(s3_signed)
     with open_storage("s3://bucket?endpoint_url=http://127.0.0.1:1&region=x") as storage:
         assert storage.clock() is None
+
+
+@pytest.fixture
+def under_tls(tmp_path: Path) -> Iterator[str]:
+    """The URL of a server whose certificate nobody has signed, and that says what time it is."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(make_certificate(tmp_path / "certificate"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [("", False), ("&verify_ssl=false", True), ("&verify_ssl=false&ca_bundle=certificate", True)],
+)
+def test_a_server_that_is_not_trusted_tells_no_time(
+    under_tls: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_signed: S3Server,
+    aws: UseAWS,
+    options: str,
+    is_told: bool,
+) -> None:
+    aws(s3_signed)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    monkeypatch.chdir(tmp_path)
+    with open_storage(f"s3://bucket?region=x&endpoint_url={under_tls}{options}") as storage:
+        assert (storage.clock() is not None) == is_told
 
 
 # Databases

@@ -85,9 +85,9 @@ def _headers(context: S3ConnectionContext) -> "Message | None":
         def redirect_request(self, *_args: object) -> None:
             return None
 
-    opener = build_opener(HTTPSHandler(context=_tls(context)), Stay)
     request = Request(context.server_url(), method="HEAD")
     try:
+        opener = build_opener(HTTPSHandler(context=_tls(context)), Stay)
         with opener.open(request, timeout=context.options.connect_timeout) as answer:
             headers: Message = answer.headers
             return headers
