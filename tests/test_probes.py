@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -99,16 +100,39 @@ open_storage(sys.argv[1]).probe_write()
 
 
 @pytest.mark.parametrize("step", ["publish_dumps", "time_of_dumps", "close"])
-def test_what_a_probe_leaves_that_is_killed_is_seen_by_nobody_and_the_next_one_clears_it_away(
+def test_what_a_probe_leaves_that_is_killed_is_seen_by_nobody_and_hinders_nobody(
     tmp_path: Path, step: str
 ) -> None:
-    root = tmp_path / "root"
-    killed = subprocess.run([sys.executable, "-c", KILLED, root, step], check=False)
-    assert killed.returncode == 9 and tree(root)
-    with open_storage(str(root)) as storage:
-        assert no_probe_is_seen(storage)
+    with open_storage(str(tmp_path)) as storage:
+        storage.save_crash(crash_of(contents(), neighbour()))
+        before = tree(tmp_path)
+        killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path, step], check=False)
+        assert killed.returncode == 9
+        left = tree(tmp_path)
+        added = left.keys() - before.keys()
+        assert added and all("/.probe-" in path for path in added)
+        assert list(storage.new_crashes()) == [neighbour()] and no_probe_is_seen(storage)
         storage.probe_write()
-        assert not any(tree(root).values())  # empty directories may be left
+        assert tree(tmp_path) == left
+        storage.save_crash(crash_of(contents(), probe_id()))
+        storage.remove(probe_id())
+        assert tree(tmp_path) == left
+
+
+def test_many_probes_of_one_directory_and_a_save_are_not_in_each_other_s_way(
+    tmp_path: Path,
+) -> None:
+    def try_often(_number: int) -> None:
+        with open_storage(f"{tmp_path}/not/yet") as storage:
+            for _ in range(5):
+                storage.probe_write()
+
+    with ThreadPoolExecutor(4) as pool, open_storage(f"{tmp_path}/not/yet") as storage:
+        trying = pool.map(try_often, range(3))
+        storage.save_crash(crash_of(contents(), neighbour()))
+        assert len(list(trying)) == 3
+        storage.remove(neighbour())
+    assert tree(tmp_path) == {"not": None, "not/yet": None}
 
 
 def test_a_probe_that_fails_half_way_leaves_nothing(
@@ -117,7 +141,7 @@ def test_a_probe_that_fails_half_way_leaves_nothing(
     def full(*_args: object, **_options: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("crashmover.external.fs.durable.SyncFiles.directories", full)
+    monkeypatch.setattr("crashmover.external.fs.probing.os.fsync", full)
     with (
         open_storage(f"{tmp_path}/store") as storage,
         pytest.raises(StorageError, match="No space left on device"),

@@ -29,11 +29,11 @@ from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation
 from crashmover.external.fs.oserrors import Translator
+from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFile
-from crashmover.external.fs.removing import Removal, unmade
+from crashmover.external.fs.removing import Removal
 from crashmover.external.fs.staging import GroupCommit, StagedSave
 from crashmover.external.fs.walking import Walk
-from crashmover.external.probing import probe_crash
 from crashmover.uri import StorageURI
 
 _OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
@@ -109,24 +109,9 @@ class FSPermanentStorage(CrashStorageBase):
             yield f"{self.uri}: it belongs to {owner}, and what root saves there will be root's"
 
     def probe_write(self) -> dt.datetime:
-        """As the base class says: all the steps of a save but the last, undone, and so are the
-        directories that were made for it.  The time is that of the file server, if there is one."""
-        crash = probe_crash()
-        leaf = self.root.joinpath(*self.layout.directories(crash.crash_id)[0])
-        with (
-            self._translator.translating("cannot be written to"),
-            unmade(leaf),
-            opened(durable.make_root(self.root, self._directory_mode)) as root_fd,
-        ):
-            save = self._staged(root_fd, crash)
-            try:
-                save.write(self._file_mode, force=True)
-                save.publish_dumps()
-                durable.SyncFiles(root_fd).directories([save.where], new=True)
-                return save.time_of_dumps()
-            finally:
-                save.undo()
-                save.close()
+        """As the base class says; the time is that of the file server, if there is one."""
+        with self._translator.translating("cannot be written to"):
+            return probe(self.root, self.layout, self._directory_mode, self._file_mode)
 
     # Reading
 

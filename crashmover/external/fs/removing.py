@@ -15,7 +15,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
@@ -77,19 +76,6 @@ class Removal:
                     os.rmdir(where[depth - 1], dir_fd=parent_fd)
             except OSError:
                 return
-
-
-@contextmanager
-def unmade(leaf: Path) -> Iterator[None]:
-    """Remove in the end those of a directory and the directories above it that are not there now,
-    as long as they are empty."""
-    missing = [path for path in (leaf, *leaf.parents) if not path.exists()]
-    try:
-        yield
-    finally:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
 
 
 @contextmanager
