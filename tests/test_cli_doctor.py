@@ -179,7 +179,8 @@ def test_what_is_typed_wrongly_is_refused_before_anything_is_tried(
     for args in (["-s", "nosuch://host"], ["-d", "unknown"], ["-s", "empty"], ["-q", "nosuch:"]):
         result = run("--config", config, "doctor", "-d", tmp_path / "new", *args)
         assert_refused(result, 2)
-    assert_refused(run("doctor", "-s", store, "--timeout", "0"), 2, "--timeout")
+    for seconds in ("0", "-1", "inf", "soon"):
+        assert_refused(run("doctor", "-s", store, "--timeout", seconds), 2, "--timeout")
     assert_refused(run("doctor", env={"CRASHMOVER_CONFIG": str(tmp_path / "no")}), 2, "no such")
 
 

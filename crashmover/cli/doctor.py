@@ -73,7 +73,7 @@ class Patient:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(0, 3600, min_open=True),
     default=20.0,
     show_default=True,
     metavar="S",
