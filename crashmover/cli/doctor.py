@@ -5,6 +5,7 @@
 """``crashmover doctor``."""
 
 import json
+import logging
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -172,7 +173,9 @@ def _print(patients: list[Patient], checkups: Iterator[Checkup], as_json: bool) 
         for _ in checkups:  # whoever reads may leave, and yet each probe must be taken away
             pass
     warnings, failed = (verdicts.count(verdict) for verdict in ("warn", "failed"))
-    say(f"checked {len(verdicts)}, warnings {warnings}, failed {failed}")
+    text = f"checked {len(verdicts)}, warnings {warnings}, failed {failed}"
+    level = logging.WARNING if warnings or failed else logging.INFO
+    say(text, level=level, checked=len(verdicts), warnings=warnings, failed=failed)
     return ExitCode.UNAVAILABLE if failed else ExitCode.OK
 
 
