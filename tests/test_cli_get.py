@@ -421,7 +421,8 @@ def test_what_is_damaged_of_a_crash_is_shown_with_all_the_rest(
 ) -> None:
     CRASH.path(store, ".jsonz").write_bytes(DAMAGED["truncated"])
     result = run("get", "-s", store, CRASH.crash_id, *option)
-    assert (result.exit_code, result.stderr) == (1, "")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert f"fs://{store}: {CRASH.crash_id}: processed_crash" in result.stderr
     if option:
         shown = {part["kind"]: part for part in json.loads(result.stdout)["parts"]}
         assert shown["processed_crash"]["size"] is None and shown["processed_crash"]["error"]

@@ -125,8 +125,10 @@ def test_a_destination_that_goes_away_fails_the_rest_by_threads_and_by_processes
     assert exit_code == 1
     assert len(lines) == len(CRASHES) - 1
     assert 0 < len(failed) == len(errors) - 1
-    assert {outcome["error"] for outcome in failed} == {
-        f"fs://{destination}: cannot be saved: Not a directory"
+    # Whichever of them comes to it first: who opens it, or who looks what it is.
+    reasons = ("Not a directory", "to is a symbolic link or no directory")
+    assert {outcome["error"] for outcome in failed} <= {
+        f"fs://{destination}: cannot be saved: {reason}" for reason in reasons
     }
     arrived = [crash for crash in CRASHES if crash.path(tmp_path / "gone").exists()]
     assert stored(tmp_path / "gone") == manifest(*arrived)

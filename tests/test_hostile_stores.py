@@ -94,9 +94,12 @@ def test_damaged_gzip_fails_its_crash_alone(tmp_path: Path, what: str) -> None:
     store.exchange(CRASH, PROCESSED, DAMAGED[what])
     done, status = copy(store, tmp_path / "copies")
     assert status == "failed" and "is not whole gzip" in done.said[0]
-    for option in (["--processed-crash"], ["--processed-crash", "--unredacted"], []):
+    for option in (["--processed-crash"], ["--processed-crash", "--unredacted"]):
         shown = invoke("get", "-s", store.uri, CRASH.crash_id, *option)
         assert (shown.code, shown.out, len(shown.said)) == (1, b"", 1)
+    overview = invoke("get", "-s", store.uri, CRASH.crash_id)
+    assert (overview.code, len(overview.said)) == (1, 1)
+    assert b"damaged" in overview.out and "is not whole gzip" in overview.said[0]
 
 
 @slow

@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 import click
 
 from crashmover.cli import exit_codes
+from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
@@ -90,8 +91,20 @@ def command(
         else:
             shown = RetryPolicy().call(lambda: overview(storage, crash_id))
             click.echo(json.dumps(shown) if as_json else as_text(shown))
-            if any("error" in part for part in shown["parts"]):
-                raise click.exceptions.Exit(ExitCode.FAILED)
+            _end_if_damaged(shown)
+
+
+def _end_if_damaged(shown: dict[str, Any]) -> None:
+    """Name what is damaged of the crash that was shown, and end with the exit code for that."""
+    damaged = [part for part in shown["parts"] if "error" in part]
+    for part in damaged:
+        label = f"{part['kind']} {part['name']}".strip()
+        say(
+            f"crashmover: {shown['store']}: {shown['crash_id']}: {label}: {part['error']}",
+            crash_id=shown["crash_id"],
+        )
+    if damaged:
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _check_usage(
