@@ -241,9 +241,13 @@ def run_process(
     )
 
 
-def run_on_terminal(*args: Argument, **env: str) -> tuple[int, bytes]:
-    """Run a command on a terminal; return its exit code and all that the terminal got."""
+def run_on_terminal(*args: Argument, typed: bytes = b"", **env: str) -> tuple[int, bytes]:
+    """Run a command on a terminal; return its exit code and all that the terminal got.
+
+    :param typed: what somebody types, whether or not it is asked for
+    """
     terminal, its_end = pty.openpty()
+    os.write(terminal, typed)
     try:
         process = subprocess.Popen(
             command_line(*args),

@@ -33,8 +33,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from crashmover import crashid
 from crashmover.errors import CrashIDNotFound, StorageError
-from crashmover.external.fs import crashstorage, durable, staging
+from crashmover.external.fs import crashstorage, durable, emptying, removing, staging
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -71,11 +72,18 @@ class Scenario:
     """What is there, and what is done then.
 
     :param saved: of each crash; empty where it is removed
+    :param by_day: whether it is removed with all of its day
     """
 
     before: Contents | None
     saved: Contents
     crash_ids: list[str] = field(default_factory=lambda: [CRASH_ID])
+    by_day: bool = False
+
+    @property
+    def neighbour(self) -> str:
+        """A crash that must stay."""
+        return NEIGHBOUR[:-6] + "071026" if self.by_day else NEIGHBOUR
 
     @property
     def after(self) -> Contents | None:
@@ -90,6 +98,9 @@ class Scenario:
         if self.saved:
             return storage.save_crashes([crash_of(self.saved, each) for each in self.crash_ids])
         try:
+            if self.by_day:
+                day = crashid.date_of(CRASH_ID)
+                return [error for _, error in storage.remove_days(day, day)]
             storage.remove(CRASH_ID)
         except Exception as error:
             return [error]
@@ -118,8 +129,10 @@ SCENARIOS = {
     "dumps added": Scenario(without(contents("a"), BROWSER), {BROWSER: b"late", MAIN: b"MDMPx"}),
     "processed crash": Scenario(contents("a"), {PROCESSED: contents("b")[PROCESSED]}),
     "removed": Scenario(contents("a"), {}),
+    "day removed": Scenario(contents("a"), {}, by_day=True),
     "group": Scenario(None, contents("b"), GROUP),
     "group replaced": Scenario(contents("a"), without(contents("b"), BROWSER), GROUP),
+    "group removed": Scenario(contents("a"), {}, GROUP, by_day=True),
 }
 
 
@@ -140,7 +153,7 @@ class System:
 
     def install(self) -> None:
         """Let the store call this from now on."""
-        for module in (crashstorage, durable, staging):
+        for module in (crashstorage, durable, emptying, removing, staging):
             vars(module)["os"] = _Module(self, os)
         vars(durable).update(fcntl=_Module(self, fcntl), _libc=lambda: _Libc(self))
 
@@ -235,7 +248,7 @@ def broken_promises(scenario: Scenario, root: Path, *, done: bool) -> Iterator[s
                 yield f"{crash_id} is not as it was said to be"
             if (crash_id in listed) != (found is not None and RAW in found):
                 yield f"{crash_id} is listed: {crash_id in listed}"
-        if read(storage, NEIGHBOUR) != contents("n"):
+        if read(storage, scenario.neighbour) != contents("n"):
             yield "the neighbour is not what it was"
 
 
@@ -258,6 +271,8 @@ def unfinished(scenario: Scenario, root: Path) -> Iterator[str]:
         if errors and not (isinstance(errors[0], CrashIDNotFound) and not scenario.saved):
             yield f"cannot be done once more: {errors[0]}"
     yield from broken_promises(scenario, root, done=True)
+    if scenario.by_day and (root / f"20{CRASH_ID[-6:]}").exists():
+        yield "the day is not cleared away"
     later = only(contents("z"), RAW, MAIN)
     with FSPermanentStorage(root) as storage:
         for crash_id in scenario.crash_ids:
@@ -273,7 +288,7 @@ def unfinished(scenario: Scenario, root: Path) -> Iterator[str]:
 
 def prepare(scenario: Scenario, root: Path) -> None:
     with FSPermanentStorage(root) as storage:
-        storage.save_crash(crash_of(contents("n"), NEIGHBOUR))
+        storage.save_crash(crash_of(contents("n"), scenario.neighbour))
         if scenario.before:
             for crash_id in scenario.crash_ids:
                 storage.save_crash(crash_of(scenario.before, crash_id))

@@ -4,6 +4,7 @@
 
 """PolyCrashStorage: what is its own; the promises of every store are in the conformance suite."""
 
+import datetime as dt
 import logging
 import threading
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from crashmover.uri import StorageURI
 from tests.faulty import FaultyStorage, all_down, denied, unavailable
 
 OTHER = NEIGHBOUR[:-6] + "071026"
+ALL_DAYS = (dt.date.min, dt.date.max)
 
 
 def test_a_save_goes_to_the_end_at_every_child_and_then_all_failures_are_raised() -> None:
@@ -152,6 +154,65 @@ def test_removing_is_done_when_one_child_had_the_crash() -> None:
     poly.remove(CRASH_ID)
     with pytest.raises(CrashIDNotFound):
         poly.remove(CRASH_ID)
+
+
+def test_several_are_removed_from_every_child_that_has_them() -> None:
+    children = [InMemoryCrashStorage(), FaultyStorage("remove"), InMemoryCrashStorage()]
+    for child, crash_id in zip(children, (CRASH_ID, NEIGHBOUR, CRASH_ID), strict=True):
+        child.save_crash(crash_of(contents(), crash_id))
+    good = PolyCrashStorage([children[0], children[2]])
+    [removed, missing] = good.remove_crashes([CRASH_ID, NEIGHBOUR])
+    assert removed is None
+    assert isinstance(missing, CrashIDNotFound)
+    [failed] = PolyCrashStorage(children).remove_crashes([NEIGHBOUR])
+    assert isinstance(failed, PolyCrashStorageError)
+    assert failed.exceptions == (children[1].error,)  # type: ignore[attr-defined]
+
+
+def test_days_are_removed_from_every_child_and_each_crash_is_said_once() -> None:
+    bad = FaultyStorage("remove")
+    children = [InMemoryCrashStorage(), bad, InMemoryCrashStorage()]
+    for child, ids in zip(children, ([CRASH_ID, OTHER], [OTHER], [NEIGHBOUR, OTHER]), strict=True):
+        for crash_id in ids:
+            child.save_crash(crash_of(contents(), crash_id))
+    (first, ok), (second, fine), (third, error) = PolyCrashStorage(children).remove_days(*ALL_DAYS)
+    assert [first, second, third] == [CRASH_ID, NEIGHBOUR, OTHER]
+    assert ok is None and fine is None
+    assert isinstance(error, PolyCrashStorageError)
+    assert (error.exceptions, error.crash_id) == ((bad.error,), OTHER)
+    assert not any(child.has_crash(OTHER) for child in (children[0], children[2]))
+
+
+def test_of_a_child_that_cannot_be_listed_it_is_not_known_what_is_gone() -> None:
+    torn, good = FaultyStorage("new_crashes, after one"), InMemoryCrashStorage()
+    for child, ids in ((torn, [CRASH_ID, OTHER]), (good, [CRASH_ID, NEIGHBOUR])):
+        for crash_id in ids:
+            child.save_crash(crash_of({RAW: b"{}"}, crash_id))
+    torn_error = torn.error
+    removed: list[tuple[str, Exception | None]] = []
+    with pytest.raises(PolyCrashStorageError) as caught:
+        for each in PolyCrashStorage([torn, good]).remove_days(*ALL_DAYS):
+            removed.append(each)
+    assert caught.value.exceptions == (torn_error,)
+    [(first, none), (second, error)] = removed
+    assert (first, none, second) == (CRASH_ID, None, NEIGHBOUR)
+    assert isinstance(error, PolyCrashStorageError)
+    assert error.exceptions == (torn_error,)
+
+
+def test_days_that_are_stopped_leave_no_crash_at_one_child_alone() -> None:
+    ids = [f"{n:08x}{CRASH_ID[8:]}" for n in range(400)]
+    one, other = InMemoryCrashStorage(), InMemoryCrashStorage()
+    for child, some in ((one, ids), (other, ids[::3])):
+        for crash_id in some:
+            child.save_crash(crash_of({RAW: b"{}"}, crash_id))
+    gone: list[str] = []
+    poly = PolyCrashStorage([one, other])
+    for crash_id, error in poly.remove_days(*ALL_DAYS, lambda: bool(gone)):
+        assert error is None
+        gone.append(crash_id)
+    assert 0 < len(gone) < len(ids)
+    assert list(poly.new_crashes()) == [each for each in ids if each not in gone]
 
 
 def test_one_child_is_enough_to_read_and_all_are_needed_to_write() -> None:

@@ -32,6 +32,7 @@ _COMMANDS = {
     "list": "List the crashes in a store, by day and id.",
     "queue-publish": "Publish crash ids to a queue.",
     "queue-pull": "Take crash ids from a queue, and print them.",
+    "remove": "Remove crashes from a store, for good.",
     "save": "Save one crash from files.",
 }
 

@@ -10,19 +10,33 @@ backend passes.
 """
 
 import datetime as dt
+import heapq
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
+from itertools import groupby, islice
 from threading import Lock
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
+from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
-from crashmover.errors import CrashExists, CrashIDNotFound
+from crashmover.errors import CrashExists, CrashIDNotFound, StorageError
 from crashmover.external.probing import begin_to_save
 from crashmover.external.socorro import SocorroAPI
 from crashmover.uri import StorageURI
 
+T = TypeVar("T")
+
+Removed = tuple[str, Exception | None]
+"""A crash id, and None or why the crash was not removed."""
+
 _LOCKS = 64
+_REMOVED_AT_ONCE = 128  # crashes
+
+
+def never() -> bool:
+    """Nobody has said that it is enough."""
+    return False
 
 
 class CrashStorageBase(SocorroAPI, ABC):
@@ -118,6 +132,14 @@ class CrashStorageBase(SocorroAPI, ABC):
         :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`
         """
 
+    def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
+        """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only
+        a processed crash."""
+        kinds = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
+        listings = [self.new_crashes(since, until, kind) for kind in kinds]
+        for crash_id, _ in groupby(heapq.merge(*listings, key=crashid.sort_key)):
+            yield crash_id
+
     # What stands here already, and a backend may do better
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
@@ -187,6 +209,44 @@ class CrashStorageBase(SocorroAPI, ABC):
             reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
             raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
 
+    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+        """Remove several crashes; return for each None or what `remove` would raise.
+
+        :param crash_ids: each once
+        """
+        return results_of(self.remove, crash_ids)
+
+    def remove_days(
+        self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
+    ) -> Iterator[Removed]:
+        """Remove every crash of these days, those of which there is only a processed crash too;
+        yield each, once, when that is final, ordered by `crashid.sort_key`.
+
+        What others save into these days meanwhile is removed, and yielded, or stays whole.  A day
+        that could not be listed in full is raised as `StorageError`, and more may be there.
+
+        :param since: the first day, by the id's date
+        :param until: the last day, which is included
+        :param is_stopped: is asked, now and then, whether to begin with no further crash; all
+            that was removed by then is still yielded
+        """
+        crash_ids = self.all_crashes(since, until)
+        batch: list[str] = []
+        failure: StorageError | None = None
+        while not failure and not is_stopped():
+            try:
+                batch.extend(islice(crash_ids, _REMOVED_AT_ONCE))
+            except StorageError as error:  # what was listed before is well all the same
+                failure = error
+            if not batch:
+                break
+            for crash_id, reason in zip(batch, self.remove_crashes(batch), strict=True):
+                if not isinstance(reason, CrashIDNotFound):  # somebody else was quicker
+                    yield crash_id, reason
+            batch.clear()
+        if failure:
+            raise failure
+
     def verify_access(self, *, write: bool = False) -> None:
         """Raise `StorageUnavailable` or `StorageDenied` unless the store can be used.
 
@@ -237,12 +297,12 @@ class CrashStorageBase(SocorroAPI, ABC):
         return f"<{type(self).__name__} {self.uri}>"
 
 
-def results_of(save: Callable[[Crash], None], crashes: Sequence[Crash]) -> list[Exception | None]:
-    """Save crashes one by one; return for each None or what `save` raised."""
+def results_of(do: Callable[[T], None], things: Sequence[T]) -> list[Exception | None]:
+    """Do it with one after the other; return for each None or what `do` raised."""
     results: list[Exception | None] = []
-    for crash in crashes:
+    for thing in things:
         try:
-            save(crash)
+            do(thing)
             results.append(None)
         except Exception as error:
             results.append(error)

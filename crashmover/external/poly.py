@@ -9,7 +9,9 @@ import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn, Self
+from itertools import groupby
+from operator import itemgetter
+from typing import NoReturn, Self, TypeVar
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
@@ -20,10 +22,12 @@ from crashmover.errors import (
     PolyCrashStorageError,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.uri import StorageURI
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class PolyCrashStorage(CrashStorageBase):
@@ -91,12 +95,50 @@ class PolyCrashStorage(CrashStorageBase):
     def remove(self, crash_id: str) -> None:
         """Remove it from every child that has it."""
         crashid.validate(crash_id)
-        errors = self._outcomes(lambda child: child.remove(crash_id))
+        if error := self._not_removed(crash_id, self._remove_everywhere(crash_id)):
+            raise error
+
+    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+        """As `remove`, each child given all of them."""
+        columns = self._pool.map(lambda child: child.remove_crashes(crash_ids), self.children)
+        return [
+            self._not_removed(crash_id, [error for error in row if error])
+            for crash_id, row in zip(crash_ids, zip(*columns, strict=True), strict=True)
+        ]
+
+    def remove_days(
+        self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
+    ) -> Iterator[Removed]:
+        """As the base class says, from every child; of one that fails altogether, it is not known
+        of any crash that comes later whether it has it."""
+        lost: list[Exception] = []
+        removals = [
+            _collecting(child.remove_days(since, until, is_stopped), lost)
+            for child in self.children
+        ]
+        in_order = heapq.merge(*removals, key=lambda removal: crashid.sort_key(removal[0]))
+        for crash_id, found in groupby(in_order, key=itemgetter(0)):
+            lost_before = list(lost)  # who is lost while we look further has done this one
+            errors = lost_before + [error for _, error in found if error]
+            if is_stopped() and not errors:
+                # A child that has stopped sooner may still have it.
+                errors = self._remove_everywhere(crash_id)
+            failed = [error for error in errors if not isinstance(error, CrashIDNotFound)]
+            yield crash_id, PolyCrashStorageError(failed, crash_id=crash_id) if failed else None
+        if lost:
+            raise PolyCrashStorageError(lost)
+
+    def _remove_everywhere(self, crash_id: str) -> list[Exception]:
+        return self._outcomes(lambda child: child.remove(crash_id))
+
+    def _not_removed(self, crash_id: str, errors: list[Exception]) -> StorageError | None:
+        """Return why a crash was not removed, by what the children have said."""
         failed = [error for error in errors if not isinstance(error, CrashIDNotFound)]
         if failed:
-            raise PolyCrashStorageError(failed, crash_id=crash_id)
+            return PolyCrashStorageError(failed, crash_id=crash_id)
         if len(errors) == len(self.children):
-            raise CrashIDNotFound(crash_id, uri=self.uri)
+            return CrashIDNotFound(crash_id, uri=self.uri)
+        return None
 
     def verify_access(self, *, write: bool = False) -> None:
         """To be read, one child that can be is enough; to be written, each must be."""
@@ -202,7 +244,7 @@ class PolyCrashStorage(CrashStorageBase):
         raise CrashIDNotFound(crash_id, uri=self.uri)
 
 
-def _collecting(listing: Iterator[str], errors: list[Exception]) -> Iterator[str]:
+def _collecting(listing: Iterator[T], errors: list[Exception]) -> Iterator[T]:
     try:
         yield from listing
     except CrashMoverError as error:

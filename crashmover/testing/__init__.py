@@ -20,12 +20,16 @@ import pytest
 
 # So that a failed promise shows the values that it compared.
 pytest.register_assert_rewrite(
-    *(f"crashmover.testing.{name}" for name in ("creating", "keeping", "queues", "saving"))
+    *(
+        f"crashmover.testing.{name}"
+        for name in ("creating", "keeping", "queues", "removing", "saving")
+    )
 )
 
 from crashmover.testing.creating import CreatingConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
 from crashmover.testing.queues import LeaseConformance, QueueConformance
+from crashmover.testing.removing import RemovingConformance
 from crashmover.testing.samples import (
     AT_ONCE,
     BROWSER,
@@ -77,6 +81,7 @@ class StorageConformance(
     CreatingConformance,
     WholenessConformance,
     KeepingConformance,
+    RemovingConformance,
     SocorroConformance,
 ):
     """The promises of `CrashStorageBase`; give it a fixture `storage`."""

@@ -22,10 +22,17 @@ from typing import Self
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
-from crashmover.errors import CrashExists, CrashIDNotFound, CrashMoverError, InvalidURI
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.errors import (
+    CrashExists,
+    CrashIDNotFound,
+    CrashMoverError,
+    InvalidURI,
+    StorageError,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation
 from crashmover.external.fs.oserrors import Translator
@@ -338,6 +345,43 @@ class FSPermanentStorage(CrashStorageBase):
             removed = [remove(where) for where in self.layout.directories(crash_id)]
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
+
+    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+        """As the base class says; all of them are made final together."""
+        for crash_id in crash_ids:
+            crashid.validate(crash_id)
+        try:
+            with opened(durable.open_root(self.root)) as root_fd:
+                sync = partial(self._sync, root_fd)
+                removals = Emptying(self.layout, root_fd, sync).remove(crash_ids)
+        except FileNotFoundError:  # nothing was ever saved here
+            return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
+        except OSError as error:
+            return [self._translator.error(error, "cannot be removed", i) for i in crash_ids]
+        return list(map(self._not_removed, removals))
+
+    def remove_days(
+        self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
+    ) -> Iterator[Removed]:
+        """As the base class says.  What somebody has left there who died is cleared away, and
+        what is not the store's stays."""
+        with self._translator.translating("cannot be listed"):
+            try:
+                root_fd = durable.open_root(self.root)
+            except FileNotFoundError:  # nothing was ever saved here
+                return
+            with opened(root_fd):
+                sync = partial(self._sync, root_fd)
+                days = Emptying(self.layout, root_fd, sync).days(since, until, is_stopped)
+                for removal in days:
+                    yield removal.crash_id, self._not_removed(removal)
+
+    def _not_removed(self, removal: Removal) -> StorageError | None:
+        """Return why a crash was not removed."""
+        crash_id, error = removal.crash_id, removal.error
+        if error:
+            return self._translator.error(error, "cannot be removed", crash_id)
+        return None if removal.was_there else CrashIDNotFound(crash_id, uri=self.uri)
 
 
 def _octal(text: str) -> int:

@@ -77,6 +77,13 @@ class Layout:
         older form's own directory."""
         return [place for leaf in self.leaves(crash_id) for place in (leaf, (*leaf, crash_id))]
 
+    def belongs(self, crash_id: str, where: Where) -> bool:
+        """Whether that is a crash id, and the directory one where the crash may lie."""
+        if not crashid.is_valid(crash_id):
+            return False
+        leaf = where[:-1] if where[-1] == crash_id else where  # the older form
+        return leaf in self.leaves(crash_id)
+
     def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
         """Return what the file of a part is called."""
         if kind is Kind.RAW_CRASH:

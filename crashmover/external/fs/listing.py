@@ -106,14 +106,23 @@ class Listings:
         self._lock = Lock()
 
     def names_of(
-        self, crash_id: str, now: Generation | None, dir_fd: int, where: Where
+        self,
+        crash_id: str,
+        now: Generation | None,
+        dir_fd: int,
+        where: Where,
+        *,
+        no_orphans: bool = False,
     ) -> list[str]:
         """Return the file names of a crash in the open directory `where`.
 
         :param now: the state of its raw crash there; None if it has none
+        :param no_orphans: whether no dumps of it can have come there that have no raw crash
         """
         with self._lock:
             listing = self._kept.get(where)
+        if listing and now is None and no_orphans:
+            return list(listing.files_of(crash_id))
         if listing and now and listing.has_settled(now):
             files = listing.files_of(crash_id)
             if files.get(crash_id + self._marker_suffix) == now[0]:

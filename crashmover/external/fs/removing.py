@@ -13,7 +13,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from crashmover.crash import Kind
@@ -30,58 +30,88 @@ class Removal:
 
     :param listings: of the store
     :param root_fd: its root, open
+    :param is_listed: whether these listings have just been begun: then it need not be looked
+        again for dumps that have no raw crash
     """
 
-    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        listings: Listings,
+        root_fd: int,
+        crash_id: str,
+        *,
+        is_listed: bool = False,
+    ) -> None:
+        self.crash_id = crash_id
+        self.was_there = False
+        """Whether there was anything of it."""
+        self.was_visible = False
+        """Whether there was a raw or processed crash."""
+        self.error: OSError | None = None
+        """Why it is not known to be gone; for whoever removes several."""
         self._layout = layout
         self._listings = listings
         self._root_fd = root_fd
-        self._crash_id = crash_id
+        self._is_listed = is_listed
 
     def __call__(self, where: Where) -> bool:
         """Remove what lies in that directory, the raw crash first, and the directories that are
         left empty; return whether there was anything."""
-        try:
-            with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-                names = self._names(dir_fd, where)
-                if not names:
-                    return False
-                with locked(dir_fd, self._layout, self._crash_id, names[0]):
-                    for name in self._names(dir_fd, where):
-                        durable.remove_file(dir_fd, name)
-                        durable.remove_file(dir_fd, durable.temporary_name(name))
-                os.fsync(dir_fd)
-        except FileNotFoundError:
+        if not self.take_out(where, os.fsync):
             return False
-        self._remove_empty(where)
+        remove_empty(self._root_fd, where)
         return True
 
-    def _names(self, dir_fd: int, where: Where) -> list[str]:
+    def take_out(self, where: Where, force: Callable[[int], None] = lambda _: None) -> bool:
+        """As a call, but the directories stay.
+
+        :param force: is given the directory, open, to force it to the disk
+        """
+        try:
+            with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                names = self._names(dir_fd, where, self._is_listed)
+                if not names:
+                    return False
+                with locked(dir_fd, self._layout, self.crash_id, names[0]) as found:
+                    # Whoever dies and leaves dumps that have no raw crash leaves the lock too.
+                    now = self._names(dir_fd, where, self._is_listed and not found)
+                    self.was_visible |= not all(map(self._layout.is_dump, [*names, *now]))
+                    for name in now:
+                        durable.remove_file(dir_fd, name)
+                        durable.remove_file(dir_fd, durable.temporary_name(name))
+                force(dir_fd)
+        except FileNotFoundError:
+            return False
+        self.was_there = True
+        return True
+
+    def _names(self, dir_fd: int, where: Where, no_orphans: bool) -> list[str]:
         """Return the crash's files in a directory, the raw crash first."""
         state = None
-        marker = self._layout.file_name(self._crash_id, Kind.RAW_CRASH)
+        marker = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
         with suppress(FileNotFoundError):
             state = generation(durable.status(dir_fd, marker))
-        listed = self._listings.names_of(self._crash_id, state, dir_fd, where)
-        single = [marker, self._layout.file_name(self._crash_id, Kind.PROCESSED_CRASH)]
+        listed = self._listings.names_of(self.crash_id, state, dir_fd, where, no_orphans=no_orphans)
+        single = [marker, self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 
-    def _remove_empty(self, where: Where) -> None:
-        """Remove a directory and those above it, up to the root, as long as they are empty."""
-        for depth in range(len(where), 0, -1):
-            try:
-                above = durable.walk_down(self._root_fd, where[: depth - 1])
-                with durable.opened(above) as parent_fd:
-                    os.rmdir(where[depth - 1], dir_fd=parent_fd)
-            except OSError:
-                return
+
+def remove_empty(root_fd: int, where: Where) -> None:
+    """Remove a directory and those above it, up to the root, as long as they are empty."""
+    for depth in range(len(where), 0, -1):
+        try:
+            with durable.opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
+                os.rmdir(where[depth - 1], dir_fd=parent_fd)
+        except OSError:
+            return
 
 
 @contextmanager
-def locked(dir_fd: int, layout: Layout, crash_id: str, first: str) -> Iterator[None]:
+def locked(dir_fd: int, layout: Layout, crash_id: str, first: str) -> Iterator[bool]:
     """Hold the lock of a crash, and remove it in the end; where what was to be done was not, it
-    stays there, as if somebody had died.
+    stays there, as if somebody had died.  Give whether somebody had.
 
     :param first: the file that is removed first, and may be gone already when this is entered
     """
@@ -90,7 +120,7 @@ def locked(dir_fd: int, layout: Layout, crash_id: str, first: str) -> Iterator[N
     with durable.opened(fd):
         if found:
             remove_left_over(dir_fd, layout, crash_id)
-        yield
+        yield found
         durable.remove_file(dir_fd, name)
 
 

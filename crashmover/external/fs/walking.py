@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from itertools import chain
 
-from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
 from crashmover.external.fs.listing import Listing
 
-_MAX_DEPTH = 4
+MAX_DEPTH = 4
+"""How many two-character directories there are at most."""
 
 
 class Walk:
@@ -42,7 +42,7 @@ class Walk:
         :raises OSError: at the end, where a directory could not be looked into
         """
         for day in sorted(os.listdir(self._root_fd)):
-            if _is_within(day, since, until):
+            if is_within(day, since, until):
                 yield from _each_once(self._below((day, self._layout.name_branch_base)))
         if self._failures:
             raise self._failures[0]
@@ -61,7 +61,7 @@ class Walk:
         below = (
             self._below((*where, name))
             for name in directories
-            if RADIX.fullmatch(name) and len(where) < 2 + _MAX_DEPTH
+            if RADIX.fullmatch(name) and len(where) < 2 + MAX_DEPTH
         )
         if not here:  # as above the leaves
             for crashes in below:
@@ -75,9 +75,10 @@ class Walk:
         """Return the crashes whose raw (or processed) crash is right here, and belongs here,
         and the directories, both in order."""
         listing = Listing(dir_fd)
-        here = [each for each in listing.crash_ids(self._suffix) if self._belongs(each, where)]
+        belongs = self._layout.belongs
+        here = [each for each in listing.crash_ids(self._suffix) if belongs(each, where)]
         for name in listing.directories:  # the older form: one more directory, named by the id
-            is_one = len(name) == ID_LENGTH and self._belongs(name, where)
+            is_one = len(name) == ID_LENGTH and belongs(name, where)
             if is_one and self._is_in(dir_fd, name, where):
                 here.append(name)
         return sorted(here), sorted(listing.directories)
@@ -93,14 +94,13 @@ class Walk:
             self._note(error, where)
             return False
 
-    def _belongs(self, crash_id: str, where: Where) -> bool:
-        if not crashid.is_valid(crash_id):
-            return False
-        leaf = where[:-1] if where[-1] == crash_id else where  # the older form
-        return leaf in self._layout.leaves(crash_id)
-
     def _note(self, error: OSError, where: Where) -> None:
-        self._failures.append(OSError(error.errno, f"{'/'.join(where)}: {error.strerror}"))
+        self._failures.append(at_place(error, where))
+
+
+def at_place(error: OSError, where: Where) -> OSError:
+    """Return the error with the directory that it is about."""
+    return OSError(error.errno, f"{'/'.join(where)}: {error.strerror}")
 
 
 def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
@@ -112,6 +112,7 @@ def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
         last = crash_id
 
 
-def _is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+    """Whether the directory of that name is one of these days'."""
     day = day_in(name)
     return day is not None and (since is None or day >= since) and (until is None or day <= until)

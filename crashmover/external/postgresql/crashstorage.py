@@ -6,7 +6,7 @@
 
 import datetime as dt
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, LiteralString, Self
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
     TIMEOUT,
@@ -23,6 +23,7 @@ from crashmover.external.postgresql.connection_context import (
 )
 from crashmover.external.postgresql.pgerrors import MissingTables
 from crashmover.external.postgresql.reading import Reader, Reading, Row
+from crashmover.external.postgresql.removing import WEEK, Remover
 from crashmover.external.postgresql.saving import Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.external.probing import probe_crash
@@ -42,6 +43,8 @@ _LIST: LiteralString = """
     ORDER BY date_processed, crash_id LIMIT %s
 """
 _FIRST_DAY = dt.date(1970, 1, 1)
+_FIRST_OF_ALL, _LAST_OF_ALL = dt.date(2000, 1, 1), dt.date(2099, 12, 31)  # that ids can say
+_REMOVED_AT_ONCE = 256
 _NIL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -75,6 +78,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._context = ConnectionContext(conninfo, uri, timeout)
         self._tables = Tables(self._context, schema)
         self._saver = Saver(self._context, self._tables)
+        self._remover = Remover(self._context, self._tables, schema)
         self._reader = Reader(self._context, self._tables.sql, self.schema)
         self._identity = _identity(conninfo, schema)
 
@@ -207,12 +211,50 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def remove(self, crash_id: str) -> None:
         """As the base class says."""
         crashid.validate(crash_id)
+        [error] = self._removed([crash_id])
+        if error:
+            raise error
+
+    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+        """As the base class says, some hundreds in one transaction."""
+        for crash_id in crash_ids:
+            crashid.validate(crash_id)
+        batches = range(0, len(crash_ids), _REMOVED_AT_ONCE)
+        return [
+            result
+            for start in batches
+            for result in self._removed(crash_ids[start : start + _REMOVED_AT_ONCE])
+        ]
+
+    def _removed(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         try:
-            found = self._saver.remove(crash_id)
+            found = self._remover.remove(crash_ids)
         except MissingTables:
-            found = False
-        if not found:
-            raise CrashIDNotFound(crash_id, uri=self.uri)
+            found = set()
+        except StorageError as error:
+            return [error] * len(crash_ids)
+        return [None if i in found else CrashIDNotFound(i, uri=self.uri) for i in crash_ids]
+
+    def remove_days(
+        self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
+    ) -> Iterator[Removed]:
+        """As the base class says; a whole week at once, where its partition may be dropped."""
+        try:
+            span = self._remover.span(max(since, _FIRST_OF_ALL), min(until, _LAST_OF_ALL))
+        except MissingTables:
+            return
+        if span is None:
+            return
+        monday = span[0] - dt.timedelta(days=span[0].weekday())
+        while monday <= span[1] and not is_stopped():
+            sunday = monday + WEEK - dt.timedelta(days=1)
+            is_whole = since <= monday and sunday <= until
+            if is_whole and (week := self._remover.drop(monday)):
+                yield from ((crash_id, week.error) for crash_id in week)
+            else:
+                days = max(monday, since), min(sunday, until)
+                yield from super().remove_days(*days, is_stopped)
+            monday += WEEK
 
 
 def _identity(conninfo: Mapping[str, str], schema: str) -> tuple[str, ...]:

@@ -34,7 +34,6 @@ _IN_HAND = 16 << 20  # bytes of them in memory, over all threads; then each save
 _SAVING = 2  # threads at a time: a connection keeps the memory for its largest transaction
 _PATIENCE = 2.0  # seconds until a thread saves beside them: the server may have stopped
 
-_REMOVE: LiteralString = "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
 _LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _DELETE: LiteralString = (
     "DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s AND kind = ANY(%s)"
@@ -113,14 +112,6 @@ class Saver:
             else error
             for crash, error in zip(crashes, results, strict=True)
         ]
-
-    def remove(self, crash_id: str) -> bool:
-        """Remove a crash; return whether there was anything of it."""
-        with self._context.transaction(crash_id) as connection:
-            # Or else what is being saved at this moment would be taken for nothing.
-            connection.execute(_LOCK, ([_lock_of(crash_id)],))
-            removed = connection.execute(self._tables.sql(_REMOVE), key_of(crash_id))
-            return removed.rowcount > 0
 
     def rehearse(self, crash: Crash) -> None:
         """Save a small crash, and take all of that back, its tables too, before anybody sees it."""
@@ -228,9 +219,7 @@ class Saver:
     # Both
 
     def _lock(self, connection: Connection, crashes: Sequence[Crash]) -> None:
-        # In one order for all, so that two batches do not wait for each other.
-        locks = sorted(_lock_of(crash.crash_id) for crash in crashes)
-        connection.execute(_LOCK, (locks,))
+        lock(connection, [crash.crash_id for crash in crashes])
 
     def _delete(self, connection: Connection, crashes: Sequence[Crash], create: bool) -> None:
         """Delete what the crashes replace.  What they must not replace stays, and its keys refuse
@@ -244,8 +233,11 @@ class Saver:
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
 
 
-def _lock_of(crash_id: str) -> int:
-    return int.from_bytes(UUID(crash_id).bytes[:8], signed=True)
+def lock(connection: Connection, crash_ids: Sequence[str]) -> None:
+    """Lock crashes until the transaction ends: in one order for all, so that two batches do not
+    wait for each other."""
+    locks = sorted(int.from_bytes(UUID(each).bytes[:8], signed=True) for each in crash_ids)
+    connection.execute(_LOCK, (locks,))
 
 
 def _replaced(crash: Crash, create: bool) -> tuple[str, ...]:

@@ -1,0 +1,164 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""``crashmover remove``."""
+
+import datetime as dt
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from crashmover.cli import exit_codes, signals
+from crashmover.cli.console import printable, say
+from crashmover.cli.exit_codes import ExitCode
+from crashmover.cli.options import (
+    CrashIDType,
+    Settings,
+    check_range,
+    named_ids,
+    range_options,
+    source_option,
+)
+from crashmover.errors import CrashMoverError
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.remover import Removal, Remover, Status
+from crashmover.selection import CrashIDs
+
+_HANDFUL = 5  # crashes that are removed without a question
+
+
+@click.command("remove", epilog=exit_codes.HELP)
+@source_option(help="Store to remove from; repeated: from all of them.")
+@click.option(
+    "--ids-from",
+    type=click.File("r", encoding="utf-8", errors="replace"),
+    metavar="FILE",
+    help="Crash ids from a file, one a line; - for standard input.",
+)
+@range_options
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be removed.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help=f"Do not ask.  More than {_HANDFUL} crashes are removed only with this, or when the"
+    " question on the terminal is answered with yes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
+@click.argument("crash_ids", nargs=-1, type=CrashIDType())
+@click.pass_obj
+def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
+    """Remove crashes from a store, for good.
+
+    Removes the crashes named as CRASH_ID or by --ids-from, or all of the days from --since to
+    --until, which must both be said.  Prints the crash ids of those that are gone, one a line,
+    each as soon as that is final.
+
+    \b
+    Examples:
+      crashmover remove -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
+      crashmover remove -s prod --ids-from ids.txt --dry-run
+      crashmover remove -s prod --since 2000-01-01 --until 92d --yes
+    """
+    _check_usage(crash_ids, options)
+    with ExitStack() as stack:
+        ids = stack.enter_context(named_ids(crash_ids, options["ids_from"]))
+        storage = stack.enter_context(settings.open_storage(options["sources"]))
+        remover = stack.enter_context(Remover(storage, dry_run=options["dry_run"]))
+        remover.verify_access()
+        if not options["dry_run"] and not options["yes"]:
+            _ask(storage, ids, options)
+        removals = remover.days(*_days(options)) if options["since"] else remover.crashes(ids)
+        with signals.handling(signals.Stopper(remover.stop)) as stopper:
+            code = _run(removals, options)
+    raise click.exceptions.Exit(stopper.number + ExitCode.SIGNAL if stopper.number else code)
+
+
+def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
+    since, until = options["since"], options["until"]
+    if crash_ids or options["ids_from"]:
+        if since or until:
+            raise click.UsageError("either crash ids or a range of days")
+    elif not since and not until:
+        raise click.UsageError("no crashes: name them, or --ids-from, or --since and --until")
+    elif not since or not until:
+        missing = "--until" if since else "--since"
+        raise click.UsageError(f"{missing} is missing: both ends of a range must be said")
+    check_range(since, until)
+
+
+def _days(options: dict[str, Any]) -> tuple[dt.date, dt.date]:
+    return options["since"], options["until"]
+
+
+# The question
+
+
+def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> None:
+    """Return if these crashes are few, or the answer is yes."""
+    if options["since"]:
+        since, until = _days(options)
+        count = sum(1 for _ in storage.all_crashes(since, until))
+        days = f" of {since}" if since == until else f" of {since} to {until}"
+    else:
+        count, days = len(ids), ""
+    if count <= _HANDFUL:
+        return
+    what = f"{count:,} crashes{days} from {storage.uri}"
+    if not _can_ask(options["ids_from"]):
+        raise click.UsageError(f"this would remove {what}: it needs --yes, or --dry-run")
+    click.echo(printable(f"Remove {what}? [y/N] "), nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        say("nothing was removed")
+        raise click.exceptions.Exit(ExitCode.USAGE)
+
+
+def _can_ask(ids_from: Any) -> bool:
+    """Whether there is somebody to ask, and the answer will not be taken for crash ids."""
+    is_taken = getattr(ids_from, "name", "") == "<stdin>"
+    return not is_taken and all(each and each.isatty() for each in (sys.stdin, sys.stderr))
+
+
+# The work
+
+
+def _run(removals: Iterator[Removal], options: dict[str, Any]) -> int:
+    """Remove; say what became of each, and of all; return the exit code."""
+    counts: Counter[Status] = Counter()
+    code: int = ExitCode.OK
+    try:
+        for removal in removals:
+            counts[removal.status] += 1
+            _tell(removal, options["as_json"])
+    except CrashMoverError as error:
+        say(f"crashmover: {error}")
+        code = exit_codes.of_error(error)
+    finally:
+        say(_summary(counts, dry_run=options["dry_run"]))
+    if code == ExitCode.OK and (counts[Status.FAILED] or counts[Status.MISSING]):
+        return ExitCode.FAILED
+    return code
+
+
+def _tell(removal: Removal, as_json: bool) -> None:
+    if removal.error is not None:
+        say(f"{removal.crash_id}: {removal.status}: {removal.error}")
+    if as_json:
+        known = {key: value for key, value in asdict(removal).items() if value is not None}
+        click.echo(json.dumps({**known, "error": removal.error}))
+    elif removal.error is None:
+        # What follows a # is no part of the id for --ids-from.
+        parts = f"  # {', '.join(removal.parts)}" if removal.parts else ""
+        click.echo(f"{removal.crash_id}{parts}")
+
+
+def _summary(counts: Counter[Status], *, dry_run: bool) -> str:
+    done = Status.WOULD_REMOVE if dry_run else Status.REMOVED
+    shown = {done.value.replace("-", " "): done, "missing": Status.MISSING, "failed": Status.FAILED}
+    return ", ".join(f"{name} {counts[status]:,}" for name, status in shown.items())

@@ -1,0 +1,202 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Remover: crash ids or days in, and out what became of each crash."""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from typing import Self
+
+from crashmover.crash import Crash, Kind
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, describe
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.retry import RetryPolicy, is_retryable
+
+_AT_ONCE = 128  # crashes that are named
+
+
+class Status(StrEnum):
+    """What became of a crash."""
+
+    REMOVED = "removed"
+    WOULD_REMOVE = "would-remove"
+    MISSING = "missing"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What became of a crash, once that is final."""
+
+    crash_id: str
+    status: Status
+    parts: Sequence[str] | None = None
+    """The names of what there was of it; None, where that is not known."""
+    error: str | None = None
+
+
+class Remover:
+    """Removes crashes from a store; from a `PolyCrashStorage`, from each of its stores.
+
+    A context manager, whose threads look at crashes before these are removed.
+
+    :param dry_run: change nothing
+    :param retry: what to try again
+    """
+
+    def __init__(
+        self, storage: CrashStorageBase, *, dry_run: bool = False, retry: RetryPolicy | None = None
+    ) -> None:
+        self._storage = storage
+        self._dry_run = dry_run
+        self._retry = retry or RetryPolicy()
+        self._threads = max(store.workers for store in storage.stores)
+        self._is_stopped = False
+        self._failure: StorageError | None = None
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(self._threads, "look")
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        self._pool.shutdown()
+
+    def stop(self) -> None:
+        """Begin with no further crash.  From any thread or signal."""
+        self._is_stopped = True
+
+    def verify_access(self) -> None:
+        """Make sure that each of the stores is there, and can be removed from.
+
+        :raises StorageError: one cannot
+        """
+        for store in self._storage.stores:
+            self._retry.call(store.verify_access)
+            self._retry.call(partial(store.verify_access, write=True))
+
+    def crashes(self, crash_ids: Iterable[str]) -> Iterator[Removal]:
+        """Remove these crashes, each once among them; yield what became of each, in this order.
+
+        :raises StorageError: at the end, when a store went down: some were then not tried
+        """
+        left = iter(crash_ids)
+        while not self._is_stopped and (batch := list(islice(left, _AT_ONCE))):
+            there = self._look(batch)
+            if self._dry_run:
+                yield from map(self._would_remove, batch, there)
+            elif not self._is_stopped:
+                removed = self._storage.remove_crashes(batch)
+                yield from map(self._removed, batch, removed, there)
+        if self._failure:
+            raise self._failure
+
+    def days(self, since: dt.date, until: dt.date) -> Iterator[Removal]:
+        """Remove all crashes of these days; yield what became of each, ordered by
+        `crashid.sort_key`.
+
+        :raises StorageError: at the end, when a store went down, or days could not be listed
+        """
+        if self._dry_run:
+            for crash_id in self._storage.all_crashes(since, until):
+                if self._is_stopped:
+                    return
+                yield Removal(crash_id, Status.WOULD_REMOVE)
+            return
+        removals = self._storage.remove_days(since, until, lambda: self._is_stopped)
+        for crash_id, error in removals:
+            yield self._removed(crash_id, error)
+        if self._failure:
+            raise self._failure
+
+    # What is there
+
+    def _look(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
+        """Return for each crash the names of its parts, or why they are not known."""
+        size = -(-len(crash_ids) // self._threads)
+        pieces = [crash_ids[at : at + size] for at in range(0, len(crash_ids), size)]
+        return [found for piece in self._pool.map(self._look_at, pieces) for found in piece]
+
+    def _look_at(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
+        loaded = self._storage.load_crashes(crash_ids)
+        return [self._parts(i, found) for i, found in zip(crash_ids, loaded, strict=True)]
+
+    def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:
+        first = [found]
+
+        def load() -> Crash:
+            try:
+                crash = first.pop() if first else self._storage.load_crash(crash_id)
+                if isinstance(crash, Exception):
+                    raise crash
+                return crash
+            except CrashIDNotFound:  # there may be a processed crash alone
+                return self._storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
+
+        try:
+            crash = load() if self._failure else self._retry.call(load)
+        except Exception as error:
+            self._notice(error)
+            return error
+        return [part.name or part.kind.value for part in crash.parts]
+
+    # What became of it
+
+    def _would_remove(self, crash_id: str, there: Sequence[str] | Exception) -> Removal:
+        if isinstance(there, CorruptCrash):  # it can be removed all the same
+            return Removal(crash_id, Status.WOULD_REMOVE)
+        if isinstance(there, Exception):
+            return self._not_removed(crash_id, there, None)
+        return Removal(crash_id, Status.WOULD_REMOVE, there)
+
+    def _removed(
+        self,
+        crash_id: str,
+        error: Exception | None,
+        there: Sequence[str] | Exception | None = None,
+    ) -> Removal:
+        parts = None if isinstance(there, Exception) else there
+        if error and is_retryable(error) and not self._failure:
+            error = self._remove_again(crash_id, error)
+        if error:
+            return self._not_removed(crash_id, error, parts)
+        return Removal(crash_id, Status.REMOVED, parts)
+
+    def _not_removed(self, crash_id: str, error: Exception, parts: Sequence[str] | None) -> Removal:
+        if isinstance(error, CrashIDNotFound):
+            return Removal(crash_id, Status.MISSING, error=error.brief())
+        reason = error.brief() if isinstance(error, StorageError) else describe(error)
+        return Removal(crash_id, Status.FAILED, parts, reason)
+
+    def _remove_again(self, crash_id: str, first: Exception) -> Exception | None:
+        """Go on with a removal that failed; return why it failed in the end."""
+        failures = [first]
+
+        def remove() -> None:
+            if failures:
+                raise failures.pop()
+            with suppress(CrashIDNotFound):  # it was done, and only the answer was lost
+                self._storage.remove(crash_id)
+
+        try:
+            self._retry.call(remove)
+        except Exception as error:
+            self._notice(error)
+            return error
+        return None
+
+    def _notice(self, error: Exception) -> None:
+        """Stop where a store is down as a whole, instead of failing at crash after crash."""
+        if is_retryable(error) and not self._failure:
+            try:
+                self._storage.verify_access(write=True)
+            except StorageError as down:
+                self._failure = down
+                self.stop()
