@@ -85,6 +85,8 @@ class Commands:
         yield "check", "-d", uri, "-s", self.source, "--digest", "--json"
         yield "doctor", "-s", uri
         yield "doctor", "-d", uri, "--json"
+        yield "remove", "-s", uri, CRASH.crash_id
+        yield "remove", "-s", uri, "--since", "2026-11-01", "--until", "2026-11-30", "--json"
         yield "copy", "-s", uri, "-d", out, *report
         yield "copy", "-d", uri, "-s", self.source, *report
         yield "copy", "-d", uri, "-s", self.source, "--remove-source", "--verify", *report
@@ -116,6 +118,9 @@ class Commands:
         yield "doctor", "-s", self.source, uri
         yield "doctor", "-s", self.source, "--timeout", uri
         yield "config", uri
+        yield "remove", "-s", self.source, uri
+        yield "remove", "-s", self.source, "--ids-from", uri
+        yield "remove", "-s", self.source, "--since", "today", "--until", uri
         yield "save", "-d", self.source, "--raw-crash", uri
         yield "save", "-d", self.source, "--raw-crash", self.raw, "--dump", uri
         yield "queue-pull", uri

@@ -28,7 +28,7 @@ IN_TIME = GRACE + 25.0
 _PACKAGE = Path(crashmover.__file__).parent
 # Where the interpreter has just begun with us: an interrupt there is not ours to handle yet.
 _FIRST_LINES = {_PACKAGE / "__init__.py", _PACKAGE / "__main__.py"}
-_SUMMARY = re.compile(r"(copied|published) \d")
+_SUMMARY = re.compile(r"(copied|published|removed) \d")
 _ANNOUNCEMENT = "PUBSUB_EMULATOR_HOST is set"
 
 

@@ -160,6 +160,35 @@ class Doctor(Scene):
             yield f"{ended.lines} do not say that all is well"
 
 
+class Remove(Scene):
+    """All crashes of some days."""
+
+    def __init__(self, source: Path, place: Path) -> None:
+        super().__init__(source, place)
+        self.store = put(place / "store", *CRASHES)
+
+    def args(self) -> list[Argument]:
+        days = ("--since", "2026-11-19", "--until", "2026-11-20")
+        return ["remove", "-s", self.store, *days, "--yes"]
+
+    def faults(self, ended: Ended) -> Iterator[str]:
+        there, gone = stored(self.store), set(ended.lines)
+        left = [crash for crash in CRASHES if crash.path(self.store).exists()]
+        if not manifest(*left).items() <= there.items():
+            yield "a crash is torn"
+        if gone - {crash.crash_id for crash in CRASHES if crash not in left}:
+            yield "something is said to be gone that is there"
+        if ended.code == 0 and there:
+            yield f"not removed: {sorted(there)}"
+        if len(ended.numbers) == 1 and len(left) + len(gone) < len(CRASHES):
+            yield f"{len(CRASHES) - len(left)} are gone, and {len(gone)} said to be"
+
+    def rerun_faults(self) -> Iterator[str]:
+        done = run(*map(str, self.args()))
+        if done.exit_code or list(self.store.iterdir()):
+            yield f"a rerun does not complete: {done.stderr}"
+
+
 class Copy(Scene):
     """A copy by processes."""
 

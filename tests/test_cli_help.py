@@ -27,6 +27,7 @@ OPTIONS = {
     "check": "-s --source -d --destination --ids-from --since --until --kinds --digest --all"
     " --workers --json --progress --no-progress",
     "list": "-s --source --since --until --kind --by-day --bytes --json",
+    "remove": "-s --source --ids-from --since --until --dry-run --yes --json",
     "queue-publish": "-q --queue --to --ids-from -s --source --since --until --rate --create",
     "queue-pull": "-q --queue --from --limit --wait --follow --no-ack --json",
 }
@@ -40,6 +41,7 @@ ARGUMENTS = {
     "copy": "[CRASH_ID",
     "check": "[CRASH_ID",
     "list": "[OPTIONS]",
+    "remove": "[CRASH_ID",
     "queue-publish": "[CRASH_ID",
     "queue-pull": "[OPTIONS]",
 }

@@ -39,6 +39,7 @@ COMMANDS = (
     "list",
     "copy",
     "check",
+    "remove",
     "queue-publish",
     "queue-pull",
     "config",

@@ -51,12 +51,23 @@ from tests.signalled_scenes import (
     PubSubPull,
     Pull,
     PullAndFollow,
+    Remove,
     Save,
     Scene,
     fill,
 )
 
-OF_STORES: list[type[Scene]] = [Save, Get, List, Check, Doctor, Copy, CopyByThreads, CopyQueue]
+OF_STORES: list[type[Scene]] = [
+    Save,
+    Get,
+    List,
+    Check,
+    Doctor,
+    Remove,
+    Copy,
+    CopyByThreads,
+    CopyQueue,
+]
 OF_QUEUES: list[type[Scene]] = [Pull, PullAndFollow, Look, Publish, PublishSlowly, PublishDays]
 DUMP = "/v1/dump/"
 MANY = 30
@@ -223,7 +234,7 @@ def seconds_of(make: Callable[[Path], Scene], directory: Path) -> float:
 
 
 def rerun_faults(scene: Scene, number: int) -> Iterator[str]:
-    if isinstance(scene, Copy) and number % 5 == 4:
+    if isinstance(scene, Copy | Remove) and number % 5 == 4:
         yield from scene.rerun_faults()
 
 
