@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,15 +298,13 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
 
     with Storage(root) as storage:
         storage.save_crash(crash_of(contents()))
-        take_out = removing.Removal.take_out
+        take_out = removing.Removal.take_out_seen
 
-        def and_then(self: removing.Removal, where: tuple[str, ...]) -> bool:
-            found = take_out(self, where)
-            if found:
-                (root / LEAF).rmdir()
-            return found
+        def and_then(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+            take_out(self, dir_fd, seen)
+            (root / LEAF).rmdir()
 
-        monkeypatch.setattr(removing.Removal, "take_out", and_then)
+        monkeypatch.setattr(removing.Removal, "take_out_seen", and_then)
         above = (root / LEAF).parent.stat()
         monkeypatch.setattr(os, "fsync", removed_before)
         assert empty(storage) == [CRASH_ID]
@@ -322,6 +321,55 @@ def test_a_full_disk_is_emptied(
 
     monkeypatch.setattr(durable, "_open_or_create", refuse)
     assert sorted(empty(storage)) == sorted(many(20))
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["linked", "no such call", "read-only"])
+def test_where_a_file_cannot_become_the_lock_there_is_one_beside_it(
+    storage: FSPermanentStorage,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    raw_crash = root / LEAF / f"{CRASH_ID}.json"
+    if what == "linked":
+        (tmp_path / "backup").hardlink_to(raw_crash)
+    elif what == "read-only":
+        monkeypatch.setattr(removing, "_TO_LOCK", os.O_RDWR | os.O_DIRECTORY)  # root may anything
+    else:
+        monkeypatch.setattr(removing, "_renameat2", lambda: None)
+    assert empty(storage) == [CRASH_ID]
+    assert list(root.iterdir()) == []
+    if what == "linked":
+        assert (tmp_path / "backup").read_bytes() == contents()[RAW]
+
+
+def test_dumps_that_come_after_a_look_go_too(
+    storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the crash had been there for long."""
+    storage.save_crash(crash_of({RAW: b"{}"}))
+    long_ago = 10**9
+    monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
+    os.utime(root / LEAF / f"{CRASH_ID}.json", ns=(long_ago, long_ago))
+    take_out = removing.Removal.take_out_seen
+
+    def add_first(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+        assert seen.suffixes == (".json",)
+        turned = removing._turned_into_lock
+
+        def add(*args: Any) -> int:
+            storage.save_crash(crash_of({MAIN: b"late"}))
+            return turned(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(removing, "_turned_into_lock", add)
+            take_out(self, dir_fd, seen)
+
+    monkeypatch.setattr(removing.Removal, "take_out_seen", add_first)
+    assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
 
 

@@ -353,7 +353,8 @@ class FSPermanentStorage(CrashStorageBase):
         try:
             with opened(durable.open_root(self.root)) as root_fd:
                 sync = partial(self._sync, root_fd)
-                removals = Emptying(self.layout, root_fd, sync).remove(crash_ids)
+                emptying = Emptying(self.layout, self._listings, root_fd, sync)
+                removals = emptying.crashes(crash_ids)
         except FileNotFoundError:  # nothing was ever saved here
             return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
         except OSError as error:
@@ -372,8 +373,8 @@ class FSPermanentStorage(CrashStorageBase):
                 return
             with opened(root_fd):
                 sync = partial(self._sync, root_fd)
-                days = Emptying(self.layout, root_fd, sync).days(since, until, is_stopped)
-                for removal in days:
+                emptying = Emptying(self.layout, self._listings, root_fd, sync)
+                for removal in emptying.days(since, until, is_stopped):
                     yield removal.crash_id, self._not_removed(removal)
 
     def _not_removed(self, removal: Removal) -> StorageError | None:

@@ -11,38 +11,59 @@ the middle, makes another case than there is with one crash.
 
 import datetime as dt
 import os
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where
-from crashmover.external.fs.listing import Listing, Listings
-from crashmover.external.fs.removing import Removal, remove_empty, remove_left_over
+from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
+from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
 from crashmover.external.fs.walking import MAX_DEPTH, at_place, is_within
 
 _TOGETHER = 256  # crashes of a day that are made final at once
-_LOCKED = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
+
+_id_of = attrgetter("crash_id")
+_place_of = attrgetter("where")
 
 
 class Emptying:
     """Removes crashes, in one run.
 
-    :param root_fd: the store's directory, open before anything is removed
+    :param listings: of the store
+    :param root_fd: its directory, open before anything is removed
     :param sync: gives what forces the removal of so many to the disk
     """
 
-    def __init__(self, layout: Layout, root_fd: int, sync: Callable[[int], durable.Sync]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        listings: Listings,
+        root_fd: int,
+        sync: Callable[[int], durable.Sync],
+    ) -> None:
         self._layout = layout
+        self._listings = listings
         self._root_fd = root_fd
         self._sync = sync
 
-    def remove(self, crash_ids: Sequence[str]) -> list[Removal]:
+    def crashes(self, crash_ids: Sequence[str]) -> list[Removal]:
         """Remove these crashes, and the directories that are left empty."""
-        removals, places = self._together(crash_ids, self._new_listings())
+        removals = list(map(self._removal, crash_ids))
+        sync, places = self._sync(len(removals)), set[Where]()
+        for removal in removals:
+            try:
+                for where in self._layout.directories(removal.crash_id):
+                    if removal.take_out(where):
+                        places.add(where)
+            except OSError as error:
+                removal.error = error
+        self._force(sync, places, removals)
         for where in places:
             remove_empty(self._root_fd, where)
         return removals
@@ -65,50 +86,66 @@ class Emptying:
             raise failures[0]
 
     def _empty(self, day: "_Day", is_stopped: Callable[[], bool]) -> Iterator[Removal]:
-        crash_ids = iter(sorted(day.crash_ids))
-        listings = self._new_listings()
-        while not is_stopped() and (batch := list(islice(crash_ids, _TOGETHER))):
-            removals, _ = self._together(batch, listings)
-            for removal in removals:
-                if removal.error is None:
-                    for where in day.left_over.get(removal.crash_id, ()):
-                        self._clear(removal.crash_id, where)
+        by_id = groupby(sorted(day.seen, key=_id_of), key=_id_of)
+        each = (list(seen) for _, seen in by_id)
+        while not is_stopped() and (batch := list(islice(each, _TOGETHER))):
+            for removal in self._together(batch):
                 if removal.was_visible or removal.error:
                     yield removal
         day.remove_empty()
 
-    def _new_listings(self) -> Listings:
-        return Listings(self._layout.json_file_suffix)
+    def _removal(self, crash_id: str) -> Removal:
+        return Removal(self._layout, self._listings, self._root_fd, crash_id)
 
-    def _together(
-        self, crash_ids: Sequence[str], listings: Listings
-    ) -> tuple[list[Removal], set[Where]]:
-        """Remove crashes and force that to the disk; return what became of each, and where some
-        were."""
-        places: set[Where] = set()
-        removals: list[Removal] = []
-        sync = self._sync(len(crash_ids))
-        for crash_id in crash_ids:
-            removal = Removal(self._layout, listings, self._root_fd, crash_id, is_listed=True)
-            removals.append(removal)
-            try:
-                places |= {w for w in self._layout.directories(crash_id) if removal.take_out(w)}
-            except OSError as error:
-                removal.error = error
+    def _together(self, batch: list[list[Seen]]) -> Iterable[Removal]:
+        """Remove what was seen of some crashes, directory by directory, and force that to the
+        disk."""
+        removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
+        sync, places = self._sync(len(batch)), set[Where]()
+        everything = sorted(chain.from_iterable(batch), key=_place_of)
+        for where, seen in groupby(everything, key=_place_of):
+            places.add(where)
+            self._take_out_of(where, [(each, removals[each.crash_id]) for each in seen])
+        self._force(sync, places, removals.values())
+        return removals.values()
+
+    def _take_out_of(self, where: Where, found: list[tuple[Seen, Removal]]) -> None:
+        left = iter(found)
         try:
-            self._force(sync, places)
+            with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                for seen, removal in left:
+                    self._take_out(dir_fd, seen, removal)
+        except FileNotFoundError:  # another process has removed them, and the directory
+            return
+        except OSError as error:
+            for _, removal in found:
+                removal.error = error
+
+    def _take_out(self, dir_fd: int, seen: Seen, removal: Removal) -> None:
+        try:
+            removal.take_out_seen(dir_fd, seen)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            removal.error = error
+            return
+        if seen.is_left_over:
+            for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+                with suppress(OSError):
+                    clear(dir_fd, self._layout, seen.crash_id, kind)
+
+    def _force(self, sync: durable.Sync, places: set[Where], removals: Iterable[Removal]) -> None:
+        """Force what was removed to the disk."""
+        try:
+            if sync.each_file:
+                for where in places:
+                    self._force_one(where)
+            elif places:
+                sync.directories((), new=False)
         except OSError as error:  # nobody knows which are gone for good
             for removal in removals:
                 if removal.was_there:
                     removal.error = removal.error or error
-        return removals, places
-
-    def _force(self, sync: durable.Sync, places: set[Where]) -> None:
-        if places and not sync.each_file:
-            sync.directories((), new=False)
-        elif sync.each_file:
-            for where in places:
-                self._force_one(where)
 
     def _force_one(self, where: Where) -> None:
         """Force a directory to the disk; where another process has just removed it, what it was
@@ -121,27 +158,24 @@ class Emptying:
                 os.fsync(dir_fd)
                 return
 
-    def _clear(self, crash_id: str, where: Where) -> None:
-        """Remove, as far as can be, what somebody has left of a crash who died; what is held by
-        somebody is in use."""
-        names = [self._layout.file_name(crash_id, kind) for kind in _LOCKED]
-        with suppress(OSError), opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-            for name in names:
-                with suppress(OSError):
-                    self._clear_one(dir_fd, crash_id, name, is_raw=name == names[0])
 
-    def _clear_one(self, dir_fd: int, crash_id: str, name: str, *, is_raw: bool) -> None:
-        lock = durable.temporary_name(name)
-        if not is_raw and not durable.exists(dir_fd, lock):
-            return
-        fd, _ = durable.lock(dir_fd, lock, 0.0)
-        with opened(fd):
-            if is_raw:
-                if not durable.exists(dir_fd, name):  # or the next save would take them for its own
-                    for file in filter(self._layout.is_dump, Listing(dir_fd).files_of(crash_id)):
-                        durable.remove_file(dir_fd, file)
-                remove_left_over(dir_fd, self._layout, crash_id)
-            durable.remove_file(dir_fd, lock)
+def clear(dir_fd: int, layout: Layout, crash_id: str, kind: Kind) -> None:
+    """Remove what somebody has left of a crash who died; what is held by somebody is in use.
+
+    :param kind: the part whose lock it was under
+    """
+    name = layout.file_name(crash_id, kind)
+    lock = durable.temporary_name(name)
+    if kind is Kind.PROCESSED_CRASH and not durable.exists(dir_fd, lock):
+        return
+    fd, _ = durable.lock(dir_fd, lock, 0.0)
+    with opened(fd):
+        if kind is Kind.RAW_CRASH:
+            if not durable.exists(dir_fd, name):  # or the next save would take them for its own
+                for file in filter(layout.is_dump, Listing(dir_fd).files_of(crash_id)):
+                    durable.remove_file(dir_fd, file)
+            remove_left_over(dir_fd, layout, crash_id)
+        durable.remove_file(dir_fd, lock)
 
 
 class _Day:
@@ -152,15 +186,15 @@ class _Day:
     """
 
     def __init__(self, layout: Layout, root_fd: int, name: str) -> None:
-        self.crash_ids: set[str] = set()
-        """Of which there is anything, visible or not."""
-        self.left_over: defaultdict[str, set[Where]] = defaultdict(set)
-        """Of which there are temporary files, and where."""
+        self.seen: list[Seen] = []
+        """What there is of each crash, visible or not, and where."""
         self.failures: list[OSError] = []
         self._layout = layout
         self._root_fd = root_fd
         self._directories: list[Where] = [(name,)]
-        self._suffixes = {layout.json_file_suffix, layout.jsonz_file_suffix}
+        self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._settled_ns = time.time_ns() - SETTLED_NS
         self._look_into((name, layout.name_branch_base))
 
     def remove_empty(self) -> None:
@@ -178,7 +212,7 @@ class _Day:
                 opened(durable.walk_down(self._root_fd, where)) as dir_fd,
                 os.scandir(dir_fd) as entries,
             ):
-                below = [entry.name for entry in entries if self._note(entry, where)]
+                below = self._look_at(entries, where)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -188,22 +222,44 @@ class _Day:
         for name in below:
             self._look_into((*where, name))
 
-    def _note(self, entry: "os.DirEntry[str]", where: Where) -> bool:
-        """Take note of a file; return whether it is a directory of ours, or in place of one."""
-        name = entry.name
-        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and len(name) <= ID_LENGTH):
-            return self._is_ours(name, where)
-        final = name[1:].removesuffix(durable.TEMPORARY)
-        is_temporary = name == durable.temporary_name(final)
-        if not is_temporary:
-            final = name
-        crash_id, suffix = final[:ID_LENGTH], final[ID_LENGTH:]
-        is_part = suffix in self._suffixes or self._layout.is_dump(final)
-        if is_part and self._layout.belongs(crash_id, where):
-            self.crash_ids.add(crash_id)
+    def _look_at(self, entries: Iterable["os.DirEntry[str]"], where: Where) -> list[str]:
+        """Take note of the crashes in a directory; return the directories of ours, and what is in
+        place of one."""
+        suffixes = defaultdict[str, list[str]](list)
+        inodes: dict[str, int] = {}
+        left_over: set[str] = set()
+        below: list[str] = []
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False) or (
+                entry.is_symlink() and len(name) <= ID_LENGTH
+            ):
+                if self._is_ours(name, where):
+                    below.append(name)
+                continue
+            is_temporary = name[0] == "." and name.endswith(durable.TEMPORARY)
+            file = name[1:].removesuffix(durable.TEMPORARY) if is_temporary else name
+            crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
+            if suffix not in self._order and not self._layout.is_dump(file):
+                continue
             if is_temporary:
-                self.left_over[crash_id].add(where)
-        return False
+                left_over.add(crash_id)
+                continue
+            suffixes[crash_id].append(suffix)
+            if suffix == self._layout.json_file_suffix:
+                inodes[crash_id] = entry.inode()
+        for crash_id in suffixes.keys() | left_over:
+            if self._layout.belongs(crash_id, where):
+                found = self._in_order(suffixes.get(crash_id, []))
+                state = inodes.get(crash_id, 0), self._settled_ns
+                self.seen.append(Seen(crash_id, where, found, *state, crash_id in left_over))
+        return below
+
+    def _in_order(self, suffixes: list[str]) -> tuple[str, ...]:
+        """Return them with the raw crash's first; the same object for all that have the same."""
+        suffixes.sort(key=lambda suffix: (self._order.get(suffix, 2), suffix))
+        found = tuple(suffixes)
+        return self._known.setdefault(found, found)
 
     def _is_ours(self, name: str, where: Where) -> bool:
         """Whether there may be crashes in a directory of that name."""

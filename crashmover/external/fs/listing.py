@@ -24,7 +24,7 @@ _KEPT_FILES = 500_000  # in them, of about 70 bytes each; one directory may have
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
 # trusted only for crashes that had been there for a while when it was made.
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 
 _BUCKET = slice(9, 11)  # of an id: two digits that are not among those of its directory
 
@@ -86,7 +86,7 @@ class Listing:
 
     def has_settled(self, now: Generation) -> bool:
         """Whether what is now in that state had been there for a while."""
-        return now[1] < self._taken_ns - _SETTLED_NS
+        return now[1] < self._taken_ns - SETTLED_NS
 
 
 @cache
@@ -106,23 +106,14 @@ class Listings:
         self._lock = Lock()
 
     def names_of(
-        self,
-        crash_id: str,
-        now: Generation | None,
-        dir_fd: int,
-        where: Where,
-        *,
-        no_orphans: bool = False,
+        self, crash_id: str, now: Generation | None, dir_fd: int, where: Where
     ) -> list[str]:
         """Return the file names of a crash in the open directory `where`.
 
         :param now: the state of its raw crash there; None if it has none
-        :param no_orphans: whether no dumps of it can have come there that have no raw crash
         """
         with self._lock:
             listing = self._kept.get(where)
-        if listing and now is None and no_orphans:
-            return list(listing.files_of(crash_id))
         if listing and now and listing.has_settled(now):
             files = listing.files_of(crash_id)
             if files.get(crash_id + self._marker_suffix) == now[0]:

@@ -13,8 +13,12 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
@@ -23,6 +27,31 @@ from crashmover.external.fs.listing import Listings, generation
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _RENAME_NOREPLACE = 1  # from linux/fs.h
+_TO_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a directory had of a crash when it was looked into.
+
+    :param suffixes: what follows the crash id in the names of its files, the raw crash's first
+    :param inode: the raw crash's; 0 if there was none
+    :param settled_ns: what has not changed since then was seen as it is
+    :param is_left_over: whether there was also a temporary file
+    """
+
+    crash_id: str
+    where: Where
+    suffixes: tuple[str, ...]
+    inode: int
+    settled_ns: int
+    is_left_over: bool
+
+    def has_settled(self, now: os.stat_result | None) -> bool:
+        """Whether that is so where the raw crash is in that state."""
+        if now is None:
+            return self.inode == 0
+        return now.st_ino == self.inode and now.st_ctime_ns < self.settled_ns
 
 
 class Removal:
@@ -30,19 +59,9 @@ class Removal:
 
     :param listings: of the store
     :param root_fd: its root, open
-    :param is_listed: whether these listings have just been begun: then it need not be looked
-        again for dumps that have no raw crash
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        listings: Listings,
-        root_fd: int,
-        crash_id: str,
-        *,
-        is_listed: bool = False,
-    ) -> None:
+    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
         self.crash_id = crash_id
         self.was_there = False
         """Whether there was anything of it."""
@@ -53,7 +72,6 @@ class Removal:
         self._layout = layout
         self._listings = listings
         self._root_fd = root_fd
-        self._is_listed = is_listed
 
     def __call__(self, where: Where) -> bool:
         """Remove what lies in that directory, the raw crash first, and the directories that are
@@ -70,14 +88,11 @@ class Removal:
         """
         try:
             with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-                names = self._names(dir_fd, where, self._is_listed)
+                names = self._names(dir_fd, where)
                 if not names:
                     return False
-                with locked(dir_fd, self._layout, self.crash_id, names[0]) as found:
-                    # Whoever dies and leaves dumps that have no raw crash leaves the lock too.
-                    now = self._names(dir_fd, where, self._is_listed and not found)
-                    self.was_visible |= not all(map(self._layout.is_dump, [*names, *now]))
-                    for name in now:
+                with locked(dir_fd, self._layout, self.crash_id, names[0]):
+                    for name in self._names(dir_fd, where):
                         durable.remove_file(dir_fd, name)
                         durable.remove_file(dir_fd, durable.temporary_name(name))
                 force(dir_fd)
@@ -86,14 +101,36 @@ class Removal:
         self.was_there = True
         return True
 
-    def _names(self, dir_fd: int, where: Where, no_orphans: bool) -> list[str]:
-        """Return the crash's files in a directory, the raw crash first."""
-        state = None
-        marker = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
+    def take_out_seen(self, dir_fd: int, seen: Seen) -> None:
+        """Remove from an open directory what was seen there; or, where that has changed since,
+        what is there now."""
+        names = [self.crash_id + suffix for suffix in seen.suffixes]
+        if not names:
+            return
+        before = self._raw_crash(dir_fd)
+        with locked(dir_fd, self._layout, self.crash_id, names[0], turn=True) as lock:
+            held = os.fstat(lock.fd)
+            after = held if held.st_ino == seen.inode else self._raw_crash(dir_fd)
+            # Whoever dies and leaves dumps that have no raw crash leaves the lock, too.
+            is_same = seen.has_settled(before) and not lock.found and _is_same(before, after)
+            now = names if is_same else self._names(dir_fd, seen.where)
+            for name in now:
+                durable.remove_file(dir_fd, name)
+        self.was_there = True
+        self.was_visible |= not all(map(self._layout.is_dump, {*names, *now}))
+
+    def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
-            state = generation(durable.status(dir_fd, marker))
-        listed = self._listings.names_of(self.crash_id, state, dir_fd, where, no_orphans=no_orphans)
-        single = [marker, self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)]
+            return durable.status(dir_fd, self._layout.file_name(self.crash_id, Kind.RAW_CRASH))
+        return None
+
+    def _names(self, dir_fd: int, where: Where) -> list[str]:
+        """Return the crash's files in a directory, the raw crash first."""
+        status = self._raw_crash(dir_fd)
+        state = generation(status) if status else None
+        listed = self._listings.names_of(self.crash_id, state, dir_fd, where)
+        kinds = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
+        single = [self._layout.file_name(self.crash_id, kind) for kind in kinds]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 
@@ -108,19 +145,38 @@ def remove_empty(root_fd: int, where: Where) -> None:
             return
 
 
+def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> bool:
+    """Whether nobody has touched a raw crash, as those do who add dumps; its change time is
+    another when it has become the lock."""
+    if before is None or after is None:
+        return before is after
+    return (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+class Lock(NamedTuple):
+    """The lock of a crash, and whether somebody had died who held it."""
+
+    fd: int
+    found: bool
+
+
 @contextmanager
-def locked(dir_fd: int, layout: Layout, crash_id: str, first: str) -> Iterator[bool]:
+def locked(
+    dir_fd: int, layout: Layout, crash_id: str, first: str, *, turn: bool = False
+) -> Iterator[Lock]:
     """Hold the lock of a crash, and remove it in the end; where what was to be done was not, it
-    stays there, as if somebody had died.  Give whether somebody had.
+    stays there, as if somebody had died.
 
     :param first: the file that is removed first, and may be gone already when this is entered
+    :param turn: whether that had better become the lock: where many are removed, ext4 takes long
+        to make a file
     """
     name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
-    fd, found = _lock(dir_fd, name, first)
-    with durable.opened(fd):
-        if found:
+    lock = _lock(dir_fd, name, first, turn)
+    with durable.opened(lock.fd):
+        if lock.found:
             remove_left_over(dir_fd, layout, crash_id)
-        yield found
+        yield lock
         durable.remove_file(dir_fd, name)
 
 
@@ -136,20 +192,28 @@ def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
                 durable.remove_file(dir_fd, name)
 
 
-def _lock(dir_fd: int, name: str, first: str) -> tuple[int, bool]:
+def _lock(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
+    if turn:
+        with suppress(OSError):  # whatever it is, the other way gets over it, or says it
+            return Lock(_turned_into_lock(dir_fd, name, first), found=False)
     try:
-        return durable.lock(dir_fd, name)
+        return Lock(*durable.lock(dir_fd, name))
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _FULL or turn:
             raise
-        return _turned_into_lock(dir_fd, name, first, error), False
+        return Lock(_turned_into_lock(dir_fd, name, first, error), found=False)
 
 
-def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError) -> int:
-    """Lock a file and rename it; nobody takes notice of what has a temporary name."""
-    fd = os.open(first, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None = None) -> int:
+    """Lock a file and rename it; nobody takes notice of what has a temporary name.
+
+    :raises OSError: `full`, where that is not possible
+    """
+    full = full or OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    fd = os.open(first, _TO_LOCK, dir_fd=dir_fd)
     with durable.closed_on_error(fd):
-        if os.fstat(fd).st_nlink > 1:  # which is refused as a lock
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # which are refused as a lock
             raise full
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _rename_to_nothing(dir_fd, first, name, full)
@@ -160,7 +224,7 @@ def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError) -> int:
 
 def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:
     """Give a file a name that nothing has; raise `full` where the system cannot do that."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    rename = _renameat2()
     if rename is None:
         raise full
     if rename(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE) != 0:
@@ -168,3 +232,8 @@ def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:
         if number != errno.EEXIST:
             raise full
         raise BlockingIOError(errno.EAGAIN, "another process is saving it")
+
+
+@cache
+def _renameat2() -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
