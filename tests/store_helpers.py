@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 
+from crashmover import crashid
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import CRASH_ID, contents, crash_of
 from tests.benchmarks.measure import measure
+
+DAY = crashid.date_of(CRASH_ID)
 
 
 def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
@@ -21,6 +24,7 @@ def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
         lambda: storage.save_crash(crash_of(contents("b"))),
         lambda: storage.remove(CRASH_ID),
         lambda: list(storage.new_crashes()),
+        lambda: list(storage.remove_days(DAY, DAY)),
         lambda: storage.verify_access(),
         lambda: storage.verify_access(write=True),
         lambda: storage.probe_write(),
