@@ -32,10 +32,11 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 from crashmover import crashid
 from crashmover.errors import CrashIDNotFound, StorageError
-from crashmover.external.fs import crashstorage, durable, emptying, removing, staging
+from crashmover.external.fs import crashstorage, durable, emptying, listing, removing, staging
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -73,12 +74,14 @@ class Scenario:
 
     :param saved: of each crash; empty where it is removed
     :param by_day: whether it is removed with all of its day
+    :param is_old: whether it counts as having been there for long before that
     """
 
     before: Contents | None
     saved: Contents
     crash_ids: list[str] = field(default_factory=lambda: [CRASH_ID])
     by_day: bool = False
+    is_old: bool = False
 
     @property
     def neighbour(self) -> str:
@@ -100,7 +103,9 @@ class Scenario:
         try:
             if self.by_day:
                 day = crashid.date_of(CRASH_ID)
-                return [error for _, error in storage.remove_days(day, day)]
+                age = -(10**18) if self.is_old else listing.SETTLED_NS
+                with patch.object(emptying, "SETTLED_NS", age):
+                    return [error for _, error in storage.remove_days(day, day)]
             storage.remove(CRASH_ID)
         except Exception as error:
             return [error]
@@ -129,10 +134,11 @@ SCENARIOS = {
     "dumps added": Scenario(without(contents("a"), BROWSER), {BROWSER: b"late", MAIN: b"MDMPx"}),
     "processed crash": Scenario(contents("a"), {PROCESSED: contents("b")[PROCESSED]}),
     "removed": Scenario(contents("a"), {}),
-    "day removed": Scenario(contents("a"), {}, by_day=True),
+    "day removed": Scenario(contents("a"), {}, by_day=True, is_old=True),
     "group": Scenario(None, contents("b"), GROUP),
     "group replaced": Scenario(contents("a"), without(contents("b"), BROWSER), GROUP),
-    "group removed": Scenario(contents("a"), {}, GROUP, by_day=True),
+    "group removed": Scenario(contents("a"), {}, GROUP, by_day=True, is_old=True),
+    "group removed at once": Scenario(contents("a"), {}, GROUP, by_day=True),
 }
 
 

@@ -23,7 +23,7 @@ import pytest
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import durable, emptying, removing
+from crashmover.external.fs import durable, emptying, listing, removing
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -311,9 +311,11 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
     assert [os.path.samestat(each, above) for each in seen] == [True]
 
 
+@pytest.mark.parametrize("settled_ns", [listing.SETTLED_NS, -(10**18)], ids=["new", "old"])
 def test_a_full_disk_is_emptied(
-    storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+    storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch, settled_ns: int
 ) -> None:
+    monkeypatch.setattr(emptying, "SETTLED_NS", settled_ns)
     storage.save_crashes([crash_of(parts, crash_id) for crash_id, parts in many(20).items()])
 
     def refuse(_dir_fd: int, _name: str) -> tuple[int, bool]:
@@ -332,6 +334,7 @@ def test_where_a_file_cannot_become_the_lock_there_is_one_beside_it(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
+    monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     storage.save_crash(crash_of(contents()))
     raw_crash = root / LEAF / f"{CRASH_ID}.json"
     if what == "linked":

@@ -26,7 +26,7 @@ from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
 from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
 from crashmover.external.fs.walking import MAX_DEPTH, at_place, is_within
 
-_TOGETHER = 256  # crashes of a day that are made final at once
+_TOGETHER = 512  # crashes of a day that are made final at once
 
 _id_of = attrgetter("crash_id")
 _place_of = attrgetter("where")
@@ -110,10 +110,9 @@ class Emptying:
         return removals.values()
 
     def _take_out_of(self, where: Where, found: list[tuple[Seen, Removal]]) -> None:
-        left = iter(found)
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-                for seen, removal in left:
+                for seen, removal in found:
                     self._take_out(dir_fd, seen, removal)
         except FileNotFoundError:  # another process has removed them, and the directory
             return

@@ -108,11 +108,12 @@ class Removal:
         if not names:
             return
         before = self._raw_crash(dir_fd)
-        with locked(dir_fd, self._layout, self.crash_id, names[0], turn=True) as lock:
+        is_same = seen.has_settled(before)
+        with locked(dir_fd, self._layout, self.crash_id, names[0], turn=is_same) as lock:
             held = os.fstat(lock.fd)
             after = held if held.st_ino == seen.inode else self._raw_crash(dir_fd)
             # Whoever dies and leaves dumps that have no raw crash leaves the lock, too.
-            is_same = seen.has_settled(before) and not lock.found and _is_same(before, after)
+            is_same = is_same and not lock.found and _is_same(before, after)
             now = names if is_same else self._names(dir_fd, seen.where)
             for name in now:
                 durable.remove_file(dir_fd, name)
