@@ -72,6 +72,7 @@ def test_a_crash_id_that_is_none_is_shown_harmlessly(
 ) -> None:
     before = snapshot(tmp_path)
     refused(invoke("copy", "-s", source, "-d", tmp_path / "to", "--", text))
+    refused(invoke("remove", "-s", source, "--", text))
     shown = invoke("get", "-s", source, "--", text)
     refused(shown)
     refused(invoke("queue-publish", "-q", f"sqlite:{tmp_path}/q.db", "--", text))
@@ -146,11 +147,12 @@ def test_a_file_of_ids_of_any_length_takes_no_more_memory_than_there_is(
 
 
 @slow
-@pytest.mark.parametrize("command", ["copy", "queue-publish"])
+@pytest.mark.parametrize("command", ["copy", "queue-publish", "remove"])
 def test_a_file_of_ids_without_end_is_refused(source: Path, tmp_path: Path, command: str) -> None:
     where = {
         "copy": ("-s", source, "-d", tmp_path / "to"),
         "queue-publish": ("-q", f"sqlite:{tmp_path}/q.db"),
+        "remove": ("-s", source),
     }
     refused(measured(command, *where[command], "--ids-from", "/dev/zero"), "it is too long")
 
