@@ -94,6 +94,17 @@ def inform(text: str, **fields: object) -> None:
     _messages.put(logging.INFO, text, **fields)
 
 
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal, and sees what is asked."""
+    return all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def is_agreed(question: str) -> bool:
+    """Ask on standard error; whatever is not yes is no."""
+    click.echo(printable(f"{question} [y/N] "), nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def warn_before_writing(*stores: "CrashStorageBase") -> None:
     """Say what should be known before these are written to."""
     for store in stores:

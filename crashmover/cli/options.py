@@ -6,8 +6,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from crashmover.config import Config
     from crashmover.external.crashqueue_base import CrashQueueBase
     from crashmover.external.crashstorage_base import CrashStorageBase
-    from crashmover.selection import CrashIDs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,22 +187,6 @@ def destination_option(
         show_envvar=True,
         help=help,
     )
-
-
-@contextmanager
-def named_ids(crash_ids: Sequence[str], file: Iterable[str] | None) -> Iterator["CrashIDs"]:
-    """Give the crash ids that the command line and the file of ``--ids-from`` name; all are
-    checked before anything is done."""
-    from crashmover.selection import CrashIDs
-
-    with CrashIDs() as ids:
-        for crash_id in crash_ids:
-            ids.add(crash_id)
-        try:
-            ids.add_lines(file or (), getattr(file, "name", ""))
-        except InvalidCrashID as error:
-            raise click.UsageError(f"--ids-from: {error}") from None
-        yield ids
 
 
 def range_options(function: F) -> F:

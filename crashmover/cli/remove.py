@@ -6,7 +6,7 @@
 
 import datetime as dt
 import json
-import sys
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,17 +15,11 @@ from typing import Any
 
 import click
 
-from crashmover.cli import exit_codes, signals
-from crashmover.cli.console import printable, say
+from crashmover.cli import console, exit_codes, signals
+from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.options import (
-    CrashIDType,
-    Settings,
-    check_range,
-    named_ids,
-    range_options,
-    source_option,
-)
+from crashmover.cli.options import CrashIDType, Settings, range_options, source_option
+from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.remover import Removal, Remover, Status
@@ -36,12 +30,7 @@ _HANDFUL = 5  # crashes that are removed without a question
 
 @click.command("remove", epilog=exit_codes.HELP)
 @source_option(help="Store to remove from; repeated: from all of them.")
-@click.option(
-    "--ids-from",
-    type=click.File("r", encoding="utf-8", errors="replace"),
-    metavar="FILE",
-    help="Crash ids from a file, one a line; - for standard input.",
-)
+@ids_from_option
 @range_options
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be removed.")
 @click.option(
@@ -82,15 +71,14 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
 
 def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
     since, until = options["since"], options["until"]
+    check_selection(crash_ids, options["ids_from"], since, until)
     if crash_ids or options["ids_from"]:
-        if since or until:
-            raise click.UsageError("either crash ids or a range of days")
-    elif not since and not until:
+        return
+    if not since and not until:
         raise click.UsageError("no crashes: name them, or --ids-from, or --since and --until")
-    elif not since or not until:
+    if not since or not until:
         missing = "--until" if since else "--since"
         raise click.UsageError(f"{missing} is missing: both ends of a range must be said")
-    check_range(since, until)
 
 
 def _days(options: dict[str, Any]) -> tuple[dt.date, dt.date]:
@@ -113,8 +101,7 @@ def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> N
     what = f"{count:,} crashes{days} from {storage.uri}"
     if not _can_ask(options["ids_from"]):
         raise click.UsageError(f"this would remove {what}: it needs --yes, or --dry-run")
-    click.echo(printable(f"Remove {what}? [y/N] "), nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not console.is_agreed(f"Remove {what}?"):
         say("nothing was removed")
         raise click.exceptions.Exit(ExitCode.USAGE)
 
@@ -122,7 +109,7 @@ def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> N
 def _can_ask(ids_from: Any) -> bool:
     """Whether there is somebody to ask, and the answer will not be taken for crash ids."""
     is_taken = getattr(ids_from, "name", "") == "<stdin>"
-    return not is_taken and all(each and each.isatty() for each in (sys.stdin, sys.stderr))
+    return not is_taken and console.can_ask()
 
 
 # The work
@@ -140,7 +127,9 @@ def _run(removals: Iterator[Removal], options: dict[str, Any]) -> int:
         say(f"crashmover: {error}")
         code = exit_codes.of_error(error)
     finally:
-        say(_summary(counts, dry_run=options["dry_run"]))
+        is_amiss = code or counts[Status.FAILED] or counts[Status.MISSING]
+        level = logging.WARNING if is_amiss else logging.INFO
+        say(_summary(counts, dry_run=options["dry_run"]), level=level)
     if code == ExitCode.OK and (counts[Status.FAILED] or counts[Status.MISSING]):
         return ExitCode.FAILED
     return code
@@ -148,7 +137,11 @@ def _run(removals: Iterator[Removal], options: dict[str, Any]) -> int:
 
 def _tell(removal: Removal, as_json: bool) -> None:
     if removal.error is not None:
-        say(f"{removal.crash_id}: {removal.status}: {removal.error}")
+        say(
+            f"{removal.crash_id}: {removal.status}: {removal.error}",
+            crash_id=removal.crash_id,
+            status=removal.status,
+        )
     if as_json:
         known = {key: value for key, value in asdict(removal).items() if value is not None}
         click.echo(json.dumps({**known, "error": removal.error}))
