@@ -359,7 +359,7 @@ def test_a_store_that_goes_down_ends_it_after_what_is_done(
 
 
 def test_a_signal_stops_it_and_it_says_what_is_gone(tmp_path: Path) -> None:
-    crashes = samples(600)
+    crashes = samples(400)
     store = put(tmp_path / "store", *crashes)
     days = ("--since", "2026-11-01", "--until", "2026-11-30", "--yes")
     with start("remove", "-s", store, *days) as process:

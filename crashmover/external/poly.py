@@ -116,17 +116,27 @@ class PolyCrashStorage(CrashStorageBase):
             _collecting(child.remove_days(since, until, is_stopped), lost)
             for child in self.children
         ]
+        late: list[Removed] = []
         in_order = heapq.merge(*removals, key=lambda removal: crashid.sort_key(removal[0]))
         for crash_id, found in groupby(in_order, key=itemgetter(0)):
             lost_before = list(lost)  # who is lost while we look further has done this one
             errors = lost_before + [error for _, error in found if error]
-            if is_stopped() and not errors:
-                # A child that has stopped sooner may still have it.
-                errors = self._remove_everywhere(crash_id)
-            failed = [error for error in errors if not isinstance(error, CrashIDNotFound)]
-            yield crash_id, PolyCrashStorageError(failed, crash_id=crash_id) if failed else None
+            failed = PolyCrashStorageError(errors, crash_id=crash_id) if errors else None
+            if is_stopped():
+                late.append((crash_id, failed))
+            else:
+                yield crash_id, failed
+        yield from self._completed(late)
         if lost:
             raise PolyCrashStorageError(lost)
+
+    def _completed(self, removals: list[Removed]) -> Iterator[Removed]:
+        """Remove what a child has removed from those that have stopped sooner and still have it."""
+        unsure = [crash_id for crash_id, failed in removals if failed is None]
+        results = dict(zip(unsure, self.remove_crashes(unsure), strict=True))
+        for crash_id, failed in removals:
+            result = failed or results[crash_id]
+            yield crash_id, None if isinstance(result, CrashIDNotFound) else result
 
     def _remove_everywhere(self, crash_id: str) -> list[Exception]:
         return self._outcomes(lambda child: child.remove(crash_id))

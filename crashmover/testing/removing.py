@@ -45,7 +45,7 @@ class RemovingConformance:
     def test_a_day_is_removed_with_all_its_crashes_and_no_other(
         self, storage: CrashStorageBase
     ) -> None:
-        saved = _save_of_every_kind(storage, some_ids()[::5])
+        saved = _save_of_every_kind(storage, some_ids()[::8])
         days = sorted({crashid.date_of(crash_id) for crash_id in saved})
         gone = [each for each in saved if crashid.date_of(each) == days[1]]
         assert list(storage.remove_days(days[1], days[1])) == [(each, None) for each in gone]
@@ -85,7 +85,7 @@ class RemovingConformance:
     def test_who_is_told_to_stop_removes_no_more_and_says_all_that_is_gone(
         self, storage: CrashStorageBase
     ) -> None:
-        saved = _save_of_every_kind(storage, some_ids()[::5])
+        saved = _save_of_every_kind(storage, some_ids()[::12])
         assert list(storage.remove_days(dt.date.min, dt.date.max, lambda: True)) == []
         _assert_left(storage, saved, [])
         gone: list[str] = []
