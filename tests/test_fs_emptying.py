@@ -445,6 +445,24 @@ def is_a_mistake(error: Exception | None) -> bool:
     return error is not None and not isinstance(error, StorageError)
 
 
+def test_a_crash_that_is_removed_while_it_is_looked_at_is_worth_another_try(
+    storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    names_of = listing.Listings.names_of
+
+    def and_empty(self: listing.Listings, *args: Any) -> list[str]:
+        names = names_of(self, *args)
+        with monkeypatch.context() as patch:
+            patch.setattr(listing.Listings, "names_of", names_of)
+            assert empty(storage) == [CRASH_ID]
+        return names
+
+    monkeypatch.setattr(listing.Listings, "names_of", and_empty)
+    with pytest.raises(StorageUnavailable, match="replaced or removed while it was read"):
+        storage.load_crash(CRASH_ID)
+
+
 def test_the_neighbouring_days_are_not_touched(root: Path) -> None:
     crashes = [sample(n, day=day) for n, day in enumerate(("261119", "261120", "261121"))]
     put(root, *crashes)

@@ -203,7 +203,10 @@ class FSPermanentStorage(CrashStorageBase):
         for name in self._listings.names_of(crash_id, state, dir_fd, where):
             if self.layout.is_dump(name):
                 file = self._file(crash_id, where, name, state)
-                size = durable.status(dir_fd, name).st_size
+                try:
+                    size = durable.status(dir_fd, name).st_size
+                except FileNotFoundError:
+                    raise file.changed() from None
                 yield file.part(Kind.DUMP, self.layout.dump_name(name), size)
 
     def _processed_crash(self, dir_fd: int, crash_id: str, where: Where) -> list[Part] | None:

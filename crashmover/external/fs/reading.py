@@ -61,7 +61,7 @@ class CrashFile:
                 finally:
                     os.close(root_fd)
             except FileNotFoundError as error:
-                raise self._changed() from error
+                raise self.changed() from error
             return open_file(fd, self.translator.explain(action, self.crash_id))
 
     def _open(self, root_fd: int) -> int:
@@ -70,7 +70,7 @@ class CrashFile:
             if self.state and self.name != self.marker:
                 status = durable.status(root_fd, "/".join((*self.where, self.marker)))
             if self.state and generation(status) != self.state:
-                raise self._changed()
+                raise self.changed()
         return fd
 
     def open_gzip(self) -> BinaryIO:
@@ -86,6 +86,7 @@ class CrashFile:
         what = f"{self.name} is not whole gzip"
         return CorruptCrash(what, crash_id=self.crash_id, uri=self.translator.uri)
 
-    def _changed(self) -> StorageUnavailable:
+    def changed(self) -> StorageUnavailable:
+        """The error for a crash that is not any more what it was when it was found."""
         reason = "it was replaced or removed while it was read"
         return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
