@@ -396,18 +396,18 @@ def test_a_server_that_has_stopped_ends_each_command_with_4(
     server.kill()
     begun = time.monotonic()
     source = put(tmp_path / "source", sample())
-    for args in (
-        ("queue-publish", "-q", uri, *ids),
-        ("queue-pull", "-q", uri),
-        ("copy", "-q", uri, "-s", source, "-d", tmp_path / "destination"),
-    ):
-        ended = run_process(*args)
-        assert ended.returncode == 4
-        lines = ended.stderr.decode().splitlines()
+    processes = [
+        start("queue-publish", "-q", uri, *ids),
+        start("queue-pull", "-q", uri),
+        start("copy", "-q", uri, "-s", source, "-d", tmp_path / "destination"),
+    ]
+    ended = [(process.communicate(timeout=TIMEOUT), process.returncode) for process in processes]
+    for (_, said), exit_code in ended:
+        assert exit_code == 4
+        lines = said.decode().splitlines()
         assert "using the emulator" in lines[0]
         assert [line for line in lines if "does not answer" in line] == [lines[1]]
-        if args[0] == "queue-publish":
-            assert sorted(ended.stdout.decode().split()) == sorted(ids)
+    assert sorted(ended[0][0][0].decode().split()) == sorted(ids)
     assert time.monotonic() - begun < 30
 
 

@@ -22,7 +22,8 @@ from grpc_status import rpc_status
 
 from crashmover import crashid, open_queue
 from crashmover.errors import InvalidURI, QueueError
-from crashmover.external.crashqueue_base import QueueName
+from crashmover.external.crashqueue_base import CrashQueueBase, QueueName
+from crashmover.retry import RetryPolicy
 from crashmover.testing import LeaseConformance
 from tests.servers import pubsub
 from tests.servers.pubsub import Emulator, PubSub
@@ -227,10 +228,13 @@ def test_an_ack_that_failed_for_now_is_tried_again_alone(
     assert "too late" not in caplog.text
 
 
-def test_an_ack_that_never_succeeds_is_an_error(serve: Callable[[Service], None]) -> None:
+def test_an_ack_that_never_succeeds_is_an_error(
+    serve: Callable[[Service], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = Service({"ack-0": crashid.create().encode()})
     service.verdicts = {"ack-0": ["TRANSIENT_FAILURE_SERVICE_UNAVAILABLE"] * 99}
     serve(service)
+    monkeypatch.setattr(CrashQueueBase, "retry", RetryPolicy(wait=0.01))
     with open_queue(URI) as queue, pytest.raises(QueueError, match="abc"):
         queue.ack(queue.pull(wait=5))
 

@@ -42,6 +42,8 @@ from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
 from crashmover.selection import QueuedIDs
 
+_M_ARENA_MAX = -8  # from malloc.h of glibc
+
 
 @click.command("copy", epilog=exit_codes.HELP)
 @source_option()
@@ -148,6 +150,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     """
     _check_usage(crash_ids, options)
     _allow_open_files()
+    _keep_memory_together()
     with ExitStack() as stack:
         source = stack.enter_context(settings.open_storage(options["sources"]))
         destination = stack.enter_context(settings.open_storage(options["destinations"]))
@@ -185,6 +188,15 @@ def _allow_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _keep_memory_together() -> None:
+    """Let all threads share two heaps: with one for each, what one has freed is of no use to the
+    others: that took 10 to 20 % more memory, and was no faster."""
+    import ctypes  # 10 ms that other commands need not wait for
+
+    with suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _mover(
