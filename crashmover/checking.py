@@ -156,21 +156,34 @@ class Checker:
     def _run(self, crash_ids: Iterator[str]) -> Iterator[Finding]:
         assert self._workers
         flight: deque[Future[_Checked]] = deque()
+        failure: CrashMoverError | None = None
         try:
             while True:
                 while len(flight) < _AHEAD * self._worker_count and not self._is_stopped:
-                    batch = list(islice(crash_ids, self._batch_size))
+                    batch, unlisted = self._batch(crash_ids)
+                    failure = failure or unlisted
                     if not batch:
                         break
                     flight.append(self._workers.submit(batch))
                 if self._is_stopped:
                     flight = deque(future for future in flight if not future.cancel())
                 if not flight:
-                    return
+                    break
                 yield from _findings(flight.popleft())
         finally:
             for future in flight:
                 future.cancel()
+        if failure:
+            raise failure
+
+    def _batch(self, crash_ids: Iterator[str]) -> tuple[list[str], CrashMoverError | None]:
+        """Return the next crashes, and why there may be more that are not listed."""
+        batch: list[str] = []
+        try:
+            batch.extend(islice(crash_ids, self._batch_size))
+        except CrashMoverError as error:  # what was listed before is well all the same
+            return batch, error
+        return batch, None
 
     # In a worker, which never raises for a crash
 

@@ -305,6 +305,18 @@ def test_a_store_that_goes_down_ends_it_with_its_line_and_what_was_found(
     assert result.stderr == f"checked 3: ok 3\ncrashmover: fs://{there}: it is down\n"
 
 
+def test_what_was_listed_before_a_listing_failed_is_checked(source: Path, tmp_path: Path) -> None:
+    there = put(tmp_path / "there", *CRASHES[1:])
+    day = source / "20261118"
+    day.rename(tmp_path / "elsewhere")
+    day.symlink_to(tmp_path / "elsewhere")
+    result = run("check", "-s", source, "-d", there)
+    assert result.exit_code == 4
+    assert lines(result.stdout) == {IDS[0]: "missing"}
+    summary, error = result.stderr.splitlines()
+    assert summary == "checked 4: ok 3, missing 1" and "symbolic link" in error
+
+
 def test_what_cannot_be_checked_is_refused_in_one_line(source: Path, tmp_path: Path) -> None:
     there = put(tmp_path / "there", *CRASHES)
     none = tmp_path / "none"

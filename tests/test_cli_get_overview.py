@@ -227,15 +227,29 @@ def test_a_processed_crash_without_its_raw_crash_is_shown(store: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"\xff\x00", b"[" * 100_000])
-def test_a_document_that_says_nothing_is_shown_by_its_size(tmp_path: Path, raw: bytes) -> None:
+def test_a_document_that_is_none_is_said_to_be_damaged(tmp_path: Path, raw: bytes) -> None:
     crash = Sample(sample().crash_id, raw, processed=raw)
     store = put(tmp_path / "store", crash)
-    shown = show_json(store, crash)
+    as_json = run("get", "-s", store, crash.crash_id, "--json")
+    shown = json.loads(as_json.stdout)
     assert [part["size"] for part in shown["parts"]] == [len(raw)] * 2
+    assert all("is not" in part["error"] for part in shown["parts"])
     assert (shown["annotations"], shown["processed"]) == ({}, {})
-    lines = show(store, crash).splitlines()
-    assert "annotations" not in lines
+    as_text = run("get", "-s", store, crash.crash_id)
+    assert (as_text.exit_code, as_json.exit_code, as_text.stderr.count("\n")) == (1, 1, 2)
+    lines = as_text.stdout.splitlines()
+    assert f"damaged, {len(raw):,} bytes" in lines[4] and "annotations" not in lines
     assert lines[-3:] == ["", "processed crash", "  nothing that can be shown"]
+
+
+def test_a_link_in_the_place_of_a_dump_is_shown_beside_the_rest(store: Path) -> None:
+    path = CRASH.path(store, ".dump")
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    result = run("get", "-s", store, CRASH.crash_id)
+    assert result.exit_code == 1 and "symbolic link" in result.stderr
+    assert "damaged" in result.stdout and str(path) in result.stdout
+    assert "annotations" in result.stdout
 
 
 def test_what_is_long_is_shortened_but_not_as_json(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@
 """``crashmover remove``: exactly what was named is gone, and said to be; all else is as it was."""
 
 import json
+import shlex
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tests.cli_helpers import (
     Sample,
     assert_refused,
     by_crash_id,
+    command_line,
+    environment,
     is_harmless,
     make_id,
     manifest,
@@ -372,3 +376,23 @@ def test_a_signal_stops_it_and_it_says_what_is_gone(tmp_path: Path) -> None:
     assert errors.decode() == f"removed {len(gone):,}, missing 0, failed 0\n"
     assert 0 < len(gone) < len(crashes)
     assert stored(store) == manifest(*(c for c in crashes if c.crash_id not in gone))
+
+
+@pytest.mark.parametrize("days", [[], ["--since", "2026-11-01", "--until", "2026-11-30"]])
+def test_where_nobody_reads_the_ids_what_is_gone_is_said_elsewhere(
+    tmp_path: Path, days: list[str]
+) -> None:
+    crashes = [sample(n) for n in range(20)]
+    store = put(tmp_path / "store", *crashes)
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"{crash.crash_id}\n" for crash in crashes))
+    chosen = days or ["--ids-from", str(ids)]
+    command = shlex.join(command_line("remove", "-s", store, "--yes", *chosen))
+    done = subprocess.run(
+        ["sh", "-c", f"{command} > /dev/full"], capture_output=True, env=environment(), timeout=60
+    )
+    said = done.stderr.decode().splitlines()
+    gone = {crash.crash_id for crash in crashes if not crash.path(store).exists()}
+    assert done.returncode == 1 and gone
+    assert {line.partition(":")[0] for line in said if line.endswith(": removed")} == gone
+    assert f"removed {len(gone)}, missing 0, failed 0" in said

@@ -170,10 +170,11 @@ def test_what_is_shown_of_it_is_harmless(
     for name, crash in planted.items():
         where = ("get", "-s", store.uri, crash.crash_id)
         shown = invoke(*where)
-        assert (shown.code, shown.said) == (0, []), name
+        damaged = name in OTHERS
+        assert (shown.code, bool(shown.said)) == (damaged, damaged), name
         assert is_harmless(shown.out.decode()) and crash.crash_id.encode() in shown.out
         as_json = invoke(*where, "--json")
-        assert as_json.code == 0 and as_json.out.count(b"\n") == 1
+        assert as_json.code == damaged and as_json.out.count(b"\n") == 1
         assert strict_json(as_json.out)["crash_id"] == crash.crash_id
         redacted = invoke(*where, "--processed-crash")
         assert (redacted.code, len(redacted.said)) == ((1, 1) if name in OTHERS else (0, 0)), name

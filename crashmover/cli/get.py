@@ -98,9 +98,10 @@ def _end_if_damaged(shown: dict[str, Any]) -> None:
     """Name what is damaged of the crash that was shown, and end with the exit code for that."""
     damaged = [part for part in shown["parts"] if "error" in part]
     for part in damaged:
-        label = f"{part['kind']} {part['name']}".strip()
+        label = f"{part['kind']} {part['name']}".strip() + ": "
+        said = label + part["error"].removeprefix(label)
         say(
-            f"crashmover: {shown['store']}: {shown['crash_id']}: {label}: {part['error']}",
+            f"crashmover: {shown['store']}: {shown['crash_id']}: {said}",
             crash_id=shown["crash_id"],
         )
     if damaged:

@@ -13,8 +13,8 @@ from typing import IO, Any, BinaryIO, cast
 
 from crashmover.cli.console import printable
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
-from crashmover.documents import json_object
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
+from crashmover.documents import LargeDocument, json_object
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.minidump import MAGIC, read_minidump
 
@@ -92,9 +92,16 @@ def _examine(part: Part) -> tuple[int | None, dict[str, Any] | None, str | None]
     try:
         if part.kind is Kind.DUMP:
             return *_look_into(part), None
-        return part.measure(), None, None
-    except CorruptCrash as error:
+        size = part.measure()
+    except (CorruptCrash, StorageDenied) as error:  # denied is a link in the place of a file, too
         return None, None, error.reason
+    try:
+        json_object(part)
+    except LargeDocument:  # which is no damage
+        return size, None, None
+    except CorruptCrash as error:
+        return size, None, error.reason
+    return size, None, None
 
 
 def _order(part: Part) -> tuple[int, bool, str]:
@@ -192,6 +199,8 @@ def as_text(shown: Mapping[str, Any]) -> str:
     """Return an overview for people to read."""
     lines = [f"crash {shown['crash_id']}", f"store {printable(shown['store'])}"]
     lines += ["", "parts", *_part_lines(shown["parts"])]
+    if all(part["kind"] != Kind.RAW_CRASH for part in shown["parts"]):
+        lines.append("  no raw_crash: so there is no crash, for whoever copies or checks")
     if shown["annotations"]:
         lines += ["", "annotations", *_table(shown["annotations"])]
     if "processed" in shown:
@@ -207,7 +216,7 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         (
             f"{part['kind']} {part['name']}".strip(),
-            "damaged" if part["size"] is None else f"{part['size']:,} bytes",
+            _size_of(part),
             filter(None, (part.get("error"), part["location"])),
         )
         for part in parts
@@ -217,6 +226,11 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for name, size, below in rows:
         yield f"  {name.ljust(left)}  {size.rjust(right)}"
         yield from (f"    {printable(text)}" for text in below)
+
+
+def _size_of(part: Mapping[str, Any]) -> str:
+    size = "" if part["size"] is None else f"{part['size']:,} bytes"
+    return f"damaged, {size}".removesuffix(", ") if "error" in part else size
 
 
 def _minidump_lines(found: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -40,7 +40,7 @@ _HANDFUL = 5  # crashes that are removed without a question
     " question on the terminal is answered with yes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
-@click.argument("crash_ids", nargs=-1, type=CrashIDType())
+@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Remove crashes from a store, for good.
@@ -53,7 +53,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     Examples:
       crashmover remove -s ./crashes 0bba929f-8721-460c-dead-a43c22071025
       crashmover remove -s prod --ids-from ids.txt --dry-run
-      crashmover remove -s prod --since 2000-01-01 --until 92d --yes
+      crashmover remove -s prod --since 2000-01-01 --until 93d --yes
     """
     _check_usage(crash_ids, options)
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             _ask(storage, ids, options)
         removals = remover.days(*_days(options)) if options["since"] else remover.crashes(ids)
         with signals.handling(signals.Stopper(remover.stop)) as stopper:
-            code = _run(removals, options)
+            code = _run(removals, remover.stop, options)
     raise click.exceptions.Exit(stopper.number + ExitCode.SIGNAL if stopper.number else code)
 
 
@@ -115,14 +115,19 @@ def _can_ask(ids_from: Any) -> bool:
 # The work
 
 
-def _run(removals: Iterator[Removal], options: dict[str, Any]) -> int:
+def _run(removals: Iterator[Removal], stop: Callable[[], None], options: dict[str, Any]) -> int:
     """Remove; say what became of each, and of all; return the exit code."""
     counts: Counter[Status] = Counter()
     code: int = ExitCode.OK
     try:
         for removal in removals:
             counts[removal.status] += 1
-            _tell(removal, options["as_json"])
+            try:
+                _tell(removal, options["as_json"])
+            except OSError:
+                stop()
+                _tell_of_the_rest(removal, removals, counts)
+                raise
     except CrashMoverError as error:
         say(f"crashmover: {error}")
         code = exit_codes.of_error(error)
@@ -133,6 +138,24 @@ def _run(removals: Iterator[Removal], options: dict[str, Any]) -> int:
     if code == ExitCode.OK and (counts[Status.FAILED] or counts[Status.MISSING]):
         return ExitCode.FAILED
     return code
+
+
+def _tell_of_the_rest(
+    removal: Removal, removals: Iterator[Removal], counts: Counter[Status]
+) -> None:
+    """Nobody reads what is printed any more: say elsewhere what was removed by then, for many are
+    removed at once."""
+    untold = [removal]
+    for removal in removals:
+        counts[removal.status] += 1
+        untold.append(removal)
+    for removal in untold:
+        said = f": {removal.error}" if removal.error else ""
+        say(
+            f"{removal.crash_id}: {removal.status}{said}",
+            crash_id=removal.crash_id,
+            status=removal.status,
+        )
 
 
 def _tell(removal: Removal, as_json: bool) -> None:
