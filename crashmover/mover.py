@@ -196,10 +196,14 @@ class Mover:
                     future.add_done_callback(finished.put)
                 if jobs or passed:
                     continue
+            if self._is_stopped:
+                _drop_what_waits(flight)
             if not flight and not self._idle:
                 return
             with suppress(Empty):
                 future = finished.get(timeout=_SOON if self._idle else None)
+                if future not in flight:
+                    continue
                 for outcome in self._result(future, flight.pop(future)):
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
@@ -231,14 +235,15 @@ class Mover:
         self._idle = False
         jobs: list[Job] = []
         passed: list[Outcome] = []
-        while len(jobs) < room and len(passed) < _LOOK and not self._is_stopped:
+        while len(jobs) < room and len(passed) < _LOOK:
+            if self._is_stopped or self._unlisted:
+                break
             try:
                 crash_id = next(crash_ids)
             except StopIteration:
                 break
             except CrashMoverError as error:  # what is in hand is well all the same
                 self._unlisted = error
-                self.stop()
                 break
             if crash_id is None:
                 self._idle = True
@@ -371,3 +376,9 @@ class Mover:
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(removal(self._source, job.crash_id))
+
+
+def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:
+    """Forget the batches that no worker has begun with: whoever stops a run wants it to end."""
+    for future in [future for future in flight if future.cancel()]:
+        del flight[future]

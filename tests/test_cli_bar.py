@@ -5,7 +5,12 @@
 """How a copy looks on a terminal: its figures in one line, and colours only where they are
 wanted."""
 
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,7 @@ from crashmover.cli import console
 from crashmover.cli.bar import Bar, Lines, fitting
 from tests.cli_helpers import (
     Argument,
+    environment,
     put,
     run,
     run_on_terminal,
@@ -154,3 +160,30 @@ def test_progress_that_is_asked_for_writes_no_control_characters_into_a_file(
 def test_a_list_by_day_fits_eighty_columns(where: tuple[Argument, ...]) -> None:
     shown = run("list", *where[:2], "--by-day", "--bytes").stdout.splitlines()
     assert shown and all(len(line) <= 80 for line in shown)
+
+
+def test_whoever_presses_a_key_is_told_what_comes_of_it() -> None:
+    pressed = """
+from crashmover.cli.signals import Stopper
+stopper = Stopper(grace=None)
+stopper(2)
+stopper(2)
+"""
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", pressed], stderr=its_end, env=environment())
+    exit_code = process.wait(60)
+    os.close(its_end)
+    shown = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert exit_code == 128 + signal.SIGINT
+    first, second, _ = shown.split("\r\n")
+    assert "finishing what is in hand" in first and "again to end at once" in first
+    assert second == "\x1b[?25h"  # the cursor, which a bar has hidden
+
+
+def test_a_signal_is_answered_on_a_terminal_alone() -> None:
+    pressed = "from crashmover.cli.signals import Stopper; Stopper(grace=None)(2)"
+    done = subprocess.run(
+        [sys.executable, "-c", pressed], capture_output=True, env=environment(), timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

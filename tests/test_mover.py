@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from crashmover import mover as mover_module
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import (
     CorruptCrash,
@@ -623,30 +624,54 @@ def test_a_destination_that_cannot_be_listed_gets_nothing_overwritten() -> None:
 
 
 def test_a_listing_that_fails_takes_nothing_from_what_is_in_hand() -> None:
-    stopped = threading.Event()
+    failing = threading.Event()
 
     class Slow(InMemoryCrashStorage):
         def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-            assert stopped.wait(20)
+            assert failing.wait(20)
             return super().load_crash(crash_id, kinds)
-
-    class Watched(Mover):
-        def stop(self) -> None:
-            super().stop()
-            stopped.set()
 
     def listing() -> Iterator[str]:
         yield from source.new_crashes()
+        failing.set()
         raise denied()
 
     source = Slow()
     fill(source, some_crashes(2))
     outcomes = []
-    mover = Watched(source, InMemoryCrashStorage(), retry=AT_ONCE, workers=1)
+    mover = Mover(source, InMemoryCrashStorage(), retry=AT_ONCE, workers=1)
     with pytest.raises(StorageDenied):
         for outcome in mover.run(listing(), ahead=3):
             outcomes.append(outcome.status)
     assert outcomes == [Status.COPIED] * 2
+
+
+def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dropped = threading.Event()
+    drop = mover_module._drop_what_waits
+
+    def dropping(*args: Any) -> None:
+        drop(*args)
+        dropped.set()
+
+    class Slow(InMemoryCrashStorage):
+        def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+            assert crash_id == first or dropped.wait(20)
+            return super().load_crash(crash_id, kinds)
+
+    monkeypatch.setattr(mover_module, "_drop_what_waits", dropping)
+    source, destination = Slow(), InMemoryCrashStorage()
+    fill(source, some_crashes(5))
+    first, *_ = source.new_crashes()
+    mover = Mover(source, destination, retry=AT_ONCE, workers=1)
+    outcomes = []
+    for outcome in mover.run(source.new_crashes(), ahead=5):
+        mover.stop()
+        outcomes.append(outcome.status)
+    assert outcomes in ([Status.COPIED], [Status.COPIED] * 2)  # the second may have been begun
+    assert len(list(destination.new_crashes())) == len(outcomes)
 
 
 def test_a_destination_of_which_one_directory_cannot_be_listed_gets_all_else() -> None:

@@ -10,10 +10,10 @@ import threading
 import time
 from _thread import start_new_thread
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-from crashmover.cli.console import say
+from crashmover.cli.console import is_json, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.errors import CrashMoverError
 
@@ -23,6 +23,19 @@ GRACE = 20.0
 _LAST = 5.0  # seconds in which what is held is given back after that
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_STOPPING = f"crashmover: finishing what is in hand, {GRACE:.0f} s at most; again to end at once\n"
+_SHOW_CURSOR = "\x1b[?25h"  # which the bar has hidden
+
+
+def _to_terminal(text: str) -> None:
+    """Tell whoever has pressed a key.  The bare call: what was interrupted by the signal may be
+    in the middle of writing, or hold a lock."""
+    if is_json() or not os.isatty(2):
+        return
+    with suppress(OSError):
+        os.write(2, text.encode())
 
 
 class Stopper:
@@ -48,7 +61,9 @@ class Stopper:
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
         if self.number is not None:
+            _to_terminal(_SHOW_CURSOR + "\n")
             os._exit(ExitCode.SIGNAL + number)
+        _to_terminal("\r\x1b[K" + _STOPPING)
         self._begin(number)
         self._stop()
 
