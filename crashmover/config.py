@@ -30,6 +30,10 @@ _MOST_URIS = 1000  # behind a name
 _MOST_DOTS = 100  # in a key, which the parser takes time for that grows with their third power
 
 _CALLED = {"storage": "store", "queue": "queue"}
+_OTHERWISE = {
+    "storage": "the path of a directory needs a slash, as in ./crashes",
+    "queue": "a queue in a file is sqlite:./queue.db",
+}
 
 Names = Mapping[str, str | list[str]]
 
@@ -111,7 +115,7 @@ class Config:
             known = ", ".join(sorted(names)) or "none"
             raise InvalidConfig(
                 f"no {_CALLED[section]} named {name!r} in {self._called} (there: {known});"
-                " the path of a directory needs a slash, as in ./crashes"
+                f" {_OTHERWISE[section]}"
             )
         value = names[name]
         uris: list[str] = []

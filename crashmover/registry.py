@@ -8,6 +8,7 @@ The built-in stores and queues are registered as a third party's are, in the gro
 ``crashmover.storage`` and ``crashmover.queue`` of the package's metadata.
 """
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ STORAGE_GROUP = "crashmover.storage"
 QUEUE_GROUP = "crashmover.queue"
 
 
-def open_storage(where: str | Sequence[str], *, config: Config | None = None) -> CrashStorageBase:
+def open_storage(
+    where: str | os.PathLike[str] | Sequence[str], *, config: Config | None = None
+) -> CrashStorageBase:
     """Return the store at a URI, a path, a name from the configuration file, or several of
     these: then a `PolyCrashStorage` of them all.
 
@@ -34,6 +37,8 @@ def open_storage(where: str | Sequence[str], *, config: Config | None = None) ->
     :raises InvalidConfig: a name that the configuration file does not have
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
+    if isinstance(where, os.PathLike):  # a directory, whatever it is called
+        where = str(StorageURI("fs", path=os.path.abspath(where)))
     named = [where] if isinstance(where, str) else where
     for text in named:
         # Before any name is looked up and shown: a URI with a blank in its password is several

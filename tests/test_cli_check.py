@@ -305,6 +305,15 @@ def test_a_store_that_goes_down_ends_it_with_its_line_and_what_was_found(
     assert result.stderr == f"checked 3: ok 3\ncrashmover: fs://{there}: it is down\n"
 
 
+def test_a_store_may_be_checked_against_itself(source: Path) -> None:
+    args = ("check", "-s", source, "-d", source, "--digest")
+    assert run(*args).exit_code == 0
+    CRASHES[1].path(source, ".dump").write_bytes(b"damaged")
+    result = run(*args)
+    said = f"dump {MAIN_DUMP} does not match its checksum in the raw crash"
+    assert lines(result.stdout) == {IDS[1]: f"differs (fs://{source}: {said})"}
+
+
 def test_what_was_listed_before_a_listing_failed_is_checked(source: Path, tmp_path: Path) -> None:
     there = put(tmp_path / "there", *CRASHES[1:])
     day = source / "20261118"

@@ -67,7 +67,7 @@ def test_only_root_is_warned_and_only_of_what_is_anothers(
 def test_an_owner_is_told_by_name_or_else_by_number(tmp_path: Path, give_away: GiveAway) -> None:
     owner = another_owner(give_away(tmp_path / "theirs"))
     uid = (tmp_path / "theirs").stat().st_uid
-    assert owner == f"user {uid}" if uid == SOMEBODY else owner
+    assert owner == f"the user {uid}" if uid == SOMEBODY else owner
     assert another_owner(tmp_path / "missing") is None
 
 

@@ -40,6 +40,13 @@ def test_a_path_is_a_file_system_store_that_is_not_made_yet(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["./crashes", "../here/crashes", "fs:./crashes", "fs:crashes"])
+@pytest.mark.parametrize("name", ["crashes", "what?umask=0", "100%25", "a b"])
+def test_a_path_that_is_an_object_is_a_directory_whatever_it_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    assert roots_of(open_storage(tmp_path / name)) == [tmp_path / name]
+
+
 def test_a_relative_path_is_one_from_where_we_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:

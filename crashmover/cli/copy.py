@@ -87,7 +87,11 @@ _M_ARENA_MAX = -8  # from malloc.h of glibc
     " that was skipped without being compared stays.",
 )
 @click.option("--redact", is_flag=True, help="Leave protected keys out of processed crashes.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be copied.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Change nothing; say how many would be copied, and in --report which.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -104,13 +108,13 @@ _M_ARENA_MAX = -8  # from malloc.h of glibc
     "--max-duration",
     type=DurationType(),
     metavar="TIME",
-    help="Begin no further crash after this time: 90s, 10m, 1h30m.",
+    help="Begin no further batch of crashes after this time: 90s, 10m, 1h30m.",
 )
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Write what became of each crash, one JSON line each.",
+    help="Write what became of each crash, one JSON line each; the file is begun anew.",
 )
 @click.option(
     "--lock",

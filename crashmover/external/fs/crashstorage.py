@@ -113,7 +113,7 @@ class FSPermanentStorage(CrashStorageBase):
     def cautions(self) -> Iterator[str]:
         """As the base class says: root is told whose directory it is."""
         if owner := ownership.another_owner(self.root):
-            yield f"{self.uri}: it belongs to {owner}, and what root saves there will be root's"
+            yield f"{self.uri}: it belongs to {owner}; what root saves there will be root's"
 
     def probe_write(self) -> dt.datetime:
         """As the base class says; the time is that of the file server, if there is one."""

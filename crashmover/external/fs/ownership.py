@@ -25,6 +25,6 @@ def another_owner(directory: Path) -> str | None:
 
 def _name(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return f"the user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
-        return f"user {uid}"
+        return f"the user {uid}"
