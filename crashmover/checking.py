@@ -26,9 +26,8 @@ from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
     CrashMoverError,
-    StorageError,
     StorageUnavailable,
-    describe,
+    in_brief,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import loading
@@ -201,7 +200,7 @@ class Checker:
                 except Exception as error:
                     if is_retryable(error) and (failure := self._outage()):
                         return _Checked(findings, failure)
-                    findings.append(check.finding(store, Verdict.FAILED, error=_brief(error)))
+                    findings.append(check.finding(store, Verdict.FAILED, error=in_brief(error)))
         return _Checked(findings)
 
     def _outage(self) -> CrashMoverError | None:
@@ -266,7 +265,7 @@ class _Check:
         try:
             difference = compare(source, there, None if self._digest else has_same_size)
         except CorruptCrash as error:  # the source was looked at before
-            return self.finding(store, Verdict.DIFFERS, error=_brief(error))
+            return self.finding(store, Verdict.DIFFERS, error=in_brief(error))
         read = source.bytes_of(set(source.measured)) if self._digest else 0
         status = Verdict.DIFFERS if self._refuted else _verdict(difference)
         return Finding(self._crash_id, store.uri, status, difference, read, self._refuted)
@@ -308,10 +307,6 @@ def _verdict(difference: Difference) -> Verdict:
     if Kind.DUMP in kinds:
         return Verdict.MISSING_DUMP
     return Verdict.PROCESSED_MISSING if kinds else Verdict.OK
-
-
-def _brief(error: Exception) -> str:
-    return error.brief() if isinstance(error, StorageError) else describe(error)
 
 
 def _findings(future: "Future[_Checked]") -> Iterator[Finding]:

@@ -170,7 +170,7 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
     """What went wrong in several stores at once: one exception a store."""
 
     def __new__(cls, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> Self:
-        reason = "; ".join(_brief(error) for error in exceptions)
+        reason = "; ".join(in_brief(error) for error in exceptions)
         self = super().__new__(cls, reason, exceptions)
         self.reason = reason
         self.crash_id = crash_id
@@ -211,7 +211,8 @@ class CrashIdsFailedToPublish(QueueError):
         self.crash_ids = list(crash_ids)
 
 
-def _brief(error: Exception) -> str:
+def in_brief(error: Exception) -> str:
+    """One line for any exception, without the crash id, for where that is said already."""
     return error.brief() if isinstance(error, StorageError) else describe(error)
 
 

@@ -14,9 +14,10 @@ from functools import partial
 from itertools import islice
 from typing import Self
 
-from crashmover.crash import Crash, Kind
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, describe
+from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.job import loading
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AT_ONCE = 128  # crashes that are named
@@ -129,19 +130,16 @@ class Remover:
         return [self._parts(i, found) for i, found in zip(crash_ids, loaded, strict=True)]
 
     def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:
-        first = [found]
+        load = loading(self._storage, crash_id, found, ALL_KINDS)
 
-        def load() -> Crash:
+        def look() -> Crash:
             try:
-                crash = first.pop() if first else self._storage.load_crash(crash_id)
-                if isinstance(crash, Exception):
-                    raise crash
-                return crash
+                return load()
             except CrashIDNotFound:  # there may be a processed crash alone
                 return self._storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
 
         try:
-            crash = load() if self._failure else self._retry.call(load)
+            crash = look() if self._failure else self._retry.call(look)
         except Exception as error:
             self._notice(error)
             return error
@@ -172,8 +170,7 @@ class Remover:
     def _not_removed(self, crash_id: str, error: Exception, parts: Sequence[str] | None) -> Removal:
         if isinstance(error, CrashIDNotFound):
             return Removal(crash_id, Status.MISSING, error=error.brief())
-        reason = error.brief() if isinstance(error, StorageError) else describe(error)
-        return Removal(crash_id, Status.FAILED, parts, reason)
+        return Removal(crash_id, Status.FAILED, parts, in_brief(error))
 
     def _remove_again(self, crash_id: str, first: Exception) -> Exception | None:
         """Go on with a removal that failed; return why it failed in the end."""

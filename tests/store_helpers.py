@@ -6,10 +6,14 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
 
 from crashmover import crashid
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import CRASH_ID, contents, crash_of
 from tests.benchmarks.measure import measure
 
@@ -35,3 +39,15 @@ def peak_of_copy(source: str, destination: str) -> int:
     """Copy and return how much memory that took, in bytes: of its workers too."""
     command = [sys.executable, "-m", "crashmover", "copy", "-s", source, "-d", destination]
     return measure(command, os.environ).memory
+
+
+def remove_once_listed(monkeypatch: pytest.MonkeyPatch, crash_id: str) -> None:
+    """Let somebody remove a crash from a directory as soon as it has been listed."""
+    new_crashes = FSPermanentStorage.new_crashes
+
+    def listed(self: FSPermanentStorage, *args: Any) -> Iterator[str]:
+        found = list(new_crashes(self, *args))
+        self.remove(crash_id)
+        return iter(found)
+
+    monkeypatch.setattr(FSPermanentStorage, "new_crashes", listed)

@@ -32,6 +32,7 @@ from tests.cli_helpers import (
 from tests.conftest import UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
+from tests.store_helpers import remove_once_listed
 
 DUMPS = {MAIN_DUMP: b"MDMP one", "memory_report": b"[1, 2]"}
 CRASHES = [
@@ -232,17 +233,8 @@ def test_a_crash_that_was_removed_since_it_was_listed_is_no_mistake(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = put(tmp_path / "there", *CRASHES)
-    with open_storage(str(source)) as storage:
-        kind = type(storage)
-        new_crashes = kind.new_crashes
-
-        def listed(self: object, *args: object) -> object:
-            found = list(new_crashes(self, *args))  # type: ignore[arg-type]
-            storage.remove(IDS[0])
-            return iter(found)
-
-        monkeypatch.setattr(kind, "new_crashes", listed)
-        result = run("check", "-s", source, "-d", there)
+    remove_once_listed(monkeypatch, IDS[0])
+    result = run("check", "-s", source, "-d", there)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "checked 5: ok 4, gone 1\n"
 

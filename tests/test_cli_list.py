@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.filesize import decimal
 
-from crashmover.registry import open_storage
 from tests.cli_helpers import (
     assert_refused,
     put,
@@ -23,6 +22,7 @@ from tests.cli_helpers import (
 from tests.conftest import UseAWS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
+from tests.store_helpers import remove_once_listed
 
 MONDAY, TUESDAY = "261116", "261117"
 CRASHES = [
@@ -128,17 +128,8 @@ def test_a_crash_that_cannot_be_read_is_named_and_the_others_are_counted(store: 
 def test_what_is_removed_while_it_is_listed_is_not_counted(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_storage(str(store)) as storage:
-        kind = type(storage)
-        new_crashes = kind.new_crashes
-
-        def listed(self: object, *args: object) -> object:
-            found = list(new_crashes(self, *args))  # type: ignore[arg-type]
-            storage.remove(IDS[0])
-            return iter(found)
-
-        monkeypatch.setattr(kind, "new_crashes", listed)
-        result = run("list", "-s", store, "--bytes", "--json")
+    remove_once_listed(monkeypatch, IDS[0])
+    result = run("list", "-s", store, "--bytes", "--json")
     assert [json.loads(line)["crash_id"] for line in result.stdout.splitlines()] == IDS[1:]
     assert result.exit_code == 0
 

@@ -8,7 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any, BinaryIO, cast
 
 from crashmover.cli.console import printable
@@ -17,6 +17,7 @@ from crashmover.documents import LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.minidump import MAGIC, read_minidump
+from crashmover.redactor import Redactor
 
 PUBLIC_ANNOTATIONS = (
     "ProductName",
@@ -72,36 +73,52 @@ def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
     crash = load(storage, crash_id)
     shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
     minidumps = {}
+    public: dict[Kind, dict[str, Any]] = {}
     for part in sorted(crash.parts, key=_order):
-        size, minidump, error = _examine(part)
-        if minidump is not None:
-            minidumps[part.name] = minidump
-        where = {"size": size, "location": part.location, **({"error": error} if error else {})}
-        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where})
-    shown["annotations"] = _annotations(crash.raw_crash) if crash.raw_crash else {}
+        found = _examine(part, storage.redactor)
+        if found.minidump is not None:
+            minidumps[part.name] = found.minidump
+        public[part.kind] = found.public
+        where = {"size": found.size, "location": part.location}
+        damage = {"error": found.error} if found.error else {}
+        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **damage})
+    shown["annotations"] = public.get(Kind.RAW_CRASH, {})
     if crash.processed_crash:
-        shown["processed"] = _processed(storage, crash.processed_crash)
+        shown["processed"] = public[Kind.PROCESSED_CRASH]
     if minidumps:
         shown["minidumps"] = minidumps
     return shown
 
 
-def _examine(part: Part) -> tuple[int | None, dict[str, Any] | None, str | None]:
-    """Return the size of a part, what it is of where it is a minidump, and in what it is damaged:
-    whoever asks for a crash may well ask why it cannot be read."""
+@dataclass
+class _Examined:
+    """What was found of a part.
+
+    :param size: in bytes; None where it cannot be read
+    :param public: what may be shown of it, where it is a JSON object
+    :param minidump: what it is of, where it is a minidump
+    :param error: in what it is damaged: whoever asks for a crash may well ask for that
+    """
+
+    size: int | None = None
+    public: dict[str, Any] = field(default_factory=dict)
+    minidump: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def _examine(part: Part, redactor: Redactor) -> _Examined:
+    found = _Examined()
     try:
         if part.kind is Kind.DUMP:
-            return *_look_into(part), None
-        size = part.measure()
-    except (CorruptCrash, StorageDenied) as error:  # denied is a link in the place of a file, too
-        return None, None, error.reason
-    try:
-        json_object(part)
+            found.size, found.minidump = _look_into(part)
+        else:
+            found.size = part.measure()
+            found.public = _public(part, redactor)
     except LargeDocument:  # which is no damage
-        return size, None, None
-    except CorruptCrash as error:
-        return size, None, error.reason
-    return size, None, None
+        pass
+    except (CorruptCrash, StorageDenied) as error:  # denied is a link in the place of a file, too
+        found.error = error.reason
+    return found
 
 
 def _order(part: Part) -> tuple[int, bool, str]:
@@ -134,28 +151,26 @@ def _store_of(storage: CrashStorageBase, crash: Crash) -> str:
 # What is public
 
 
-def _annotations(raw: Part) -> dict[str, Any]:
-    try:
-        return _chosen(json_object(raw), PUBLIC_ANNOTATIONS)
-    except (CorruptCrash, RecursionError):
-        return {}
+def _public(part: Part, redactor: Redactor) -> dict[str, Any]:
+    """Return what may be shown of a raw or processed crash; of the latter, an object or a list in
+    the place of a text is left out, for nobody has said what is public in it.
 
-
-def _processed(storage: CrashStorageBase, part: Part) -> dict[str, Any]:
-    """Return the summary of a processed crash; an object or a list in the place of a text is
-    left out, for nobody has said what is public in it."""
-    try:
-        redacted = storage.redactor.redact(json_object(part))
-        flat = {key: v for key, v in redacted.items() if not isinstance(v, dict | list)}
-        return {key: v for key, v in _chosen(flat, PUBLIC_FIELDS).items() if v is not None}
-    except (CorruptCrash, RecursionError):
-        return {}
+    :raises CorruptCrash: it is not a JSON object, or too large to be looked into
+    """
+    if part.kind is Kind.RAW_CRASH:
+        return _chosen(json_object(part), PUBLIC_ANNOTATIONS)
+    redacted = redactor.redact(json_object(part))
+    flat = {key: v for key, v in redacted.items() if not isinstance(v, dict | list)}
+    return {key: v for key, v in _chosen(flat, PUBLIC_FIELDS).items() if v is not None}
 
 
 def _chosen(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     chosen = {name: document[name] for name in names if name in document}
-    # NaN and infinity are no JSON: as text.  As deep as it is going to be written.
-    [[plain]] = json.loads(json.dumps([[chosen]]), parse_constant=str)
+    try:
+        # NaN and infinity are no JSON: as text.  As deep as it is going to be written.
+        [[plain]] = json.loads(json.dumps([[chosen]]), parse_constant=str)
+    except RecursionError:
+        return {}
     return cast(dict[str, Any], plain)
 
 

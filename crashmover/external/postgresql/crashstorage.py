@@ -146,11 +146,13 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         }
         reading = Reading(self._reader, wanted)
         for crash_id in crash_ids:
-            if any(row[0] == marker for row in found.get(UUID(crash_id), ())):
-                yield self._crash(crash_id, reading, wanted[crash_id])
-            else:
-                reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
-                yield CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
+            try:
+                there = {Kind(row[0]) for row in found.get(UUID(crash_id), ())}
+                self.require_marker(crash_id, kinds, there)
+            except CrashIDNotFound as error:
+                yield error
+                continue
+            yield self._crash(crash_id, reading, wanted[crash_id])
 
     def _crash(self, crash_id: str, reading: Reading, rows: list[Row]) -> Crash | Exception:
         try:
