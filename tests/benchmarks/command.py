@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks import fs, growth, latency, memory, postgresql, queues, rerun, s3, startup
-from tests.benchmarks.machine import describe, file_system
+from tests.benchmarks.machine import compile_ours, describe, file_system
 from tests.benchmarks.report import Row, rst_table, table
 from tests.benchmarks.suite import QUICK, Benchmark, Sizes, Suite, new_suite
 
@@ -49,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leave nothing behind
     with new_suite(sizes, options.directory) as suite:
+        compile_ours()
         machine = describe(suite.directory)  # which also makes every program warm
         suite.say(f"{machine['cores']} x {machine['cpu']}, {machine['file system']}")
         rows, failures = run(suite, options.only or list(BENCHMARKS))

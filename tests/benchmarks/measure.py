@@ -23,8 +23,9 @@ _TAIL = 2000  # characters of complaints that are shown
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 
-# What would show through from whoever runs the benchmarks.
-_FOREIGN = ("AWS_", "CRASHMOVER_", "PG", "RCLONE_", "S3_", "PUBSUB_")
+# What would show through from whoever runs the benchmarks; that Python is to keep no compiled
+# modules, for one, so that each run compiles them anew.
+_FOREIGN = ("AWS_", "CRASHMOVER_", "PG", "PYTHON", "RCLONE_", "S3_", "PUBSUB_")
 
 INSTALL = {
     "aws": "pip install awscli",
