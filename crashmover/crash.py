@@ -13,14 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from crashmover import crashid
 from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
-from crashmover.partfiles import file_of_chunks, open_file
-
-if TYPE_CHECKING:
-    pass
+from crashmover.partfiles import FileWriter, file_of_chunks, open_file
 
 MAIN_DUMP = "upload_file_minidump"
 """The canonical name of a crash's main dump."""
@@ -153,7 +150,8 @@ class Part:
         """Pass its bytes on, piece by piece: as `chunks`, without a new piece of memory for
         each of them.
 
-        :param write: is given a piece, which holds these bytes only until it returns
+        :param write: is given a piece, which holds these bytes only until it returns; where it is
+            a `FileWriter` and the part is a file, that may take all of it at once
         :raises CorruptCrash: there are more or fewer than `size` of them
         """
         with self.open() as file:
@@ -196,7 +194,7 @@ class Part:
         return self.measure()
 
     def _pump_file(self, file: io.FileIO, write: "Write") -> None:
-        count = 0
+        count = write.take(file) if isinstance(write, FileWriter) else 0
         with _pump_buffer() as buffer:
             while size := file.readinto(buffer):
                 count += size
@@ -269,7 +267,10 @@ class Crash:
 
     def part(self, kind: Kind, name: str = "") -> Part | None:
         """Return that part, or None."""
-        return next((part for part in self.parts if part.key == (kind, name)), None)
+        for part in self.parts:  # asked for many times for each crash
+            if part.kind is kind and part.name == name:
+                return part
+        return None
 
     @property
     def raw_crash(self) -> Part | None:

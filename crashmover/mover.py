@@ -5,6 +5,7 @@
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
+_MOMENT = 0.01  # seconds for which those who have work waiting for them go on undisturbed
 _LOOK = 1024  # crashes looked at in listings before anything is reported
 
 
@@ -104,7 +106,7 @@ class Mover:
         )
         self._in_processes = all(store.workers_are_processes for store in everywhere)
         self._workers: Workers[Task, Moved] | None = None
-        self._batch_size = max(store.batch_size for store in stores)
+        self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._is_stopped = False
         self._failure: CrashMoverError | None = None
@@ -200,8 +202,8 @@ class Mover:
                 _drop_what_waits(flight)
             if not flight and not self._idle:
                 return
-            with suppress(Empty):
-                future = finished.get(timeout=_SOON if self._idle else None)
+            is_ahead = len(flight) > self._worker_count
+            for future in _next_of(finished, _SOON if self._idle else None, is_ahead):
                 if future not in flight:
                     continue
                 for outcome in self._result(future, flight.pop(future)):
@@ -376,6 +378,22 @@ class Mover:
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(removal(self._source, job.crash_id))
+
+
+def _next_of(
+    finished: "SimpleQueue[Future[Moved]]", timeout: float | None, is_ahead: bool
+) -> "Iterator[Future[Moved]]":
+    """Yield what is finished, once anything is; none, if nothing is in time.
+
+    :param is_ahead: whether no worker waits for us: then it takes a moment longer, for to be
+        woken by many threads, one by one, costs more than all else here
+    """
+    with suppress(Empty):
+        yield finished.get(timeout=timeout)
+        if is_ahead:
+            time.sleep(_MOMENT)
+        while True:
+            yield finished.get_nowait()
 
 
 def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:

@@ -2,15 +2,53 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""The bytes of a part as a file: of one that is there, or of pieces as they come."""
+"""The bytes of a part as a file: of one that is there, or of pieces as they come; and on their way
+to another."""
 
 import io
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+_AT_ONCE = 1 << 24  # bytes that the system copies at most before it comes back to us
+
+
+class FileWriter:
+    """Writes pieces to a file, from where it stands; and another file as a whole.
+
+    :param fd: an open file
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __call__(self, piece: memoryview) -> None:
+        """Write everything, however little the kernel takes at a time."""
+        written = os.write(self._fd, piece)
+        while written < len(piece):
+            written += os.write(self._fd, piece[written:])
+
+    def take(self, file: io.FileIO) -> int:
+        """Let the system copy a file, from where it stands, to its end, without a way through our
+        memory, or so that both share it on the disk; return how many bytes it has copied.
+
+        That is less where it cannot, or where something is wrong with one of them: the rest is to
+        be read and written, and that says what, and with which.
+        """
+        count = 0
+        if sys.platform == "linux":
+            with suppress(OSError):
+                while copied := os.copy_file_range(file.fileno(), self._fd, _AT_ONCE):
+                    count += copied
+        return count
 
 
 class _PartFile(io.FileIO):

@@ -34,7 +34,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 from unittest.mock import patch
 
-from crashmover import crashid
+from crashmover import crashid, partfiles
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.fs import crashstorage, durable, emptying, listing, removing, staging
 from crashmover.external.fs.crashstorage import FSPermanentStorage
@@ -57,7 +57,7 @@ REMOVING = frozenset({"rmdir", "unlink"})
 FAILING = frozenset(
     {"close", "fchmod", "fsync", "ftruncate", "mkdir", "open", "rename", "syncfs", "utime", "write"}
 )
-CHANGING = FAILING | REMOVING | {"flock"}
+CHANGING = FAILING | REMOVING | {"copy_file_range", "flock"}
 
 GROUP = [f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(8)]
 """As many crashes as are forced to the disk by one call for all."""
@@ -159,7 +159,7 @@ class System:
 
     def install(self) -> None:
         """Let the store call this from now on."""
-        for module in (crashstorage, durable, emptying, removing, staging):
+        for module in (crashstorage, durable, emptying, partfiles, removing, staging):
             vars(module)["os"] = _Module(self, os)
         vars(durable).update(fcntl=_Module(self, fcntl), _libc=lambda: _Libc(self))
 

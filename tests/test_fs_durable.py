@@ -224,21 +224,6 @@ def test_removing_says_whether_there_was_a_file(directory: int, tmp_path: Path) 
         durable.remove_file(directory, "directory")
 
 
-def test_everything_is_written_however_little_is_taken_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taken: list[bytes] = []
-
-    def take_three(fd: int, piece: memoryview) -> int:
-        assert fd == 7
-        taken.append(bytes(piece[:3]))
-        return len(taken[-1])
-
-    monkeypatch.setattr(os, "write", take_three)
-    durable.write_all(7, memoryview(b"0123456789"))
-    assert taken == [b"012", b"345", b"678", b"9"]
-
-
 @pytest.mark.parametrize("left", [None, b"half"])
 def test_what_a_lock_finds_is_emptied_and_is_ours_alone(
     directory: int, tmp_path: Path, left: bytes | None

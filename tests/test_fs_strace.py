@@ -35,6 +35,7 @@ from tests.fs_faults import SCENARIOS, Scenario
 
 CALLS = {
     "close": "close",
+    "copy_file_range": "copy_file_range",
     "fchmod": "fchmod",
     "flock": "flock",
     "fsync": "fsync,fdatasync",

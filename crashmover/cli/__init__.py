@@ -4,7 +4,6 @@
 
 """The command line: one file a command, and here what they have in common."""
 
-import gc
 import io
 import os
 import signal
@@ -87,8 +86,6 @@ class CommandLine(click.Group):
         kwargs["standalone_mode"] = False
         typed = args[0] if args else kwargs.get("args")
         console.set_up(console.format_asked_for(sys.argv[1:] if typed is None else typed))
-        # A run makes many objects that go away by themselves, and no cycles to speak of.
-        gc.set_threshold(50_000)
         _buffer_output()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # not every terminal can show every name

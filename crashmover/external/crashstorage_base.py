@@ -72,6 +72,10 @@ class CrashStorageBase(SocorroAPI, ABC):
     batch_size: ClassVar[int] = 1
     """How many crashes `save_crashes` likes to be given at once."""
 
+    def batch_for(self, workers: int) -> int:
+        """Return how many that are where so many workers save at the same time."""
+        return self.batch_size
+
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Here and not in ``__init__``, which a backend need not call."""
         self = super().__new__(cls)

@@ -143,6 +143,7 @@ class KeepingConformance:
         assert storage.identity() == storage.identity()
         assert storage.workers >= 1
         assert storage.batch_size >= 1
+        assert all(1 <= storage.batch_for(n) <= storage.batch_size for n in (1, 3, 100, 5000))
         for store in storage.stores:
             assert store.stores == (store,)
 

@@ -39,7 +39,7 @@ from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFile
 from crashmover.external.fs.removing import Removal
-from crashmover.external.fs.staging import GroupCommit, StagedSave
+from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
 
@@ -58,9 +58,14 @@ class FSPermanentStorage(CrashStorageBase):
     :raises ValueError: `umask` would keep the owner out
     """
 
-    workers = 3  # on two cores: one waits for the disk
+    workers = 4  # on two cores: two wait for the disk
     workers_are_processes = True  # a crash is a hundred small system calls
     batch_size = 64
+
+    def batch_for(self, workers: int) -> int:
+        """As the base class says: many who wait for another store have less in hand each, and force
+        it to the disk together all the same."""
+        return min(self.batch_size, max(_SYNCFS_FROM, self.workers * self.batch_size // workers))
 
     def __init__(
         self, root: str | os.PathLike[str], umask: int = 0o022, layout: Layout | None = None
@@ -165,18 +170,28 @@ class FSPermanentStorage(CrashStorageBase):
         with opened(root_fd):
             yield root_fd
 
-    def _directories(self, root_fd: int, crash_id: str) -> Iterator[tuple[Where, int]]:
-        """Yield each directory that there is of those where the crash may lie, open."""
-        for leaf in self.layout.leaves(crash_id):
-            with suppress(FileNotFoundError), opened(durable.walk_down(root_fd, leaf)) as leaf_fd:
-                yield leaf, leaf_fd
-                with opened(durable.step(leaf_fd, crash_id)) as own_fd:
-                    yield (*leaf, crash_id), own_fd
+    def _directories(
+        self, root_fd: int, crash_id: str, first_fd: int | None = None
+    ) -> Iterator[tuple[Where, int]]:
+        """Yield each directory that there is of those where the crash may lie, open.
 
-    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
+        :param first_fd: the first of them, where it is open already
+        """
+        for leaf in self.layout.leaves(crash_id):
+            known_fd, first_fd = first_fd, None
+            with suppress(FileNotFoundError):
+                fd = durable.walk_down(root_fd, leaf) if known_fd is None else os.dup(known_fd)
+                with opened(fd):
+                    yield leaf, fd
+                    with opened(durable.step(fd, crash_id)) as own_fd:
+                        yield (*leaf, crash_id), own_fd
+
+    def _find(
+        self, root_fd: int, crash_id: str, kind: Kind, first_fd: int | None = None
+    ) -> Where | None:
         """Return the directory that holds the raw or processed crash."""
         name = self.layout.file_name(crash_id, kind)
-        for where, dir_fd in self._directories(root_fd, crash_id):
+        for where, dir_fd in self._directories(root_fd, crash_id, first_fd):
             if durable.exists(dir_fd, name):
                 return where
         return None
@@ -261,7 +276,8 @@ class FSPermanentStorage(CrashStorageBase):
         try:
             with opened(durable.make_root(self.root, self._directory_mode)) as root_fd:
                 stage = partial(self._stage, root_fd, create)
-                self._save_in_groups(root_fd, crashes, stage, results)
+                sync = self._sync(root_fd, len(crashes))
+                save_in_groups(crashes, stage, sync, self._file_mode, results)
         except OSError as error:
             results = [error] * len(crashes)
         return [
@@ -270,26 +286,6 @@ class FSPermanentStorage(CrashStorageBase):
             else error
             for crash, error in zip(crashes, results, strict=True)
         ]
-
-    def _save_in_groups(
-        self,
-        root_fd: int,
-        crashes: Sequence[Crash],
-        stage: Callable[[Crash], StagedSave],
-        results: list[Exception | None],
-    ) -> None:
-        sync = self._sync(root_fd, len(crashes))
-        group = GroupCommit(sync, results)
-        try:
-            # By id: whoever locks some of the same crashes locks them in the same order.
-            for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
-                crash = crashes[index]
-                if group.is_due(crash.crash_id):
-                    group.commit()
-                group.add(index, partial(stage, crash), self._file_mode)
-            group.commit()
-        finally:
-            group.abandon()
 
     def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
         if crashes >= _SYNCFS_FROM and durable.can_sync_file_system(root_fd):
@@ -303,18 +299,19 @@ class FSPermanentStorage(CrashStorageBase):
         try:
             if create:
                 save.wait_for_others()
-                if self._is_there(root_fd, crash):
+                if self._is_there(root_fd, save):
                     raise CrashExists(crash.crash_id, uri=self.uri)
         except BaseException:
             save.close()
             raise
         return save
 
-    def _is_there(self, root_fd: int, crash: Crash) -> bool:
+    def _is_there(self, root_fd: int, save: StagedSave) -> bool:
         """Whether saving the crash would replace a raw crash or a dump."""
-        if crash.raw_crash:
-            return self._find(root_fd, crash.crash_id, Kind.RAW_CRASH) is not None
-        return self._would_replace(crash)
+        if not save.crash.raw_crash:
+            return self._would_replace(save.crash)
+        found = self._find(root_fd, save.crash.crash_id, Kind.RAW_CRASH, save.dir_fd)
+        return found is not None
 
     def _staged(self, root_fd: int, crash: Crash) -> StagedSave:
         where = self._where_to_save(root_fd, crash)

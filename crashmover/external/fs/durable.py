@@ -21,7 +21,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -79,33 +79,33 @@ def walk_down(root_fd: int, names: Sequence[str]) -> int:
             raise
         except OSError:  # whatever it is, the other way says it, and where
             pass
-    return _descend(root_fd, names, step)
-
-
-def make_down(root_fd: int, names: Sequence[str], mode: int) -> int:
-    """Open the directory that is `names` below another, making what is missing."""
-    with suppress(FileNotFoundError):
-        return walk_down(root_fd, names)
-    return _descend(root_fd, names, lambda parent_fd, name: _step_or_make(parent_fd, name, mode))
-
-
-def _descend(root_fd: int, names: Iterable[str], step_in: Callable[[int, str], int]) -> int:
     current = os.dup(root_fd)
     for name in names:
         try:
-            following = step_in(current, name)
+            following = step(current, name)
         finally:
             os.close(current)
         current = following
     return current
 
 
-def _step_or_make(parent_fd: int, name: str, mode: int) -> int:
+def make_down(root_fd: int, names: Sequence[str], mode: int) -> int:
+    """Open the directory that is `names` below another, making what is missing."""
     try:
-        return step(parent_fd, name)
+        return walk_down(root_fd, names)
     except FileNotFoundError:
-        with suppress(FileExistsError):  # somebody else was quicker
-            os.mkdir(name, mode, dir_fd=parent_fd)
+        if not names:
+            raise
+    with opened(make_down(root_fd, names[:-1], mode)) as parent_fd:
+        return _make(parent_fd, names[-1], mode)
+
+
+def _make(parent_fd: int, name: str, mode: int) -> int:
+    """Make a directory and open it."""
+    try:
+        os.mkdir(name, mode, dir_fd=parent_fd)
+    except FileExistsError:  # somebody else was quicker
+        return step(parent_fd, name)
     fd = step(parent_fd, name)
     permissions = stat.S_IMODE(os.fstat(fd).st_mode)
     if permissions & 0o777 != mode:  # the process's own umask took something away
@@ -145,7 +145,7 @@ def make_root(path: Path, mode: int) -> int:
         return os.open(path, _DIRECTORY)
     except FileNotFoundError:
         with opened(make_root(path.parent, mode)) as parent_fd:
-            fd = _step_or_make(parent_fd, path.name, mode)
+            fd = _make(parent_fd, path.name, mode)
             os.fsync(parent_fd)
             return fd
 
@@ -206,13 +206,6 @@ def exists(dir_fd: int, name: str) -> bool:
     return True
 
 
-def write_all(fd: int, piece: memoryview) -> None:
-    """Write everything, however little the kernel takes at a time."""
-    written = os.write(fd, piece)
-    while written < len(piece):
-        written += os.write(fd, piece[written:])
-
-
 def temporary_name(name: str) -> str:
     """What a file is called until it is whole; readers ignore names with a dot first."""
     return f".{name}{TEMPORARY}"
@@ -244,25 +237,34 @@ def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bo
         os.close(fd)
 
 
-def wait_for_unlocked(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> None:
-    """Return when nobody holds the lock of a file; at once where there is none of that name.
+def wait_for_unlocked(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> bool:
+    """Return when nobody holds the lock of a file; at once, and False, where there is no file.
 
     :raises BlockingIOError: somebody went on holding it
     """
     try:
         fd, _ = open_regular(dir_fd, name)
     except FileNotFoundError:
-        return
+        return False
     deadline = time.monotonic() + timeout
     with opened(fd):
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
+                return True
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise BlockingIOError(errno.EAGAIN, "another process is saving it") from None
             time.sleep(0.01)
+
+
+def create_new(dir_fd: int, name: str) -> int:
+    """Open the file `name`, which is not there yet.
+
+    :raises FileExistsError: it is
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
+    return os.open(name, flags, 0o600, dir_fd=dir_fd)
 
 
 def create(dir_fd: int, name: str) -> int:
@@ -277,12 +279,11 @@ def create(dir_fd: int, name: str) -> int:
 
 
 def _open_or_create(dir_fd: int, name: str) -> tuple[int, bool]:
-    flags = os.O_RDWR | _NO_LINK
     while True:
         with suppress(FileExistsError):
-            return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=dir_fd), False
+            return create_new(dir_fd, name), False
         with suppress(FileNotFoundError):
-            return os.open(name, flags, dir_fd=dir_fd), True
+            return os.open(name, os.O_RDWR | _NO_LINK, dir_fd=dir_fd), True
 
 
 def _is_still(fd: int, dir_fd: int, name: str) -> bool:
@@ -291,7 +292,7 @@ def _is_still(fd: int, dir_fd: int, name: str) -> bool:
     if not stat.S_ISREG(ours.st_mode) or ours.st_nlink > 1:
         raise refused(f"{name} is not a temporary file of ours")
     try:
-        return is_same_file(fd, dir_fd, name)
+        return os.path.samestat(ours, status(dir_fd, name))
     except FileNotFoundError:
         return False
 

@@ -10,7 +10,7 @@ import datetime as dt
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -20,6 +20,7 @@ from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
+from crashmover.partfiles import FileWriter
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
@@ -34,13 +35,15 @@ class StagedSave:
     def __init__(self, crash: Crash, layout: Layout, where: Where, dir_fd: int) -> None:
         self.crash = crash
         self.where = where
+        self.dir_fd = dir_fd
         self._layout = layout
-        self._dir_fd = dir_fd
+        self._marker = self._name(Kind.RAW_CRASH)
         self._locks: dict[str, int] = {}
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
         self._dump_names = {self._name(Kind.DUMP, part.name) for part in crash.dumps}
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
+        self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
         try:
             self._lock()
         except BaseException:
@@ -50,28 +53,30 @@ class StagedSave:
     def _name(self, kind: Kind, name: str = "") -> str:
         return self._layout.file_name(self.crash.crash_id, kind, name)
 
-    @property
-    def _marker(self) -> str:
-        return self._name(Kind.RAW_CRASH)
-
     def _lock(self) -> None:
         """Keep other processes from saving the same, always in the same order."""
         kinds = {part.kind for part in self.crash.parts}
         if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
-                remove_left_over(self._dir_fd, self._layout, self.crash.crash_id)
+                remove_left_over(self.dir_fd, self._layout, self.crash.crash_id)
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._name(Kind.PROCESSED_CRASH))
 
     def _lock_one(self, name: str) -> bool:
-        self._locks[name], found = durable.lock(self._dir_fd, durable.temporary_name(name))
+        self._locks[name], found = durable.lock(self.dir_fd, durable.temporary_name(name))
         self._temporary.add(name)
         return found
 
     def _create(self, name: str) -> int:
-        """Open the temporary file of a dump, which the lock of its raw crash covers."""
-        fd = durable.create(self._dir_fd, durable.temporary_name(name))
+        """Open the file of a dump, which the lock of its raw crash covers: under its final name,
+        where there is no crash that it might be taken for one of, and else a temporary one."""
+        if self.crash.raw_crash and not self._has_orphans and not self._was_visible():
+            with suppress(FileExistsError):
+                fd = durable.create_new(self.dir_fd, name)
+                self._put.append(name)
+                return fd
+        fd = durable.create(self.dir_fd, durable.temporary_name(name))
         self._temporary.add(name)
         return fd
 
@@ -82,7 +87,14 @@ class StagedSave:
         Putting it in place let go of its lock, which is ours now; but until it is final, its file
         is still locked, under its final name.
         """
-        durable.wait_for_unlocked(self._dir_fd, self._marker)
+        if not durable.wait_for_unlocked(self.dir_fd, self._marker):
+            self._visible = False
+
+    def _was_visible(self) -> bool:
+        """Whether the raw crash is there, as far as those go by the locks who save."""
+        if self._visible is None:
+            self._visible = self._is_visible()
+        return self._visible
 
     def write(self, mode: int, *, force: bool) -> None:
         """Write every part under its temporary name.
@@ -94,7 +106,7 @@ class StagedSave:
             held = self._locks.get(name)
             fd = self._create(name) if held is None else held
             try:
-                write = partial(durable.write_all, fd)
+                write = FileWriter(fd)
                 if part.kind is Kind.PROCESSED_CRASH:
                     pump_gzipped(part, write)
                 else:
@@ -115,41 +127,43 @@ class StagedSave:
         if self.crash.raw_crash is None:
             self._add_dumps()
             return
-        visible = self._is_visible()
+        visible = self._is_visible()  # a program that knows no lock may have put it there
         old = self._dumps_there() if visible or self._has_orphans else set()
         is_same = visible and self._same_dumps(old)
         if visible and not is_same:
             self._has_orphans = True
-            durable.remove_file(self._dir_fd, self._marker)
-            os.fsync(self._dir_fd)
-        for name in self._dump_names:
+            durable.remove_file(self.dir_fd, self._marker)
+            os.fsync(self.dir_fd)
+        for name in self._dump_names & self._temporary:
             self._put_one(name, undoable=not is_same)
         for name in old - self._dump_names:
-            durable.remove_file(self._dir_fd, name)
+            durable.remove_file(self.dir_fd, name)
         self._has_orphans = False
+        self._visible = is_same
 
     def _add_dumps(self) -> None:
         """Put dumps beside a raw crash that is there, and let whoever is reading it notice."""
         if self._dump_names:
             try:
-                os.utime(self._marker, dir_fd=self._dir_fd, follow_symlinks=False)
+                os.utime(self._marker, dir_fd=self.dir_fd, follow_symlinks=False)
             except FileNotFoundError:
                 raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
         for name in self._dump_names:
-            self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
+            self._put_one(name, undoable=not durable.exists(self.dir_fd, name))
 
     def time_of_dumps(self) -> dt.datetime:
         """Return when the first of the dumps that are in place was written, by whoever's clock
         the file system goes by."""
-        written = min(durable.status(self._dir_fd, name).st_mtime for name in self._dump_names)
+        written = min(durable.status(self.dir_fd, name).st_mtime for name in self._dump_names)
         return dt.datetime.fromtimestamp(written, dt.UTC)
 
     def publish_marker(self) -> None:
         """Put the processed crash and then the raw crash in place: now the crash is visible."""
-        for kind in (Kind.PROCESSED_CRASH, Kind.RAW_CRASH):
-            name = self._name(kind)
-            if self.crash.part(kind):
-                self._put_one(name, undoable=not durable.exists(self._dir_fd, name))
+        processed = self._name(Kind.PROCESSED_CRASH)
+        if self.crash.processed_crash:
+            self._put_one(processed, undoable=not durable.exists(self.dir_fd, processed))
+        if self.crash.raw_crash:
+            self._put_one(self._marker, undoable=not self._was_visible())
 
     def undo(self) -> None:
         """Leave no trace, as far as the file system lets us; the marker goes first.
@@ -177,7 +191,7 @@ class StagedSave:
             self._temporary.discard(self._marker)
         names = sorted(self._temporary, key=self._marker.__eq__)
         self._remove(map(durable.temporary_name, names))
-        for fd in (*self._locks.values(), self._dir_fd):
+        for fd in (*self._locks.values(), self.dir_fd):
             with suppress(OSError):  # all that counts is on the disk, or was said not to be
                 os.close(fd)
 
@@ -186,32 +200,32 @@ class StagedSave:
         everything = True
         for name in names:
             try:
-                durable.remove_file(self._dir_fd, name)
+                durable.remove_file(self.dir_fd, name)
             except OSError:
                 everything = False
         return everything
 
     def _is_visible(self) -> bool:
-        return durable.exists(self._dir_fd, self._marker)
+        return durable.exists(self.dir_fd, self._marker)
 
     def _dumps_there(self) -> set[str]:
-        names = Listing(self._dir_fd).files_of(self.crash.crash_id)
+        names = Listing(self.dir_fd).files_of(self.crash.crash_id)
         return {name for name in names if self._layout.is_dump(name)}
 
     def _same_dumps(self, old: set[str]) -> bool:
-        return old == self._dump_names and all(
-            durable.same_bytes(self._dir_fd, name, durable.temporary_name(name)) for name in old
+        return old == self._dump_names <= self._temporary and all(
+            durable.same_bytes(self.dir_fd, name, durable.temporary_name(name)) for name in old
         )
 
     def _is_ours(self, name: str) -> bool:
         with suppress(OSError):
-            return durable.is_same_file(self._locks[name], self._dir_fd, name)
+            return durable.is_same_file(self._locks[name], self.dir_fd, name)
         return False
 
     def _put_one(self, name: str, *, undoable: bool) -> None:
         if undoable:
             self._put.append(name)
-        durable.rename(self._dir_fd, durable.temporary_name(name), name)
+        durable.rename(self.dir_fd, durable.temporary_name(name), name)
         self._temporary.discard(name)
 
 
@@ -288,3 +302,29 @@ class GroupCommit:
         self._ids.clear()
         while self._saves:
             self._saves.popitem()[1].close()
+
+
+def save_in_groups(
+    crashes: Sequence[Crash],
+    stage: Callable[[Crash], StagedSave],
+    sync: durable.Sync,
+    mode: int,
+    results: list[Exception | None],
+) -> None:
+    """Save crashes, as many at a time as can be made durable together.
+
+    :param stage: begins with one
+    :param mode: of the files
+    :param results: for each crash, None; or is told why it was not saved
+    """
+    group = GroupCommit(sync, results)
+    try:
+        # By id: whoever locks some of the same crashes locks them in the same order.
+        for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
+            crash = crashes[index]
+            if group.is_due(crash.crash_id):
+                group.commit()
+            group.add(index, partial(stage, crash), mode)
+        group.commit()
+    finally:
+        group.abandon()
