@@ -121,6 +121,7 @@ def take_turn(contender: Contender) -> Sample:
     turn = contender.turn()
     os.sync()  # so that nobody pays for what another has left to be written
     sample = turn.go()
+    os.sync()  # or else what was written could not be dropped from memory as it is looked at
     try:
         turn.check()
     except WrongBytes as error:

@@ -36,7 +36,7 @@ Server = TypeVar("Server", bound=ServerProcess)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work there is; the full measure.
+    """How much work there is; the full measure: of fewer, a tenth of the time would be our start.
 
     :param runs: of each contender
     :param starts: the same, of what takes moments
@@ -47,9 +47,9 @@ class Sizes:
 
     runs: int = 3
     starts: int = 15
-    fs: int = 2000
+    fs: int = 4000
     s3: int = 1000
-    postgresql: int = 5000  # of fewer, a tenth of the time is our start
+    postgresql: int = 5000
     ids: int = 100_000
     client_ids: int = 20_000
     rerun: int = 100_000
