@@ -2,20 +2,21 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Creating a crash in a directory where another save of it is about to become final."""
+"""Creating a crash in a directory: beside another save of it, and beside what is no crash."""
 
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from crashmover.errors import CrashExists, StorageUnavailable
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.errors import CrashExists, CrashIDNotFound, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.testing import CRASH_ID, contents, crash_of, read
+from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
 from tests.cli_helpers import snapshot
 
 
@@ -107,3 +108,66 @@ def test_a_crash_that_lies_where_older_stores_had_it_is_there(
         assert isinstance(error, CrashExists)
         assert snapshot(tmp_path).keys() == before
         storage.remove(crash_id)
+
+
+# The dumps of a crash that is new have their own names at once
+
+
+def saving(look: Callable[[], None]) -> Crash:
+    """Return a crash of which the last part is read when the other dump has been written."""
+
+    def chunks() -> Iterator[bytes]:
+        look()
+        yield b"{}"
+
+    dump = Part.of_bytes(Kind.DUMP, b"dump", MAIN[1])
+    return Crash(CRASH_ID, [dump, Part.of_chunks(Kind.RAW_CRASH, chunks)])
+
+
+def dump_in(root: Path) -> Path:
+    [path] = root.rglob(f"{CRASH_ID}.dump")
+    return path
+
+
+def test_nobody_takes_notice_of_a_dump_before_its_raw_crash_is_there(tmp_path: Path) -> None:
+    def look() -> None:
+        assert dump_in(tmp_path).read_bytes() == b"dump"
+        with FSPermanentStorage(tmp_path) as another:
+            assert not another.has_crash(CRASH_ID)
+            assert not list(another.new_crashes())
+            for kinds in (ALL_KINDS, {Kind.DUMP}):
+                with pytest.raises(CrashIDNotFound):
+                    another.load_crash(CRASH_ID, kinds)
+
+    with FSPermanentStorage(tmp_path) as storage:
+        storage.save_crash(saving(look))
+        assert read(storage) == {RAW: b"{}", MAIN: b"dump"}
+
+
+@pytest.mark.parametrize("create", [False, True])
+def test_a_dump_of_no_crash_gives_way(tmp_path: Path, create: bool) -> None:
+    with FSPermanentStorage(tmp_path) as storage:
+        storage.save_crash(crash_of({RAW: b"{}", MAIN: b"longer than the other"}))
+        next(tmp_path.rglob(f"{CRASH_ID}.json")).unlink()  # by somebody who is not us
+        save = storage.create_crashes if create else storage.save_crashes
+        assert save([crash_of({RAW: b"[]", MAIN: b"dump"})]) == [None]
+        assert read(storage) == {RAW: b"[]", MAIN: b"dump"}
+
+
+def test_a_dump_that_somebody_removes_meanwhile_is_missed(tmp_path: Path) -> None:
+    with FSPermanentStorage(tmp_path) as storage:
+        with pytest.raises(StorageUnavailable, match="a dump was removed while it was saved"):
+            storage.save_crash(saving(lambda: dump_in(tmp_path).unlink()))
+        assert not storage.has_crash(CRASH_ID)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_raw_crash_that_somebody_puts_there_meanwhile_is_replaced(tmp_path: Path) -> None:
+    def put() -> None:
+        dump = dump_in(tmp_path)
+        dump.with_suffix(".json").write_bytes(b"of somebody who knows no lock")
+        dump.with_suffix(".memory_report.dump").write_bytes(b"theirs")
+
+    with FSPermanentStorage(tmp_path) as storage:
+        storage.save_crash(saving(put))
+        assert read(storage) == {RAW: b"{}", MAIN: b"dump"}

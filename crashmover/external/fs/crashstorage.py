@@ -4,9 +4,9 @@
 
 """FSPermanentStorage: crashes in a directory tree, crash-consistent and durable.
 
-A save writes the dumps and then the raw crash, each under a temporary name that is then
-exchanged for the real one, and forces them to the disk; a reader holds on to the state of
-the raw crash that it first saw, and notices when another has taken its place.
+A save writes the dumps and then the raw crash, each where no reader takes notice of it until all
+of it is in place, and forces them to the disk; a reader holds on to the state of the raw crash
+that it first saw, and notices when another has taken its place.
 """
 
 import datetime as dt

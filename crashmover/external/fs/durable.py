@@ -5,7 +5,8 @@
 """Files that are there in whole and for good, or not at all.
 
 A file is written under a temporary name in the directory where it will be, forced to the
-disk, and renamed.  Directories are stepped into one by one, never through a symbolic link.
+disk, and renamed; or, where nobody takes notice of it yet, under its own.  Directories are
+stepped into one by one, never through a symbolic link.
 
 The temporary name is a function of the final one and is locked (``flock``) while it is in
 use: that keeps two processes from saving one crash at the same time, and when a process is

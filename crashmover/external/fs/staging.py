@@ -97,7 +97,7 @@ class StagedSave:
         return self._visible
 
     def write(self, mode: int, *, force: bool) -> None:
-        """Write every part under its temporary name.
+        """Write every part where no reader takes notice of it.
 
         :param force: whether to force each to the disk by itself
         """
@@ -128,6 +128,8 @@ class StagedSave:
             self._add_dumps()
             return
         visible = self._is_visible()  # a program that knows no lock may have put it there
+        if not all(durable.exists(self.dir_fd, n) for n in self._dump_names - self._temporary):
+            raise BlockingIOError(errno.EAGAIN, "a dump was removed while it was saved")
         old = self._dumps_there() if visible or self._has_orphans else set()
         is_same = visible and self._same_dumps(old)
         if visible and not is_same:
