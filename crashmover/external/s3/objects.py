@@ -248,7 +248,8 @@ class Objects:
         self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
     ) -> str:
         client = self._context.client()
-        sha256 = attributes.setdefault(SHA256, hashlib.sha256(data).hexdigest())
+        sha256 = attributes.get(SHA256) or hashlib.sha256(data).hexdigest()
+        attributes[SHA256] = sha256
         with self._context.translating(crash_id):
             try:
                 call_client(
