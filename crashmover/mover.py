@@ -5,11 +5,10 @@
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from queue import Empty, SimpleQueue
+from contextlib import ExitStack
+from queue import SimpleQueue
 from typing import Self
 
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
@@ -28,7 +27,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, removal
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers
+from crashmover.workers import WorkerKilled, Workers, next_of
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 
@@ -36,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in flight for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
-_MOMENT = 0.01  # seconds for which those who have work waiting for them go on undisturbed
 _LOOK = 1024  # crashes looked at in listings before anything is reported
 
 
@@ -203,7 +201,7 @@ class Mover:
             if not flight and not self._idle:
                 return
             is_ahead = len(flight) > self._worker_count
-            for future in _next_of(finished, _SOON if self._idle else None, is_ahead):
+            for future in next_of(finished, _SOON if self._idle else None, is_ahead):
                 if future not in flight:
                     continue
                 for outcome in self._result(future, flight.pop(future)):
@@ -378,22 +376,6 @@ class Mover:
         if {part.key: part.size for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(removal(self._source, job.crash_id))
-
-
-def _next_of(
-    finished: "SimpleQueue[Future[Moved]]", timeout: float | None, is_ahead: bool
-) -> "Iterator[Future[Moved]]":
-    """Yield what is finished, once anything is; none, if nothing is in time.
-
-    :param is_ahead: whether no worker waits for us: then it takes a moment longer, for to be
-        woken by many threads, one by one, costs more than all else here
-    """
-    with suppress(Empty):
-        yield finished.get(timeout=timeout)
-        if is_ahead:
-            time.sleep(_MOMENT)
-        while True:
-            yield finished.get_nowait()
 
 
 def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:

@@ -9,10 +9,11 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import BinaryIO, Generic, TypeVar, cast
 
 from crashmover import documents
@@ -20,6 +21,7 @@ from crashmover import documents
 T = TypeVar("T")
 R = TypeVar("R")
 
+_MOMENT = 0.01  # seconds for which those who have work waiting for them go on undisturbed
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -66,6 +68,22 @@ class Workers(Generic[T, R]):
             return process.do(task)
         finally:
             self._processes.put(process)
+
+
+def next_of(
+    finished: "SimpleQueue[Future[R]]", timeout: float | None, is_ahead: bool
+) -> "Iterator[Future[R]]":
+    """Yield what is finished, once anything is; none, if nothing is in time.
+
+    :param is_ahead: whether no worker waits for who asks: then it takes a moment longer, for to be
+        woken by many threads, one by one, costs more than all else that is done with a result
+    """
+    with suppress(Empty):
+        yield finished.get(timeout=timeout)
+        if is_ahead:
+            time.sleep(_MOMENT)
+        while True:
+            yield finished.get_nowait()
 
 
 class _Process(Generic[T, R]):

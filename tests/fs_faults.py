@@ -36,7 +36,15 @@ from unittest.mock import patch
 
 from crashmover import crashid, partfiles
 from crashmover.errors import CrashIDNotFound, StorageError
-from crashmover.external.fs import crashstorage, durable, emptying, listing, removing, staging
+from crashmover.external.fs import (
+    crashstorage,
+    durable,
+    emptying,
+    forcing,
+    listing,
+    removing,
+    staging,
+)
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -159,9 +167,10 @@ class System:
 
     def install(self) -> None:
         """Let the store call this from now on."""
-        for module in (crashstorage, durable, emptying, partfiles, removing, staging):
+        for module in (crashstorage, durable, emptying, forcing, partfiles, removing, staging):
             vars(module)["os"] = _Module(self, os)
-        vars(durable).update(fcntl=_Module(self, fcntl), _libc=lambda: _Libc(self))
+        vars(durable)["fcntl"] = _Module(self, fcntl)
+        vars(forcing)["_libc"] = lambda: _Libc(self)
 
     @contextmanager
     def failing(
@@ -214,7 +223,7 @@ class _Module:
         return function(*args, **kwargs)
 
 
-_libc = durable._libc
+_libc = forcing._libc
 
 
 class _Libc:

@@ -14,7 +14,7 @@ import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashExists, CrashIDNotFound, StorageUnavailable
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, forcing
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
 from tests.cli_helpers import snapshot
@@ -28,10 +28,10 @@ class LastForce:
         self.may_go_on = threading.Event()
         self._fails = fails
         self._is_first = True
-        self._directories = durable.SyncFiles.directories
+        self._directories = forcing.SyncFiles.directories
 
     def __call__(
-        self, sync: durable.SyncFiles, below: Sequence[tuple[str, ...]], *, new: bool
+        self, sync: forcing.SyncFiles, below: Sequence[tuple[str, ...]], *, new: bool
     ) -> None:
         if not new and self._is_first:
             self._is_first = False
@@ -50,7 +50,7 @@ def last_force(monkeypatch: pytest.MonkeyPatch) -> Patch:
     def patch(fails: bool) -> LastForce:
         force = LastForce(fails)
         monkeypatch.setattr(
-            durable.SyncFiles,
+            forcing.SyncFiles,
             "directories",
             lambda sync, below, *, new: force(sync, below, new=new),
         )

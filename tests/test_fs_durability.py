@@ -23,7 +23,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, forcing
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -62,7 +62,7 @@ class WatchedSync:
     :param fail: the number of the call that fails
     """
 
-    def __init__(self, sync: durable.Sync, look: Callable[[], None], fail: int = 0) -> None:
+    def __init__(self, sync: forcing.Sync, look: Callable[[], None], fail: int = 0) -> None:
         self.each_file = sync.each_file
         self._sync = sync
         self._look = look
@@ -94,8 +94,8 @@ class WatchedStorage(FSPermanentStorage):
         self._whole = whole
         self._fail = fail
 
-    def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
-        kind = durable.SyncFileSystem if self._whole else durable.SyncFiles
+    def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
+        kind = forcing.SyncFileSystem if self._whole else forcing.SyncFiles
         look = lambda: self.seen.append(names(self.root))  # noqa: E731
         return WatchedSync(kind(root_fd), look, self._fail)
 
@@ -393,7 +393,7 @@ def test_the_lock_of_whoever_comes_next_is_left_alone(root: Path, whole: bool, s
     lock = root / LEAF / durable.temporary_name(f"{CRASH_ID}{suffix}")
 
     class Overtaken(WatchedStorage):
-        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
             sync = super()._sync(root_fd, crashes)
             assert isinstance(sync, WatchedSync)
             sync.before_the_last(lambda: lock.write_bytes(b"of the next"))
@@ -478,7 +478,7 @@ def test_what_an_error_of_the_system_means(
     root: Path, number: int, kind: type[StorageError]
 ) -> None:
     class Failing(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(StorageError) as caught:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, forcing
 
 EXT4, FUSE = 0xEF53, 0x65735546
 NEGATIVE = 0x9123683E - (1 << 32)  # Btrfs, where a long has 32 bits
@@ -77,17 +77,17 @@ def test_a_whole_file_system_is_forced_only_where_that_says_what_it_could_not_wr
     expected: bool,
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(durable, "_kernel", lambda: kernel)
-    monkeypatch.setattr(durable, "_libc", lambda: system)
-    assert durable.can_sync_file_system(7) is expected
+    monkeypatch.setattr(forcing, "_kernel", lambda: kernel)
+    monkeypatch.setattr(forcing, "_libc", lambda: system)
+    assert forcing.can_sync_file_system(7) is expected
     assert set(system.asked) <= {7}
 
 
 def test_what_could_not_be_forced_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for fails in (False, True):
         system = System(fails=fails)
-        monkeypatch.setattr(durable, "_libc", lambda system=system: system)
-        sync = durable.SyncFileSystem(7)
+        monkeypatch.setattr(forcing, "_libc", lambda system=system: system)
+        sync = forcing.SyncFileSystem(7)
         if fails:
             with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
                 sync.directories([], new=True)
@@ -99,13 +99,13 @@ def test_what_could_not_be_forced_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nowhere else is there such a call")
 def test_the_kernel_is_asked_for_the_file_system_that_is_meant(directory: int) -> None:
-    durable.SyncFileSystem(directory).directories([], new=False)
-    durable.can_sync_file_system(directory)
+    forcing.SyncFileSystem(directory).directories([], new=False)
+    forcing.can_sync_file_system(directory)
     closed = os.dup(directory)
     os.close(closed)
-    assert not durable.can_sync_file_system(closed)
+    assert not forcing.can_sync_file_system(closed)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        durable.SyncFileSystem(closed).directories([], new=False)
+        forcing.SyncFileSystem(closed).directories([], new=False)
 
 
 def test_the_directories_themselves_are_forced_only_where_they_may_be_new(
@@ -118,7 +118,7 @@ def test_the_directories_themselves_are_forced_only_where_they_may_be_new(
     monkeypatch.setattr(os, "fsync", lambda fd: forced.append(os.fstat(fd).st_ino))
     for new, expected in ((False, below), (True, [(), ("a",), ("a", "b"), *below])):
         forced.clear()
-        durable.SyncFiles(directory).directories(below, new=new)
+        forcing.SyncFiles(directory).directories(below, new=new)
         assert sorted(forced) == sorted(
             tmp_path.joinpath(*names).stat().st_ino for names in expected
         )

@@ -23,7 +23,7 @@ import pytest
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import durable, emptying, listing, removing
+from crashmover.external.fs import durable, emptying, forcing, listing, removing
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -240,14 +240,14 @@ def test_many_are_forced_to_the_disk_at_once_and_said_after_that(
     calls: Counter[str] = Counter()
     said = 0
 
-    class Watched(durable.SyncFileSystem if whole else durable.SyncFiles):  # type: ignore[misc]
+    class Watched(forcing.SyncFileSystem if whole else forcing.SyncFiles):  # type: ignore[misc]
         def directories(self, below: object, *, new: bool) -> None:
             calls["at once"] += 1
             assert len(stored(root)) < before  # they are gone,
             assert said == 20 * (calls["at once"] - 1)  # and not said
 
     class Storage(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
+        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
             return Watched(root_fd)
 
     def fsync(fd: int) -> None:
@@ -275,7 +275,7 @@ def test_a_disk_that_fails_takes_nothing_for_gone(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable.SyncFileSystem, "directories", fail)
+        patch.setattr(forcing.SyncFileSystem, "directories", fail)
         patch.setattr(os, "fsync", fail)
         errors = [error for _, error in storage.remove_days(DAY, DAY)]
     assert len(errors) == 20
@@ -286,8 +286,8 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Storage(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
-            return durable.SyncFiles(root_fd)
+        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
+            return forcing.SyncFiles(root_fd)
 
     fsync = os.fsync
     seen: list[os.stat_result] = []

@@ -244,3 +244,10 @@ def test_what_a_worker_that_is_a_process_finds_down_ends_the_run(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"fs://{paths[which]}: connection refused True\n"
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(1, 64), (4, 64), (16, 16), (64, 8)])
+def test_many_workers_have_less_in_hand_each(tmp_path: Path, workers: int, expected: int) -> None:
+    with FSPermanentStorage(tmp_path) as store:
+        mover = Mover(InMemoryCrashStorage(), store, workers=workers)
+    assert mover.batch_size == expected

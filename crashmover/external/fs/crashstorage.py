@@ -30,7 +30,7 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
-from crashmover.external.fs import durable, ownership
+from crashmover.external.fs import durable, forcing, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.layout import Layout, Where
@@ -287,10 +287,10 @@ class FSPermanentStorage(CrashStorageBase):
             for crash, error in zip(crashes, results, strict=True)
         ]
 
-    def _sync(self, root_fd: int, crashes: int) -> durable.Sync:
-        if crashes >= _SYNCFS_FROM and durable.can_sync_file_system(root_fd):
-            return durable.SyncFileSystem(root_fd)
-        return durable.SyncFiles(root_fd)
+    def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
+        if crashes >= _SYNCFS_FROM and forcing.can_sync_file_system(root_fd):
+            return forcing.SyncFileSystem(root_fd)
+        return forcing.SyncFiles(root_fd)
 
     def _stage(self, root_fd: int, create: bool, crash: Crash) -> StagedSave:
         if not crash.parts:

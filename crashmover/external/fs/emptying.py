@@ -19,7 +19,7 @@ from itertools import chain, groupby, islice
 from operator import attrgetter
 
 from crashmover.crash import Kind
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, forcing
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where
 from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
@@ -45,7 +45,7 @@ class Emptying:
         layout: Layout,
         listings: Listings,
         root_fd: int,
-        sync: Callable[[int], durable.Sync],
+        sync: Callable[[int], forcing.Sync],
     ) -> None:
         self._layout = layout
         self._listings = listings
@@ -133,7 +133,7 @@ class Emptying:
                 with suppress(OSError):
                     clear(dir_fd, self._layout, seen.crash_id, kind)
 
-    def _force(self, sync: durable.Sync, places: set[Where], removals: Iterable[Removal]) -> None:
+    def _force(self, sync: forcing.Sync, places: set[Where], removals: Iterable[Removal]) -> None:
         """Force what was removed to the disk."""
         try:
             if sync.each_file:

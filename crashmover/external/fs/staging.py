@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 
 from crashmover.crash import Crash, Kind
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, forcing
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
@@ -240,7 +240,7 @@ class GroupCommit:
     :param results: for each crash by its index, None or why it was not saved
     """
 
-    def __init__(self, sync: durable.Sync, results: list[Exception | None]) -> None:
+    def __init__(self, sync: forcing.Sync, results: list[Exception | None]) -> None:
         self._sync = sync
         self._results = results
         self._saves: dict[int, StagedSave] = {}
@@ -309,7 +309,7 @@ class GroupCommit:
 def save_in_groups(
     crashes: Sequence[Crash],
     stage: Callable[[Crash], StagedSave],
-    sync: durable.Sync,
+    sync: forcing.Sync,
     mode: int,
     results: list[Exception | None],
 ) -> None:
