@@ -8,7 +8,7 @@ import datetime as dt
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,6 @@ from crashmover.testing import (
     NEIGHBOUR,
     PROCESSED,
     RAW,
-    Contents,
     ReadFailed,
     broken,
     contents,
@@ -622,123 +621,6 @@ def test_the_table_refuses_parts_that_no_crash_has(
             "WITH raw AS (SELECT * FROM crash_parts WHERE kind = 'raw_crash') " + insert,
             (kind, name),
         )
-
-
-# Many crashes at once
-
-
-def _saved(storage: CrashStorageBase, count: int, size: int = 40_000) -> dict[str, Contents]:
-    """Save crashes of which a few make a group that is fetched together; return them."""
-    crashes = {
-        _id("071025", number): {
-            RAW: b'{"n": %d}' % number,
-            MAIN: bytes([number]) * size,
-            BROWSER: b"",
-            PROCESSED: b"%d" % number,
-        }
-        for number in range(count)
-    }
-    assert not any(storage.save_crashes([crash_of(c, i) for i, c in crashes.items()]))
-    return crashes
-
-
-def _loaded(storage: CrashStorageBase, crash_ids: Iterable[str]) -> dict[str, Crash]:
-    crashes = list(storage.load_crashes(list(crash_ids)))
-    found = {crash.crash_id: crash for crash in crashes if isinstance(crash, Crash)}
-    assert len(found) == len(crashes)
-    return found
-
-
-def _read(crash: Crash) -> Contents:
-    return {part.key: part.read() for part in crash.parts}
-
-
-ORDERS: dict[str, Callable[[list[str]], list[str]]] = {
-    "in order": list,
-    "backwards": lambda ids: ids[::-1],
-    "mixed": lambda ids: ids[::2] + ids[1::2],
-    "each twice": lambda ids: [crash_id for crash_id in ids for _ in range(2)],
-    "all twice": lambda ids: ids + ids,
-    "some": lambda ids: ids[5::11],
-}
-
-
-@pytest.mark.parametrize("asked", [ORDERS["in order"], ORDERS["mixed"]], ids=["in order", "mixed"])
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_crashes_loaded_together_are_read_in_any_order(
-    storage: CrashStorageBase,
-    asked: Callable[[list[str]], list[str]],
-    order: Callable[[list[str]], list[str]],
-) -> None:
-    crashes = _saved(storage, 60)
-    loaded = _loaded(storage, asked(list(crashes)))
-    for crash_id in order(list(crashes)):
-        assert _read(loaded[crash_id]) == crashes[crash_id]
-
-
-def test_crashes_loaded_together_are_read_by_many_threads(storage: CrashStorageBase) -> None:
-    crashes = _saved(storage, 60)
-    loaded = _loaded(storage, crashes)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda crash_id: _read(loaded[crash_id]), crashes))
-    assert found == list(crashes.values())
-
-
-@pytest.mark.parametrize("change", ["replaced", "removed"])
-@pytest.mark.parametrize("begun", [False, True], ids=["before", "in between"])
-def test_of_crashes_loaded_together_one_that_was_changed_is_said_and_the_others_are_right(
-    database: Database, storage: CrashStorageBase, change: str, begun: bool
-) -> None:
-    crashes = _saved(storage, 60)
-    loaded = _loaded(storage, crashes)
-    ids = list(crashes)
-    if begun:  # the last ones are not fetched yet
-        assert _read(loaded[ids[0]]) == crashes[ids[0]]
-    changed = {ids[45], ids[59]}
-    with open_storage(database.uri) as other:
-        for crash_id in changed:
-            if change == "removed":
-                other.remove(crash_id)
-            else:
-                other.save_crash(crash_of(contents("b"), crash_id))
-    for crash_id in ids:
-        if crash_id in changed:
-            for part in loaded[crash_id].parts:
-                with pytest.raises(StorageUnavailable, match="replaced or removed") as caught:
-                    part.read()
-                assert caught.value.crash_id == crash_id
-        else:
-            assert _read(loaded[crash_id]) == crashes[crash_id]
-
-
-def test_large_crashes_are_loaded_together_with_small_ones(storage: CrashStorageBase) -> None:
-    crashes = _saved(storage, 6)
-    ids = list(crashes)
-    for crash_id, size in ((ids[1], MIB + 1), (ids[2], LARGE), (ids[4], MIB - 7)):
-        crashes[crash_id] = {RAW: b"{}", MAIN: bytes(range(251)) * (size // 251 + 1)}
-        storage.remove(crash_id)
-        storage.save_crash(crash_of(crashes[crash_id], crash_id))
-    loaded = _loaded(storage, ids)
-    for order in (ids, ids[::-1]):
-        for crash_id in order:
-            assert _read(loaded[crash_id]) == crashes[crash_id]
-
-
-def test_a_crash_at_fault_does_not_hold_back_those_loaded_with_it(
-    database: Database, storage: CrashStorageBase
-) -> None:
-    crashes = _saved(storage, 5)
-    ids = list(crashes)
-    database.connection.execute(
-        "UPDATE crash_parts SET name = '../x' WHERE crash_id = %s AND name LIKE '%%browser'",
-        (ids[1],),
-    )
-    storage.remove(ids[3])
-    found = list(storage.load_crashes(ids))
-    assert [type(crash) for crash in found] == [Crash, CorruptCrash, Crash, CrashIDNotFound, Crash]
-    for crash in found:
-        if isinstance(crash, Crash):
-            assert _read(crash) == crashes[crash.crash_id]
 
 
 FORKING = """

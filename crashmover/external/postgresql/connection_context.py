@@ -10,7 +10,7 @@ import re
 import select
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -88,7 +88,7 @@ class ConnectionContext:
         self._conninfo = {"connect_timeout": connect_timeout, **conninfo, "client_encoding": "UTF8"}
         self._timeout = timeout
         self._idle: list[Connection] = []
-        self._lock = Lock()
+        self._lock = RLock()  # what is lent may come back whenever a generator is collected
         self._pid = os.getpid()
         self._inherited: list[Connection] = []
         self._closed = False

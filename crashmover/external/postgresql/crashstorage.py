@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, LiteralString, Self
-from uuid import UUID
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
@@ -141,13 +140,13 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             yield from [error] * len(crash_ids)
             return
         wanted = {
-            crash_id: [row for row in found.get(UUID(crash_id), ()) if row[0] in kinds]
+            crash_id: [row for row in found.get(crash_id, ()) if row[0] in kinds]
             for crash_id in crash_ids
         }
         reading = Reading(self._reader, wanted)
         for crash_id in crash_ids:
             try:
-                there = {Kind(row[0]) for row in found.get(UUID(crash_id), ())}
+                there = {Kind(row[0]) for row in found.get(crash_id, ())}
                 self.require_marker(crash_id, kinds, there)
             except CrashIDNotFound as error:
                 yield error

@@ -5,13 +5,14 @@
 """Crashes as they lie in the table: which rows they have, and the parts that are in them."""
 
 import io
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import partial
 from itertools import groupby
 from threading import Lock
 from typing import Any, BinaryIO, LiteralString, cast
-from uuid import UUID
+
+import psycopg
 
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
@@ -21,7 +22,7 @@ from crashmover.external.postgresql.tables import key_of
 from crashmover.partfiles import file_of_chunks
 
 _LOAD: LiteralString = """
-    SELECT crash_id, kind, name, chunk, octet_length(data), xmin::text
+    SELECT crash_id::text, kind, name, chunk, octet_length(data), xmin::text
     FROM {}.crash_parts
     WHERE crash_id = ANY(%s) AND date_processed = ANY(%s) AND kind = ANY(%s)
     ORDER BY crash_id, kind, name, chunk
@@ -34,17 +35,21 @@ _CHUNK: LiteralString = """
 """
 
 _CRASHES: LiteralString = """
-    SELECT crash_id, kind, name, chunk, xmin::text, data FROM {}.crash_parts
+    SELECT crash_id::text, kind, name, chunk, xmin::text, data FROM {}.crash_parts
     WHERE crash_id = ANY(%s) AND date_processed = ANY(%s) AND kind = ANY(%s)
+    ORDER BY crash_id
 """
 
-_AT_ONCE = 1 << 20
-"""Bytes of crashes that are fetched by one query, and kept until they are asked for."""
+_SMALL = 1 << 20
+"""Bytes of a crash that comes with others, and of what has come and is kept until it is asked
+for."""
 
 Row = tuple[str, str, int, int, str]
 """Kind, name, chunk, bytes, version."""
 
-_Version = tuple[UUID, str, str, int, str]
+_Version = tuple[str, str, str, int, str]
+
+_Rows = Iterator[tuple[_Version, bytes]]
 
 
 class Reader:
@@ -70,9 +75,9 @@ class Reader:
         named = f" name='{name}'" if name else ""
         return f"{self._schema}.crash_parts kind='{kind}'{named}"
 
-    def rows(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[UUID, list[Row]]:
+    def rows(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[str, list[Row]]:
         """Return the rows that each of these crashes has; none where it has none."""
-        found: dict[UUID, list[Row]] = defaultdict(list)
+        found: dict[str, list[Row]] = defaultdict(list)
         for crash_id, *row in self._fetch(_LOAD, crash_ids, kinds):
             found[crash_id].append(cast(Row, tuple(row)))
         return found
@@ -92,27 +97,46 @@ class Reader:
             raise StorageUnavailable(reason, crash_id=crash_id, uri=self.context.uri)
         return bytes(found[0])
 
-    def chunks(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[_Version, bytes]:
-        """Return what is in all rows of these crashes now."""
-        rows = self._fetch(_CRASHES, crash_ids, kinds)
-        return {(*row[:4], row[4]): row[5] for row in rows}
+    def stream(
+        self, crash_ids: Sequence[str], kinds: Set[Kind]
+    ) -> Iterator[tuple[_Version, bytes]]:
+        """Yield what is in all rows of these crashes now, crash by crash in the order of their
+        ids, as it comes: while the first is used, the server goes on.
+
+        That ends early where the server has enough of it and goes on with other statements: it
+        may have a limit for how long one takes, and this one takes as long as whoever reads.
+        """
+        with self.context() as connection:
+            rows = connection.cursor().stream(
+                self._sql(_CRASHES), _keys_of(crash_ids, kinds), binary=True
+            )
+            try:
+                for *version, data in rows:
+                    yield cast(_Version, tuple(version)), data
+            except GeneratorExit:  # nobody wants the rest, nor to wait until it is cancelled
+                connection.close()
+                raise
+            except psycopg.Error:
+                if connection.closed:
+                    raise
 
     def _fetch(
         self, query: LiteralString, crash_ids: Sequence[str], kinds: Set[Kind]
     ) -> Iterable[Any]:
-        keys = [key_of(crash_id) for crash_id in crash_ids]
-        parameters = (
-            [key[0] for key in keys],
-            list({key[1] for key in keys}),
-            [kind.value for kind in kinds],
-        )
         with self.context(crash_ids[0] if len(crash_ids) == 1 else None) as connection:
-            return connection.execute(self._sql(query), parameters, binary=True).fetchall()
+            keys = _keys_of(crash_ids, kinds)
+            return connection.execute(self._sql(query), keys, binary=True).fetchall()
+
+
+def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], list[Any], list[str]]:
+    """Return what finds the rows of crashes."""
+    keys = dict(map(key_of, crash_ids))
+    return list(keys), list(set(keys.values())), [kind.value for kind in kinds]
 
 
 class Reading:
-    """Crashes that are read together, as a rule one after the other: the bytes of small ones
-    come several crashes at a time.
+    """Crashes that are read together, as a rule one after the other, in the order of their ids:
+    small ones come in one stream, a little ahead of who asks for them.
 
     :param crashes: the rows of each
     """
@@ -120,11 +144,12 @@ class Reading:
     def __init__(self, reader: Reader, crashes: dict[str, list[Row]]) -> None:
         self._reader = reader
         self._uri = reader.context.uri
-        self._sizes = {
-            crash_id: sum(row[3] for row in rows) for crash_id, rows in sorted(crashes.items())
-        }
+        sizes = {crash_id: sum(row[3] for row in rows) for crash_id, rows in crashes.items()}
+        self._small = sorted(crash_id for crash_id, size in sizes.items() if 0 < size <= _SMALL)
         self._kinds = {Kind(row[0]) for rows in crashes.values() for row in rows}
-        self._fetched: dict[_Version, bytes] = {}
+        self._stream: Iterator[tuple[str, _Rows]] | None = None
+        self._reached = ""  # the crash that has come last
+        self._kept: deque[dict[_Version, bytes]] = deque()  # for each crash, the last one last
         self._lock = Lock()
 
     def parts(self, crash_id: str, rows: Sequence[Row]) -> list[Part]:
@@ -156,25 +181,31 @@ class Reading:
 
     def read(self, crash_id: str, row: Row) -> bytes:
         """Return the bytes in a row; raises as `Reader.chunk`."""
-        if len(self._sizes) == 1 or self._sizes[crash_id] > _AT_ONCE:
-            return self._reader.chunk(crash_id, row)
-        key = (UUID(crash_id), *row[:3], row[4])
-        with self._lock:
-            data = self._fetched.get(key)
-            if data is None:
-                self._fetched = {}  # before there is more: not both are in memory
-                self._fetched = self._reader.chunks(self._next(crash_id), self._kinds)
-                data = self._fetched.get(key)
-        return self._reader.chunk(crash_id, row) if data is None else data
+        if len(self._small) > 1 and crash_id in self._small:
+            key = (crash_id, *row[:3], row[4])
+            with self._lock:
+                if crash_id > self._reached:
+                    self._go_on_to(crash_id)
+                for rows in self._kept:
+                    if key in rows:
+                        return rows[key]
+        return self._reader.chunk(crash_id, row)
 
-    def _next(self, crash_id: str) -> list[str]:
-        """Return this crash and as many behind it as are fetched together with it."""
-        found: list[str] = []
-        room = _AT_ONCE
-        for other, size in self._sizes.items():
-            if other >= crash_id and size <= _AT_ONCE:
-                room -= size
-                if found and room < 0:
-                    break
-                found.append(other)
-        return found
+    def _go_on_to(self, crash_id: str) -> None:
+        """Take from the stream until this crash has come, or is not there any more."""
+        if self._stream is None:
+            ids = [other for other in self._small if other >= crash_id]
+            rows = self._reader.stream(ids, self._kinds)
+            self._stream = groupby(rows, key=lambda row: row[0][0])
+        while self._reached < crash_id and (found := next(self._stream, None)):
+            self._reached, rows = found
+            self._kept.append(dict(rows))
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep of what has come no more than a crash may have: for who reads a little later,
+        where a crash is saved in several stores at a time."""
+        sizes = [sum(map(len, rows.values())) for rows in self._kept]
+        while len(self._kept) > 1 and sum(sizes) > _SMALL:
+            self._kept.popleft()
+            del sizes[0]
