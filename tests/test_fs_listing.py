@@ -5,12 +5,14 @@
 """What lies in a directory: found again by crash id, and small, however much there is."""
 
 import os
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -56,7 +58,19 @@ def test_the_files_of_each_crash_are_found_with_their_inodes(tmp_path: Path) -> 
         assert sorted(found.crash_ids(suffix)) == wanted
 
 
-def test_a_name_takes_little_more_memory_than_it_is_long(tmp_path: Path) -> None:
+def test_no_crash_is_found_across_two_others(tmp_path: Path) -> None:
+    first = "ab071025-0001-460c-dead-000000071025"
+    (tmp_path / f"{first}.json").touch()
+    found = listing_of(tmp_path)
+    inode = (tmp_path / f"{first}.json").stat().st_ino
+    packed = bytes.fromhex(first.replace("-", "")) + bytes(4) + inode.to_bytes(8, sys.byteorder)
+    for start in range(1, 13):
+        across = str(UUID(bytes=packed[start : start + 16]))
+        assert found.files_of(across) == {}
+    assert found.files_of(first) == {f"{first}.json": inode}
+
+
+def test_a_file_takes_less_memory_than_its_name_is_long(tmp_path: Path) -> None:
     for crash_id in IDS:
         (tmp_path / f"{crash_id}.json").touch()
         (tmp_path / f"{crash_id}.dump").touch()
@@ -67,7 +81,7 @@ def test_a_name_takes_little_more_memory_than_it_is_long(tmp_path: Path) -> None
     finally:
         tracemalloc.stop()
     assert found.file_count == 2 * len(IDS)
-    assert peak / found.file_count < 75
+    assert peak / found.file_count < 36
 
 
 class Directories:
@@ -120,3 +134,13 @@ def test_what_is_remembered_is_bounded_by_the_number_of_files(
     monkeypatch.setattr(module, "_KEPT_FILES", 50)  # the last one is kept, however large
     assert directories.ask(3, 3, 3) == 1
     assert directories.ask(2, 3) == 2
+
+
+def test_one_that_is_done_with_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_USEFUL_FOR", 5)
+    directories = Directories(tmp_path, 2, monkeypatch)
+    assert directories.ask(0, *[1] * 5) == 2
+    assert directories.ask(0) == 0, "it may be asked for in between"
+    assert directories.ask(*[1] * 6, 0) == 1

@@ -10,23 +10,26 @@ thousand others; to list that anew for each of them would take hours.
 
 import os
 import re
+import struct
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
-from functools import cache
 from threading import Lock
 
 from crashmover.external.fs.layout import ID_LENGTH, Where
 
 _WORTH_KEEPING = 64  # files; a smaller directory is listed again in no time
 _KEPT = 16  # directories
-_KEPT_FILES = 500_000  # in them, of about 70 bytes each; one directory may have more
+_KEPT_FILES = 500_000  # in them, of 28 bytes each; one directory may have more
+_USEFUL_FOR = 1000  # further crashes: who goes from day to day does not come back
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
 # trusted only for crashes that had been there for a while when it was made.
 SETTLED_NS = 2_000_000_000
 
-_BUCKET = slice(9, 11)  # of an id: two digits that are not among those of its directory
+_FILE = struct.Struct("=16sIQ")  # the id without its hyphens, the suffix's number, the inode
+_ID = re.compile("[0-9a-f]{8}" + "-[0-9a-f]{4}" * 3 + "-[0-9a-f]{12}")
+_BUCKET = 4  # the byte of a packed id that is not among those of its directory
 
 Generation = tuple[int, int]
 """The inode and change time of a raw crash's file: another for every save."""
@@ -38,18 +41,20 @@ def generation(status: os.stat_result) -> Generation:
 
 
 class Listing:
-    """What is in an open directory, but for names that begin with a dot: these are nobody's.
+    """What is in an open directory, but for names that do not begin with what has the shape of
+    a crash id: these are nobody's.
 
-    As there may be a million files, and several processes that each list them, their names
-    are kept as bytes to be searched: ``\\0NAME/INODE\\0NAME/INODE\\0``, one such bucket for
-    the ids that have the same two digits somewhere.
+    As there may be a million files, and several processes that each list them, they are kept
+    as 28 bytes each, to be searched: `_FILE`, in one bucket for the ids that have the same two
+    digits somewhere.
     """
 
     def __init__(self, dir_fd: int) -> None:
         self.directories: list[str] = []
         self.file_count = 0
         self._taken_ns = time.time_ns()
-        self._buckets: defaultdict[str, bytearray] = defaultdict(lambda: bytearray(b"\0"))
+        self._number_of: dict[str, int] = {}  # a suffix of file names
+        self._buckets: defaultdict[int, bytearray] = defaultdict(bytearray)
         with os.scandir(dir_fd) as entries:
             for entry in entries:
                 name = entry.name
@@ -59,29 +64,38 @@ class Listing:
                     self.directories.append(name)
                 elif entry.is_symlink() and len(name) <= ID_LENGTH:
                     self.directories.append(name)  # in place of one: refused by who steps into it
-                elif len(name) > ID_LENGTH:
-                    file = f"{name}/{entry.inode()}\0"
-                    self._buckets[name[_BUCKET]] += file.encode(errors="surrogateescape")
-                    self.file_count += 1
+                elif len(name) > ID_LENGTH and (packed := _packed(name)):
+                    self._add(packed, name[ID_LENGTH:], entry.inode())
+        self._suffixes = list(self._number_of)
+
+    def _add(self, packed: bytes, suffix: str, inode: int) -> None:
+        number = self._number_of.setdefault(suffix, len(self._number_of))
+        self._buckets[packed[_BUCKET]] += _FILE.pack(packed, number, inode)
+        self.file_count += 1
 
     def crash_ids(self, suffix: str) -> Iterator[str]:
         """Yield what may be the ids of those that have a file ``ID + suffix``."""
-        ids_in = _id_before(suffix).findall
+        wanted = self._number_of.get(suffix)
+        if wanted is None:
+            return
         for bucket in self._buckets.values():
-            for found in ids_in(bucket):
-                yield found.decode()
+            for packed, number, _ in _FILE.iter_unpack(bucket):
+                if number == wanted:
+                    yield _unpacked(packed)
 
     def files_of(self, crash_id: str) -> dict[str, int]:
         """Return the names of a crash's files, and the inode of each."""
         files: dict[str, int] = {}
-        bucket = self._buckets.get(crash_id[_BUCKET], b"")
-        start = b"\0" + crash_id.encode()
-        at = bucket.find(start)
+        packed = _packed(crash_id)
+        bucket = self._buckets.get(packed[_BUCKET]) if packed else None
+        if not packed or not bucket:
+            return files
+        at = bucket.find(packed)
         while at >= 0:
-            end = bucket.index(b"\0", at + 1)
-            name, inode = bytes(bucket[at + 1 : end]).split(b"/")
-            files[name.decode(errors="surrogateescape")] = int(inode)
-            at = bucket.find(start, end)
+            if at % _FILE.size == 0:  # or it is found across two others
+                _, number, inode = _FILE.unpack_from(bucket, at)
+                files[crash_id + self._suffixes[number]] = inode
+            at = bucket.find(packed, at + 1)
         return files
 
     def has_settled(self, now: Generation) -> bool:
@@ -89,20 +103,26 @@ class Listing:
         return now[1] < self._taken_ns - SETTLED_NS
 
 
-@cache
-def _id_before(suffix: str) -> re.Pattern[bytes]:
-    return re.compile(rb"\0([0-9a-f-]{%d})%b/" % (ID_LENGTH, re.escape(os.fsencode(suffix))))
+def _packed(name: str) -> bytes | None:
+    """Return the id that a name begins with, in 16 bytes; None where that is none."""
+    return bytes.fromhex(name[:ID_LENGTH].replace("-", "")) if _ID.match(name) else None
+
+
+def _unpacked(packed: bytes) -> str:
+    digits = packed.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 class Listings:
-    """The listings of the last few large directories.
+    """The listings of the last few large directories that were of use.
 
     :param marker_suffix: what follows the id in the name of a raw crash
     """
 
     def __init__(self, marker_suffix: str) -> None:
         self._marker_suffix = marker_suffix
-        self._kept: OrderedDict[Where, Listing] = OrderedDict()
+        self._kept: OrderedDict[Where, tuple[Listing, int]] = OrderedDict()  # and its last turn
+        self._turn = 0
         self._lock = Lock()
 
     def names_of(
@@ -112,25 +132,39 @@ class Listings:
 
         :param now: the state of its raw crash there; None if it has none
         """
-        with self._lock:
-            listing = self._kept.get(where)
+        listing = self._find(where)
         if listing and now and listing.has_settled(now):
             files = listing.files_of(crash_id)
             if files.get(crash_id + self._marker_suffix) == now[0]:
                 return list(files)
         return list(self._take(dir_fd, where).files_of(crash_id))
 
+    def _find(self, where: Where) -> Listing | None:
+        with self._lock:
+            self._turn += 1
+            if where not in self._kept:
+                return None
+            listing, _ = self._kept[where]
+            self._keep(where, listing)
+            return listing
+
     def _take(self, dir_fd: int, where: Where) -> Listing:
         """List the open directory `where` anew."""
         listing = Listing(dir_fd)
         if listing.file_count >= _WORTH_KEEPING:
             with self._lock:
-                self._kept[where] = listing
-                self._kept.move_to_end(where)
-                while len(self._kept) > 1 and self._are_too_many():
-                    self._kept.popitem(last=False)
+                self._keep(where, listing)
         return listing
 
+    def _keep(self, where: Where, listing: Listing) -> None:
+        self._kept[where] = listing, self._turn
+        self._kept.move_to_end(where)
+        while len(self._kept) > 1 and self._are_too_many():
+            self._kept.popitem(last=False)
+
     def _are_too_many(self) -> bool:
-        files = sum(listing.file_count for listing in self._kept.values())
-        return len(self._kept) > _KEPT or files > _KEPT_FILES
+        """Whether the one that was not used for longest should go."""
+        files = sum(listing.file_count for listing, _ in self._kept.values())
+        _, last_turn = next(iter(self._kept.values()))
+        is_stale = last_turn < self._turn - _USEFUL_FOR
+        return is_stale or len(self._kept) > _KEPT or files > _KEPT_FILES
