@@ -14,11 +14,12 @@ import struct
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from threading import Lock
 
 from crashmover.external.fs.layout import ID_LENGTH, Where
 
-_WORTH_KEEPING = 64  # files; a smaller directory is listed again in no time
+_FEW = 64  # files; a directory that has no more is listed again in no time
 _KEPT = 16  # directories
 _KEPT_FILES = 500_000  # in them, of 28 bytes each; one directory may have more
 _USEFUL_FOR = 1000  # further crashes: who goes from day to day does not come back
@@ -65,13 +66,10 @@ class Listing:
                 elif entry.is_symlink() and len(name) <= ID_LENGTH:
                     self.directories.append(name)  # in place of one: refused by who steps into it
                 elif len(name) > ID_LENGTH and (packed := _packed(name)):
-                    self._add(packed, name[ID_LENGTH:], entry.inode())
+                    number = self._number_of.setdefault(name[ID_LENGTH:], len(self._number_of))
+                    self._buckets[packed[_BUCKET]] += _FILE.pack(packed, number, entry.inode())
+                    self.file_count += 1
         self._suffixes = list(self._number_of)
-
-    def _add(self, packed: bytes, suffix: str, inode: int) -> None:
-        number = self._number_of.setdefault(suffix, len(self._number_of))
-        self._buckets[packed[_BUCKET]] += _FILE.pack(packed, number, inode)
-        self.file_count += 1
 
     def crash_ids(self, suffix: str) -> Iterator[str]:
         """Yield what may be the ids of those that have a file ``ID + suffix``."""
@@ -113,6 +111,21 @@ def _unpacked(packed: bytes) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
+def _among_few(dir_fd: int, crash_id: str) -> list[str] | None:
+    """Return the file names of a crash, where the directory has few; None where it has many."""
+    with os.scandir(dir_fd) as entries:
+        first = list(islice(entries, _FEW + 1))
+    if len(first) > _FEW:
+        return None
+    return [
+        entry.name
+        for entry in first
+        if entry.name.startswith(crash_id)
+        and len(entry.name) > ID_LENGTH
+        and not entry.is_dir(follow_symlinks=False)
+    ]
+
+
 class Listings:
     """The listings of the last few large directories that were of use.
 
@@ -137,7 +150,8 @@ class Listings:
             files = listing.files_of(crash_id)
             if files.get(crash_id + self._marker_suffix) == now[0]:
                 return list(files)
-        return list(self._take(dir_fd, where).files_of(crash_id))
+        few = _among_few(dir_fd, crash_id)
+        return list(self._take(dir_fd, where).files_of(crash_id)) if few is None else few
 
     def _find(self, where: Where) -> Listing | None:
         with self._lock:
@@ -151,9 +165,8 @@ class Listings:
     def _take(self, dir_fd: int, where: Where) -> Listing:
         """List the open directory `where` anew."""
         listing = Listing(dir_fd)
-        if listing.file_count >= _WORTH_KEEPING:
-            with self._lock:
-                self._keep(where, listing)
+        with self._lock:
+            self._keep(where, listing)
         return listing
 
     def _keep(self, where: Where, listing: Listing) -> None:
