@@ -38,10 +38,13 @@ class StagedSave:
         self.dir_fd = dir_fd
         self._layout = layout
         self._marker = self._name(Kind.RAW_CRASH)
+        self._processed = self._name(Kind.PROCESSED_CRASH)
+        self._files = [(part, self._name(part.kind, part.name)) for part in crash.parts]
+        self._has_raw_crash = crash.raw_crash is not None
         self._locks: dict[str, int] = {}
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
-        self._dump_names = {self._name(Kind.DUMP, part.name) for part in crash.dumps}
+        self._dump_names = {name for part, name in self._files if part.kind is Kind.DUMP}
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
         self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
         try:
@@ -61,7 +64,7 @@ class StagedSave:
             if self._has_orphans:
                 remove_left_over(self.dir_fd, self._layout, self.crash.crash_id)
         if Kind.PROCESSED_CRASH in kinds:
-            self._lock_one(self._name(Kind.PROCESSED_CRASH))
+            self._lock_one(self._processed)
 
     def _lock_one(self, name: str) -> bool:
         self._locks[name], found = durable.lock(self.dir_fd, durable.temporary_name(name))
@@ -71,7 +74,7 @@ class StagedSave:
     def _create(self, name: str) -> int:
         """Open the file of a dump, which the lock of its raw crash covers: under its final name,
         where there is no crash that it might be taken for one of, and else a temporary one."""
-        if self.crash.raw_crash and not self._has_orphans and not self._was_visible():
+        if self._has_raw_crash and not self._has_orphans and not self._was_visible():
             with suppress(FileExistsError):
                 fd = durable.create_new(self.dir_fd, name)
                 self._put.append(name)
@@ -101,8 +104,7 @@ class StagedSave:
 
         :param force: whether to force each to the disk by itself
         """
-        for part in self.crash.parts:
-            name = self._name(part.kind, part.name)
+        for part, name in self._files:
             held = self._locks.get(name)
             fd = self._create(name) if held is None else held
             try:
@@ -124,7 +126,7 @@ class StagedSave:
         Where an older state of the crash is visible, it stops being so first; unless the
         dumps are the same to the byte, when a reader cannot tell old from new.
         """
-        if self.crash.raw_crash is None:
+        if not self._has_raw_crash:
             self._add_dumps()
             return
         visible = self._is_visible()  # a program that knows no lock may have put it there
@@ -161,10 +163,10 @@ class StagedSave:
 
     def publish_marker(self) -> None:
         """Put the processed crash and then the raw crash in place: now the crash is visible."""
-        processed = self._name(Kind.PROCESSED_CRASH)
-        if self.crash.processed_crash:
-            self._put_one(processed, undoable=not durable.exists(self.dir_fd, processed))
-        if self.crash.raw_crash:
+        if self._processed in self._locks:
+            there = durable.exists(self.dir_fd, self._processed)
+            self._put_one(self._processed, undoable=not there)
+        if self._has_raw_crash:
             self._put_one(self._marker, undoable=not self._was_visible())
 
     def undo(self) -> None:

@@ -146,7 +146,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         reading = Reading(self._reader, wanted)
         for crash_id in crash_ids:
             try:
-                there = {Kind(row[0]) for row in found.get(crash_id, ())}
+                there = {row[0] for row in found.get(crash_id, ())}
                 self.require_marker(crash_id, kinds, there)
             except CrashIDNotFound as error:
                 yield error

@@ -44,7 +44,9 @@ _SMALL = 1 << 20
 """Bytes of a crash that comes with others, and of what has come and is kept until it is asked
 for."""
 
-Row = tuple[str, str, int, int, str]
+_ORDER = {kind: number for number, kind in enumerate(Kind)}
+
+Row = tuple[Kind, str, int, int, str]
 """Kind, name, chunk, bytes, version."""
 
 _Version = tuple[str, str, str, int, str]
@@ -78,8 +80,8 @@ class Reader:
     def rows(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[str, list[Row]]:
         """Return the rows that each of these crashes has; none where it has none."""
         found: dict[str, list[Row]] = defaultdict(list)
-        for crash_id, *row in self._fetch(_LOAD, crash_ids, kinds):
-            found[crash_id].append(cast(Row, tuple(row)))
+        for crash_id, kind, *row in self._fetch(_LOAD, crash_ids, kinds):
+            found[crash_id].append(cast(Row, (Kind(kind), *row)))
         return found
 
     def chunk(self, crash_id: str, row: Row) -> bytes:
@@ -90,7 +92,9 @@ class Reader:
         kind, name, chunk, _, version = row
         with self.context(crash_id) as connection:
             found = connection.execute(
-                self._sql(_CHUNK), (*key_of(crash_id), kind, name, chunk, version), binary=True
+                self._sql(_CHUNK),
+                (*key_of(crash_id), kind.value, name, chunk, version),
+                binary=True,
             ).fetchone()
         if found is None:
             reason = "it was replaced or removed while it was read"
@@ -146,7 +150,7 @@ class Reading:
         self._uri = reader.context.uri
         sizes = {crash_id: sum(row[3] for row in rows) for crash_id, rows in crashes.items()}
         self._small = sorted(crash_id for crash_id, size in sizes.items() if 0 < size <= _SMALL)
-        self._kinds = {Kind(row[0]) for rows in crashes.values() for row in rows}
+        self._kinds = {row[0] for rows in crashes.values() for row in rows}
         self._stream: Iterator[tuple[str, _Rows]] | None = None
         self._reached = ""  # the crash that has come last
         self._kept: deque[dict[_Version, bytes]] = deque()  # for each crash, the last one last
@@ -158,10 +162,10 @@ class Reading:
         :raises CorruptCrash: a chunk is missing
         """
         parts = [
-            self._part(crash_id, Kind(kind), name, list(chunks))
+            self._part(crash_id, kind, name, list(chunks))
             for (kind, name), chunks in groupby(rows, key=lambda row: row[:2])
         ]
-        return sorted(parts, key=lambda part: list(Kind).index(part.kind))
+        return sorted(parts, key=lambda part: _ORDER[part.kind])
 
     def _part(self, crash_id: str, kind: Kind, name: str, rows: list[Row]) -> Part:
         if [row[2] for row in rows] != list(range(len(rows))):
