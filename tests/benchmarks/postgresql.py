@@ -31,7 +31,9 @@ from tests.benchmarks.suite import Suite, compare, copy, files_are
 from tests.servers.process import ServerProcess
 
 INSERT, EXECUTEMANY, SELECT = "INSERT and commit", "executemany", "SELECT"
-_LINE: list[Argument] = [sys.executable, Path(__file__).parent / "peers" / "plain_psycopg.py"]
+BARE = "SELECT and write"
+_PEERS = Path(__file__).parent / "peers"
+_LINE: list[Argument] = [sys.executable, _PEERS / "plain_psycopg.py"]
 
 _TABLE: LiteralString = """
     CREATE SCHEMA {schema};
@@ -200,13 +202,18 @@ def postgresql_to_fs(suite: Suite) -> Iterator[Row]:
         check = partial(check_sizes, output, corpus)
         return Command(line, corpus.count, check, client_of(server), output, servers=[server])
 
+    def bare(target: Path) -> list[Argument]:
+        return [sys.executable, _PEERS / "bare_files.py", schema, target]
+
     contenders = [
         Contender(OURS, partial(turn, partial(copy, uri_of(server, schema)))),
+        Contender(BARE, partial(turn, bare), sys.executable),
         Contender(SELECT, select, sys.executable),
         Contender(CP, partial(turn, partial(and_sync(cp), corpus.root)), "cp"),
     ]
     results = suite.hold("PostgreSQL -> fs", contenders)
     yield from ends("PostgreSQL -> fs", results, (SELECT, CP))
+    yield row("PostgreSQL -> fs", results, BARE)
 
 
 def check_sizes(output: Path, corpus: Corpus) -> None:
