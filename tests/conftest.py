@@ -6,6 +6,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Fail the whole run where a server is missing: tests that are passed over in silence
     look like tests that passed."""
+    # A shell lets what it starts in the background ignore this, and so all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = _without(config) - KINDS.keys() - set(DISKS) - set(TOOLS)
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")

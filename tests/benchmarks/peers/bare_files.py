@@ -14,10 +14,16 @@ import os
 import sys
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import psycopg
-from isal import isal_zlib
 from psycopg import sql
+
+zlib: Any
+try:
+    from isal import isal_zlib as zlib
+except ImportError:
+    import zlib
 
 _PROCESSES = 4
 _BATCH = 64
@@ -53,7 +59,7 @@ def write(table: sql.Identifier, root: Path, crash_ids: list[str]) -> None:
         directory = os.path.join(root, directory_of(crash_id))
         os.makedirs(directory, exist_ok=True)
         if kind == "processed_crash":
-            packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP)
+            packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
             data = packer.compress(data) + packer.flush()
         suffix = _SUFFIXES.get((kind, name), f".{name}.dump")
         with open(os.path.join(directory, crash_id + suffix), "ab", buffering=0) as file:  # noqa: PTH123
