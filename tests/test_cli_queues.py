@@ -19,6 +19,7 @@ import pytest
 
 from crashmover import crashid, open_queue
 from crashmover.external.crashqueue_base import Delivery, QueueName
+from tests.benchmarks.measure import cpu_of
 from tests.cli_helpers import (
     TIMEOUT,
     assert_refused,
@@ -295,6 +296,17 @@ def test_following_ends_with_a_signal(uri: str, ids: list[str], number: signal.S
         assert process.wait(TIMEOUT) == 128 + number
         assert process.stderr and process.stderr.read() == b""
     assert left(uri) == []
+
+
+def test_following_an_empty_queue_takes_no_processor_time(uri: str, ids: list[str]) -> None:
+    publish(uri, ids[:1])
+    with start("queue-pull", "-q", uri, "--follow", "--wait", "0.1") as process:
+        assert process.stdout and process.stdout.readline()
+        before = cpu_of([process.pid])
+        time.sleep(1.5)
+        assert cpu_of([process.pid]) - before < 0.5
+        process.send_signal(signal.SIGTERM)
+        process.wait(TIMEOUT)
 
 
 def test_what_could_not_be_written_is_not_taken_off_the_queue(uri: str, ids: list[str]) -> None:

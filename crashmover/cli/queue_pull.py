@@ -5,6 +5,7 @@
 """``crashmover queue-pull``."""
 
 import json
+import math
 import sys
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -78,7 +79,8 @@ def _pull(queue: CrashQueueBase, stopper: signals.Stopper, options: dict[str, An
     try:
         while stopper.number is None and count != options["limit"]:
             # In short waits, so that a signal is heard.
-            step = min(1.0, max(0.0, options["wait"] - waited))
+            left = math.inf if options["follow"] else max(0.0, options["wait"] - waited)
+            step = min(1.0, left)
             room = min(BATCH, (options["limit"] or count + BATCH) - count)
             deliveries = queue.pull(options["queues"] or None, room, step)
             count += len(deliveries)
