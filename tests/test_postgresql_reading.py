@@ -5,6 +5,7 @@
 """PostgreSQLCrashStorage: crashes that are loaded together come in one stream, and each is
 right or said not to be, whatever becomes of the stream."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,7 @@ def test_crashes_that_are_changed_while_they_are_read_are_what_they_were_or_that
             part.read()
 
 
+_LOCK = "BEGIN; LOCK TABLE crash_parts; COMMIT"  # for an instant, when all others are done
 _MORE_THAN_IS_ON_ITS_WAY = 800_000  # bytes, for each of 60 crashes: the server has to wait
 
 
@@ -161,6 +163,49 @@ def test_crashes_are_read_again_after_their_connection_was_lost(
             assert error.uri == storage.uri
             lost += 1
     assert lost == 1
+
+
+@pytest.mark.parametrize("skipped", [0, 20], ids=["all", "not the last small ones"])
+def test_reading_a_large_crash_waits_for_nobody_who_waits_for_the_stream(
+    database: Database, storage: CrashStorageBase, skipped: int
+) -> None:
+    crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
+    ids = list(crashes)
+    crashes[ids[40]] |= {MAIN: bytes(2 * MIB)}
+    storage.save_crash(crash_of(crashes[ids[40]], ids[40]))
+    loaded = _loaded(storage, ids)
+    assert _read(loaded[ids[0]]) == crashes[ids[0]]
+    _wait_until(lambda: len(_streams(database)) == 1)
+    with ThreadPoolExecutor(1) as pool:
+        locked = pool.submit(database.connection.execute, _LOCK)
+        _wait_until(lambda: _waits(database))
+        for crash_id in [*ids[1 : 40 - skipped], *ids[40:]]:
+            assert _read(loaded[crash_id]) == crashes[crash_id]
+        locked.result(timeout=10)
+
+
+def _waits(database: Database) -> bool:
+    """Whether somebody waits for a lock."""
+    with database.server.connect() as connection:
+        found = connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone()
+    return found is not None
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "drops"])
+def test_a_child_takes_nothing_from_what_its_parent_receives(
+    storage: CrashStorageBase, reads: bool
+) -> None:
+    crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
+    loaded = _loaded(storage, crashes)
+    ids = list(crashes)
+    assert _read(loaded[ids[0]]) == crashes[ids[0]]
+    if (pid := os.fork()) == 0:
+        is_right = all(_read(loaded[i]) == crashes[i] for i in ids[:40]) if reads else True
+        loaded.clear()
+        os._exit(not is_right)
+    assert os.waitpid(pid, 0)[1] == 0
+    for crash_id in ids:
+        assert _read(loaded[crash_id]) == crashes[crash_id]
 
 
 def test_who_wants_no_more_of_crashes_keeps_no_connection_and_no_statement(

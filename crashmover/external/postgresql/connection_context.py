@@ -101,11 +101,14 @@ class ConnectionContext:
         :raises StorageError: it cannot be had; or, instead of what psycopg raises, it failed
         """
         with self.translating(crash_id):
-            connection = self._take()
+            connection, pid = self._take(), os.getpid()
             try:
                 yield connection
             finally:
-                self._give_back(connection)
+                if pid == os.getpid():
+                    self._give_back(connection)
+                else:  # forked meanwhile: it is the parent's to close
+                    self._inherited.append(connection)
 
     @contextmanager
     def transaction(self, crash_id: str | None = None) -> Iterator[Connection]:
@@ -151,7 +154,8 @@ class ConnectionContext:
         while True:
             with self._lock:
                 if self._pid != os.getpid():  # forked: what is kept is the parent's to close
-                    self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
+                    self._inherited += self._idle
+                    self._pid, self._idle = os.getpid(), []
                 if not self._idle:
                     break
                 connection = self._idle.pop()

@@ -5,9 +5,12 @@
 """Crashes as they lie in the table: which rows they have, and the parts that are in them."""
 
 import io
+import os
+from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from functools import partial
+from inspect import GEN_CLOSED, getgeneratorstate
 from itertools import groupby
 from threading import Lock
 from typing import Any, BinaryIO, LiteralString, cast
@@ -52,6 +55,8 @@ Row = tuple[Kind, str, int, int, str]
 _Version = tuple[str, str, str, int, str]
 
 _Rows = Iterator[tuple[_Version, bytes]]
+
+_parents: list[object] = []  # streams that were copied by a fork: closing one would cancel it
 
 
 class Reader:
@@ -103,13 +108,14 @@ class Reader:
 
     def stream(
         self, crash_ids: Sequence[str], kinds: Set[Kind]
-    ) -> Iterator[tuple[_Version, bytes]]:
+    ) -> Generator[tuple[_Version, bytes]]:
         """Yield what is in all rows of these crashes now, crash by crash in the order of their
         ids, as it comes: while the first is used, the server goes on.
 
         That ends early where the server has enough of it and goes on with other statements: it
         may have a limit for how long one takes, and this one takes as long as whoever reads.
         """
+        pid = os.getpid()
         with self.context() as connection:
             rows = connection.cursor().stream(
                 self._sql(_CRASHES), _keys_of(crash_ids, kinds), binary=True
@@ -118,7 +124,10 @@ class Reader:
                 for *version, data in rows:
                     yield cast(_Version, tuple(version)), data
             except GeneratorExit:  # nobody wants the rest, nor to wait until it is cancelled
-                connection.close()
+                if pid == os.getpid():
+                    connection.close()
+                else:
+                    _parents.append(rows)
                 raise
             except psycopg.Error:
                 if connection.closed:
@@ -140,7 +149,11 @@ def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], lis
 
 class Reading:
     """Crashes that are read together, as a rule one after the other, in the order of their ids:
-    small ones come in one stream, a little ahead of who asks for them.
+    small ones come in a stream, a little ahead of who asks for them, as far as the next that is
+    not small.
+
+    There is no second statement while one goes on.  It might wait for somebody who wants the
+    table for himself, and he for the stream, and the stream for who reads.
 
     :param crashes: the rows of each
     """
@@ -148,10 +161,16 @@ class Reading:
     def __init__(self, reader: Reader, crashes: dict[str, list[Row]]) -> None:
         self._reader = reader
         self._uri = reader.context.uri
+        self._pid = os.getpid()
         sizes = {crash_id: sum(row[3] for row in rows) for crash_id, rows in crashes.items()}
-        self._small = sorted(crash_id for crash_id, size in sizes.items() if 0 < size <= _SMALL)
+        small = sorted(crash_id for crash_id, size in sizes.items() if 0 < size <= _SMALL)
+        self._small = small if len(small) > 1 else []
+        self._large = sorted(crash_id for crash_id, size in sizes.items() if size > _SMALL)
+        self._wanted = {_key(crash_id, row) for crash_id in small for row in crashes[crash_id]}
         self._kinds = {row[0] for rows in crashes.values() for row in rows}
-        self._stream: Iterator[tuple[str, _Rows]] | None = None
+        self._stream: Generator[tuple[_Version, bytes]] | None = None
+        self._crashes: Iterator[tuple[str, _Rows]] = iter(())  # what comes in it
+        self._last = ""  # of the crashes in it
         self._reached = ""  # the crash that has come last
         self._kept: deque[dict[_Version, bytes]] = deque()  # for each crash, the last one last
         self._lock = Lock()
@@ -185,26 +204,46 @@ class Reading:
 
     def read(self, crash_id: str, row: Row) -> bytes:
         """Return the bytes in a row; raises as `Reader.chunk`."""
-        if len(self._small) > 1 and crash_id in self._small:
-            key = (crash_id, *row[:3], row[4])
+        if self._pid == os.getpid():  # a stream is not for the children of who began it
             with self._lock:
-                if crash_id > self._reached:
-                    self._go_on_to(crash_id)
-                for rows in self._kept:
-                    if key in rows:
-                        return rows[key]
+                data = self._streamed(crash_id, row)
+            if data is not None:
+                return data
         return self._reader.chunk(crash_id, row)
+
+    def _streamed(self, crash_id: str, row: Row) -> bytes | None:
+        """Return the bytes in a row that has come; None where another statement has to ask for
+        them, and may."""
+        if crash_id > self._reached and crash_id in self._small:
+            self._go_on_to(crash_id)
+        key = _key(crash_id, row)
+        for rows in self._kept:
+            if key in rows:
+                return rows[key]
+        if self._stream and getgeneratorstate(self._stream) != GEN_CLOSED:
+            self._stream.close()
+            self._small = []  # or it would be begun, and closed, for each of them
+        return None
 
     def _go_on_to(self, crash_id: str) -> None:
         """Take from the stream until this crash has come, or is not there any more."""
-        if self._stream is None:
-            ids = [other for other in self._small if other >= crash_id]
-            rows = self._reader.stream(ids, self._kinds)
-            self._stream = groupby(rows, key=lambda row: row[0][0])
-        while self._reached < crash_id and (found := next(self._stream, None)):
+        if crash_id > self._last:
+            self._begin_at(crash_id)
+        while self._reached < crash_id and (found := next(self._crashes, None)):
             self._reached, rows = found
-            self._kept.append(dict(rows))
+            self._kept.append({key: data for key, data in rows if key in self._wanted})
             self._forget()
+
+    def _begin_at(self, crash_id: str) -> None:
+        """Begin a stream, which ends by itself when the last crash in it is read."""
+        if self._stream:
+            self._stream.close()
+        following = self._small[bisect_left(self._small, crash_id) :]
+        larger = next((other for other in self._large if other > crash_id), None)
+        ids = [other for other in following if larger is None or other < larger]
+        self._last = ids[-1]
+        self._stream = self._reader.stream(ids, self._kinds)
+        self._crashes = groupby(self._stream, key=lambda row: row[0][0])
 
     def _forget(self) -> None:
         """Keep of what has come no more than a crash may have: for who reads a little later,
@@ -213,3 +252,8 @@ class Reading:
         while len(self._kept) > 1 and sum(sizes) > _SMALL:
             self._kept.popleft()
             del sizes[0]
+
+
+def _key(crash_id: str, row: Row) -> _Version:
+    kind, name, chunk, _, version = row
+    return crash_id, kind, name, chunk, version
