@@ -123,15 +123,15 @@ def test_large_directories_are_remembered(tmp_path: Path, monkeypatch: pytest.Mo
     assert directories.ask(0, 1) == 2
 
 
-def test_what_is_remembered_is_bounded_by_the_number_of_files(
+def test_what_is_remembered_is_bounded_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directories = Directories(tmp_path, 4, monkeypatch)
-    monkeypatch.setattr(module, "_KEPT_FILES", 250)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 2 * 3000)  # of 100 files and a suffix each
     assert directories.ask(0, 1, 0, 1) == 2
     assert directories.ask(2, 1, 2) == 1
     assert directories.ask(0) == 1
-    monkeypatch.setattr(module, "_KEPT_FILES", 50)  # the last one is kept, however large
+    monkeypatch.setattr(module, "_KEPT_BYTES", 1500)  # the last one is kept, however large
     assert directories.ask(3, 3, 3) == 1
     assert directories.ask(2, 3) == 2
 
@@ -144,3 +144,31 @@ def test_one_that_is_done_with_is_forgotten(
     assert directories.ask(0, *[1] * 5) == 2
     assert directories.ask(0) == 0, "it may be asked for in between"
     assert directories.ask(*[1] * 6, 0) == 1
+
+
+def test_one_that_is_done_with_is_forgotten_among_small_directories_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_USEFUL_FOR", 5)
+    directories = Directories(tmp_path, 2, monkeypatch)
+    for crash_id in IDS[10:100]:
+        (directories.paths[1] / f"{crash_id}.json").unlink()
+    assert directories.ask(0, *[1] * 6) == 1
+    assert directories.ask(0) == 1
+
+
+@pytest.mark.parametrize("others", [0, 60, 61, 62, 63, 64, 100])
+def test_the_files_of_a_crash_are_the_same_among_few_and_among_many(
+    tmp_path: Path, others: int
+) -> None:
+    names = [f"{IDS[5]}.json", f"{IDS[5]}.a b.dump", f"{IDS[5]}.\udcff.dump", f"{IDS[5]}.x.dump"]
+    for name in names[:3]:
+        (tmp_path / name).touch()
+    (tmp_path / names[3]).symlink_to(names[0])
+    (tmp_path / f"{IDS[5]}.y.dump").mkdir()
+    (tmp_path / IDS[5]).mkdir()
+    for crash_id in IDS[100 : 100 + others]:
+        (tmp_path / f"{crash_id}.json").touch()
+    with opened(tmp_path) as fd:
+        found = Listings(".json").names_of(IDS[5], None, fd, ("here",))
+    assert sorted(found) == sorted(names) == sorted(listing_of(tmp_path).files_of(IDS[5]))

@@ -242,7 +242,7 @@ class FSPermanentStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says; the names of one directory are in memory at a time.
+        """As the base class says; what is in one directory is in memory at a time.
 
         Where there is something else in the place of a directory, that is raised when all that
         is elsewhere has been listed.

@@ -21,7 +21,7 @@ from crashmover.external.fs.layout import ID_LENGTH, Where
 
 _FEW = 64  # files; a directory that has no more is listed again in no time
 _KEPT = 16  # directories
-_KEPT_FILES = 500_000  # in them, of 28 bytes each; one directory may have more
+_KEPT_BYTES = 16_000_000  # of them, together; one directory may take more
 _USEFUL_FOR = 1000  # further crashes: who goes from day to day does not come back
 
 # A file's times come from a clock that ticks coarsely, on a server perhaps: a listing is
@@ -30,6 +30,7 @@ SETTLED_NS = 2_000_000_000
 
 _FILE = struct.Struct("=16sIQ")  # the id without its hyphens, the suffix's number, the inode
 _ID = re.compile("[0-9a-f]{8}" + "-[0-9a-f]{4}" * 3 + "-[0-9a-f]{12}")
+_SUFFIX = 200  # bytes that a suffix takes: a few, or a name that everybody makes up anew
 _BUCKET = 4  # the byte of a packed id that is not among those of its directory
 
 Generation = tuple[int, int]
@@ -96,6 +97,11 @@ class Listing:
             at = bucket.find(packed, at + 1)
         return files
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in memory."""
+        return _FILE.size * self.file_count + _SUFFIX * len(self._suffixes)
+
     def has_settled(self, now: Generation) -> bool:
         """Whether what is now in that state had been there for a while."""
         return now[1] < self._taken_ns - SETTLED_NS
@@ -156,28 +162,30 @@ class Listings:
     def _find(self, where: Where) -> Listing | None:
         with self._lock:
             self._turn += 1
-            if where not in self._kept:
-                return None
-            listing, _ = self._kept[where]
-            self._keep(where, listing)
+            listing, _ = self._kept.get(where, (None, 0))
+            if listing:
+                self._kept[where] = listing, self._turn
+                self._kept.move_to_end(where)
+            self._forget()
             return listing
 
     def _take(self, dir_fd: int, where: Where) -> Listing:
         """List the open directory `where` anew."""
         listing = Listing(dir_fd)
-        with self._lock:
-            self._keep(where, listing)
+        if listing.file_count > _FEW:
+            with self._lock:
+                self._kept[where] = listing, self._turn
+                self._kept.move_to_end(where)
+                self._forget()
         return listing
 
-    def _keep(self, where: Where, listing: Listing) -> None:
-        self._kept[where] = listing, self._turn
-        self._kept.move_to_end(where)
-        while len(self._kept) > 1 and self._are_too_many():
+    def _forget(self) -> None:
+        """Forget those that are too many, and those that nobody has asked for lately."""
+        while self._kept:
+            size = sum(listing.size for listing, _ in self._kept.values())
+            is_too_much = len(self._kept) > 1 and size > _KEPT_BYTES
+            _, last_turn = next(iter(self._kept.values()))
+            is_stale = last_turn < self._turn - _USEFUL_FOR
+            if not (is_stale or is_too_much or len(self._kept) > _KEPT):
+                return
             self._kept.popitem(last=False)
-
-    def _are_too_many(self) -> bool:
-        """Whether the one that was not used for longest should go."""
-        files = sum(listing.file_count for listing, _ in self._kept.values())
-        _, last_turn = next(iter(self._kept.values()))
-        is_stale = last_turn < self._turn - _USEFUL_FOR
-        return is_stale or len(self._kept) > _KEPT or files > _KEPT_FILES
