@@ -6,10 +6,12 @@
 
 import gzip
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
@@ -17,6 +19,7 @@ from docutils.core import publish_doctree
 
 from tests.benchmarks import corpus, report
 from tests.benchmarks.command import BENCHMARKS
+from tests.benchmarks.command import main as run_main
 from tests.benchmarks.command import run as run_benchmarks
 from tests.benchmarks.contest import OURS, Command, Contender, Results, WrongBytes, hold, take_turn
 from tests.benchmarks.corpus import PROCESSED, Corpus, files_in, make_corpus, realistic, small
@@ -255,6 +258,16 @@ def test_less_is_measured_quickly() -> None:
 
 
 # The server that lists
+
+
+def test_a_full_run_is_not_begun_where_there_is_no_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7 << 30))
+    directory = tmp_path / "build"
+    with pytest.raises(SystemExit, match="7 GiB are free, and 50 are needed"):
+        run_main(["--directory", str(directory)])
+    assert not directory.exists()
 
 
 def test_listings_go_on_where_they_stopped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import json
+import shutil
 import signal
 import sys
 import time
@@ -39,6 +40,8 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 BUILD = Path(__file__).parents[2] / "build"
 
+_ROOM = 50 << 30  # bytes that a full run takes, as no file is removed before the end
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the benchmarks; return 0 unless one could not be run, or did it wrong."""
@@ -46,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
     sizes = QUICK if options.quick else Sizes()
     if options.runs:
         sizes = dataclasses.replace(sizes, runs=options.runs)
+    if not options.quick and not options.only:
+        exit_without_room(options.directory)
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leave nothing behind
     with new_suite(sizes, options.directory) as suite:
@@ -54,13 +59,22 @@ def main(args: Sequence[str] | None = None) -> int:
         suite.say(f"{machine['cores']} x {machine['cpu']}, {machine['file system']}")
         rows, failures = run(suite, options.only or list(BENCHMARKS))
         record = {"machine": machine, **as_json(suite, rows, failures)}
-        suite.say(f"done in {time.monotonic() - begun:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    print((rst_table if options.rst else table)(rows))
-    for name, reason in failures.items():
-        print(f"FAILED: {name}: {reason}")
+        if options.json:
+            options.json.write_text(json.dumps(record, indent=1) + "\n")
+        print((rst_table if options.rst else table)(rows), flush=True)
+        for name, reason in failures.items():
+            print(f"FAILED: {name}: {reason}", flush=True)
+        took = time.monotonic() - begun
+        suite.say(f"done in {took:.0f} s; to remove what was made takes some minutes more")
     return 1 if failures else 0
+
+
+def exit_without_room(directory: Path) -> None:
+    """Exit unless a full run has room in a directory, which need not be there yet."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < _ROOM:
+        sys.exit(f"{directory}: {free >> 30} GiB are free, and {_ROOM >> 30} are needed")
 
 
 def parser() -> argparse.ArgumentParser:

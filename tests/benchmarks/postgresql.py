@@ -104,6 +104,16 @@ def ends(work: str, results: Results, names: tuple[str, str]) -> Iterator[Row]:
     yield both_ends(work, results, names)
 
 
+def filled_it(server: DurablePostgreSQL, schema: str, corpus: Corpus) -> Callable[[], None]:
+    """As `rows_are`, of a schema that is not needed any more."""
+
+    def check() -> None:
+        rows_are(server, schema, corpus)()
+        execute(server, "DROP SCHEMA {schema} CASCADE", schema)
+
+    return check
+
+
 # -- Writing -------------------------------------------------------------------------------
 
 
@@ -125,7 +135,7 @@ def writer(
         schema = server.new_name()
         execute(server, "CHECKPOINT")  # so that none comes from what another has written
         line = copy(source, uri_of(server, schema))
-        check = rows_are(server, schema, corpus)
+        check = filled_it(server, schema, corpus)
         env = {**client_of(server), **more}
         return Command(line, corpus.count, check, env, servers=[server, *others])
 
@@ -140,7 +150,7 @@ def peer_writer(suite: Suite, corpus: Corpus, name: str, mode: str) -> Contender
         schema = new_table(server)
         execute(server, "CHECKPOINT")
         line = [*_LINE, mode, schema, corpus.root]
-        check = rows_are(server, schema, corpus)
+        check = filled_it(server, schema, corpus)
         return Command(line, corpus.count, check, client_of(server), servers=[server])
 
     return Contender(name, turn, sys.executable)
