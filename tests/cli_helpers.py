@@ -211,12 +211,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**ours, "TERM": "xterm", **more}
 
 
+class Process(subprocess.Popen[bytes]):
+    """A process that does not outlive a test that fails."""
+
+    def __exit__(self, *exc: Any) -> None:
+        if exc[0] is not None:
+            self.kill()
+        super().__exit__(*exc)
+
+
 def start(
     *args: Argument, prefix: Sequence[str] = (), stdin: int | IO[Any] = subprocess.DEVNULL
-) -> "subprocess.Popen[bytes]":
+) -> Process:
     """Start a command as a process whose standard output is a pipe as small as can be: it
     comes to a halt when it has written a page and nobody has read it."""
-    return subprocess.Popen(
+    return Process(
         [*prefix, *command_line(*args)],
         stdin=stdin,
         stdout=subprocess.PIPE,
