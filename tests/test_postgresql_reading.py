@@ -136,12 +136,9 @@ def test_crashes_are_read_whose_statement_took_longer_than_the_server_lets_it(
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
     limit = {"options": "-c statement_timeout=250ms"}
     with open_storage(f"{database.uri}&{urlencode(limit, quote_via=quote)}") as limited:
-        loaded = _loaded(limited, crashes)
-        ids = list(crashes)
-        assert _read(loaded[ids[0]]) == crashes[ids[0]]
-        _wait_until(lambda: len(_streams(database)) == 1)
+        loaded = _begun(database, limited, crashes)
         time.sleep(0.3)  # it is cancelled when the server can go on
-        for crash_id in ids:
+        for crash_id in crashes:
             assert _read(loaded[crash_id]) == crashes[crash_id]
 
 
@@ -149,14 +146,11 @@ def test_crashes_are_read_again_after_their_connection_was_lost(
     database: Database, storage: CrashStorageBase
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
-    loaded = _loaded(storage, crashes)
-    ids = list(crashes)
-    assert _read(loaded[ids[0]]) == crashes[ids[0]]
-    _wait_until(lambda: len(_streams(database)) == 1)
+    loaded = _begun(database, storage, crashes)
     [pid] = _streams(database)
     database.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
     lost = 0
-    for crash_id in ids:
+    for crash_id in crashes:
         try:
             assert _read(loaded[crash_id]) == crashes[crash_id]
         except StorageUnavailable as error:
@@ -173,9 +167,7 @@ def test_reading_a_large_crash_waits_for_nobody_who_waits_for_the_stream(
     ids = list(crashes)
     crashes[ids[40]] |= {MAIN: bytes(2 * MIB)}
     storage.save_crash(crash_of(crashes[ids[40]], ids[40]))
-    loaded = _loaded(storage, ids)
-    assert _read(loaded[ids[0]]) == crashes[ids[0]]
-    _wait_until(lambda: len(_streams(database)) == 1)
+    loaded = _begun(database, storage, crashes)
     with ThreadPoolExecutor(1) as pool:
         locked = pool.submit(database.connection.execute, _LOCK)
         _wait_until(lambda: _waits(database))
@@ -193,12 +185,11 @@ def _waits(database: Database) -> bool:
 
 @pytest.mark.parametrize("reads", [True, False], ids=["reads", "drops"])
 def test_a_child_takes_nothing_from_what_its_parent_receives(
-    storage: CrashStorageBase, reads: bool
+    database: Database, storage: CrashStorageBase, reads: bool
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
-    loaded = _loaded(storage, crashes)
+    loaded = _begun(database, storage, crashes)
     ids = list(crashes)
-    assert _read(loaded[ids[0]]) == crashes[ids[0]]
     if (pid := os.fork()) == 0:
         is_right = all(_read(loaded[i]) == crashes[i] for i in ids[:40]) if reads else True
         loaded.clear()
@@ -212,12 +203,20 @@ def test_who_wants_no_more_of_crashes_keeps_no_connection_and_no_statement(
     database: Database, storage: CrashStorageBase
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
-    loaded = _loaded(storage, crashes)
-    assert _read(loaded[min(crashes)]) == crashes[min(crashes)]
-    _wait_until(lambda: len(_streams(database)) == 1)
+    loaded = _begun(database, storage, crashes)
     del loaded
     _wait_until(lambda: not _streams(database))
     assert storage.has_crash(min(crashes))
+
+
+def _begun(
+    database: Database, storage: CrashStorageBase, crashes: dict[str, Contents]
+) -> dict[str, Crash]:
+    """Load crashes, read the first, and return them all when the server waits for who reads."""
+    loaded = _loaded(storage, crashes)
+    assert _read(loaded[min(crashes)]) == crashes[min(crashes)]
+    _wait_until(lambda: len(_streams(database)) == 1)
+    return loaded
 
 
 def _streams(database: Database) -> list[int]:
