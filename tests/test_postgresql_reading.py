@@ -7,6 +7,7 @@ right or said not to be, whatever becomes of the stream."""
 
 import os
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ import pytest
 from crashmover.crash import Crash
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.postgresql.reading import Reader, Row
 from crashmover.registry import open_storage
 from crashmover.testing import BROWSER, MAIN, PROCESSED, RAW, Contents, contents, crash_of
 from tests.servers.postgresql import PostgreSQL
@@ -111,6 +113,23 @@ def test_of_crashes_loaded_together_one_that_was_changed_is_said_and_the_others_
             assert _read(loaded[crash_id]) == crashes[crash_id]
 
 
+def test_of_a_crash_that_has_grown_since_no_more_is_kept_than_was_asked_for(
+    database: Database, storage: CrashStorageBase
+) -> None:
+    crashes = _saved(storage, 6)
+    loaded = _loaded(storage, crashes)
+    with open_storage(database.uri) as other:
+        other.save_crash(crash_of({RAW: b"{}", MAIN: bytes(16 * MIB)}, min(crashes)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(StorageUnavailable, match="replaced or removed"):
+            _read(loaded[min(crashes)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB
+
+
 @pytest.mark.parametrize("change", ["replaced", "removed"])
 def test_crashes_that_are_changed_while_they_are_read_are_what_they_were_or_that_is_said(
     database: Database, storage: CrashStorageBase, change: str
@@ -131,15 +150,24 @@ _MORE_THAN_IS_ON_ITS_WAY = 800_000  # bytes, for each of 60 crashes: the server 
 
 
 def test_crashes_are_read_whose_statement_took_longer_than_the_server_lets_it(
-    database: Database, storage: CrashStorageBase
+    database: Database, storage: CrashStorageBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
+    asked_for: list[str] = []
+    chunk = Reader.chunk
+
+    def counted(reader: Reader, crash_id: str, row: Row) -> bytes:
+        asked_for.append(crash_id)
+        return chunk(reader, crash_id, row)
+
+    monkeypatch.setattr(Reader, "chunk", counted)
     limit = {"options": "-c statement_timeout=250ms"}
     with open_storage(f"{database.uri}&{urlencode(limit, quote_via=quote)}") as limited:
         loaded = _begun(database, limited, crashes)
         time.sleep(0.3)  # it is cancelled when the server can go on
         for crash_id in crashes:
             assert _read(loaded[crash_id]) == crashes[crash_id]
+    assert max(crashes) in asked_for, "the stream had ended early"
 
 
 def test_crashes_are_read_again_after_their_connection_was_lost(
