@@ -257,9 +257,6 @@ def test_less_is_measured_quickly() -> None:
     assert (QUICK.fs, QUICK.rerun) < (Sizes().fs, Sizes().rerun)
 
 
-# The server that lists
-
-
 def test_a_full_run_is_not_begun_where_there_is_no_room_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +265,9 @@ def test_a_full_run_is_not_begun_where_there_is_no_room_for_it(
     with pytest.raises(SystemExit, match="7 GiB are free, and 50 are needed"):
         run_main(["--directory", str(directory)])
     assert not directory.exists()
+
+
+# The server that lists
 
 
 def test_listings_go_on_where_they_stopped(tmp_path: Path) -> None:

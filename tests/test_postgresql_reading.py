@@ -217,6 +217,7 @@ def test_a_child_takes_nothing_from_what_its_parent_receives(
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
     loaded = _begun(database, storage, crashes)
+    [session] = _streams(database)
     ids = list(crashes)
     if (pid := os.fork()) == 0:
         is_right = all(_read(loaded[i]) == crashes[i] for i in ids[:40]) if reads else True
@@ -225,6 +226,8 @@ def test_a_child_takes_nothing_from_what_its_parent_receives(
     assert os.waitpid(pid, 0)[1] == 0
     for crash_id in ids:
         assert _read(loaded[crash_id]) == crashes[crash_id]
+    assert storage.has_crash(ids[0])
+    assert database.rows("SELECT 1 FROM pg_stat_activity WHERE pid = %s", session)
 
 
 def test_who_wants_no_more_of_crashes_keeps_no_connection_and_no_statement(

@@ -101,14 +101,11 @@ class ConnectionContext:
         :raises StorageError: it cannot be had; or, instead of what psycopg raises, it failed
         """
         with self.translating(crash_id):
-            connection, pid = self._take(), os.getpid()
+            connection = self._take()
             try:
                 yield connection
             finally:
-                if pid == os.getpid():
-                    self._give_back(connection)
-                else:  # forked meanwhile: it is the parent's to close
-                    self._inherited.append(connection)
+                self._give_back(connection)
 
     @contextmanager
     def transaction(self, crash_id: str | None = None) -> Iterator[Connection]:
@@ -154,8 +151,7 @@ class ConnectionContext:
         while True:
             with self._lock:
                 if self._pid != os.getpid():  # forked: what is kept is the parent's to close
-                    self._inherited += self._idle
-                    self._pid, self._idle = os.getpid(), []
+                    self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
                 if not self._idle:
                     break
                 connection = self._idle.pop()

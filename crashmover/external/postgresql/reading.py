@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, S
 from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
 from itertools import groupby
+from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, LiteralString, cast
 
@@ -19,7 +20,7 @@ import psycopg
 
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
-from crashmover.external.postgresql.connection_context import ConnectionContext
+from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
 from crashmover.external.postgresql.saving import ROW
 from crashmover.external.postgresql.tables import key_of
 from crashmover.partfiles import file_of_chunks
@@ -55,8 +56,6 @@ Row = tuple[Kind, str, int, int, str]
 _Version = tuple[str, str, str, int, str]
 
 _Rows = Iterator[tuple[_Version, bytes]]
-
-_parents: list[object] = []  # streams that were copied by a fork: closing one would cancel it
 
 
 class Reader:
@@ -124,10 +123,9 @@ class Reader:
                 for *version, data in rows:
                     yield cast(_Version, tuple(version)), data
             except GeneratorExit:  # nobody wants the rest, nor to wait until it is cancelled
-                if pid == os.getpid():
-                    connection.close()
-                else:
-                    _parents.append(rows)
+                if pid != os.getpid() and not connection.closed:
+                    _leave_to_parent(connection)
+                connection.close()
                 raise
             except psycopg.Error:
                 if connection.closed:
@@ -139,6 +137,13 @@ class Reader:
         with self.context(crash_ids[0] if len(crash_ids) == 1 else None) as connection:
             keys = _keys_of(crash_ids, kinds)
             return connection.execute(self._sql(query), keys, binary=True).fetchall()
+
+
+def _leave_to_parent(connection: Connection) -> None:
+    """Let go of a connection that came with a fork: to close it would be to say goodbye on a
+    socket that is the parent's, too."""
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), connection.fileno())
 
 
 def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], list[Any], list[str]]:
