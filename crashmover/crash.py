@@ -194,12 +194,13 @@ class Part:
         return self.measure()
 
     def _pump_file(self, file: io.FileIO, write: "Write") -> None:
-        count = write.take(file) if isinstance(write, FileWriter) else 0
-        with _pump_buffer() as buffer:
-            while size := file.readinto(buffer):
-                count += size
-                self._check_size(count, is_end=False)
-                write(buffer[:size])
+        count, is_all = write.take(file) if isinstance(write, FileWriter) else (0, False)
+        if not is_all or count != self.size:  # which some file systems make out to be less
+            with _pump_buffer() as buffer:
+                while size := file.readinto(buffer):
+                    count += size
+                    self._check_size(count, is_end=False)
+                    write(buffer[:size])
         self._check_size(count, is_end=True)
 
     def _chunks_of(self, file: BinaryIO, count: int = 0) -> Iterator[bytes]:

@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -36,19 +35,22 @@ class FileWriter:
         while written < len(piece):
             written += os.write(self._fd, piece[written:])
 
-    def take(self, file: io.FileIO) -> int:
+    def take(self, file: io.FileIO) -> tuple[int, bool]:
         """Let the system copy a file, from where it stands, to its end, without a way through our
-        memory, or so that both share it on the disk; return how many bytes it has copied.
+        memory, or so that both share it on the disk; return how many bytes it has copied, and
+        whether that is all, as far as the system says.
 
-        That is less where it cannot, or where something is wrong with one of them: the rest is to
-        be read and written, and that says what, and with which.
+        It is not where it cannot, or where something is wrong with one of them: the rest is to be
+        read and written, and that says what, and with which.
         """
         count = 0
         if sys.platform == "linux":
-            with suppress(OSError):
+            try:
                 while copied := os.copy_file_range(file.fileno(), self._fd, _AT_ONCE):
                     count += copied
-        return count
+            except OSError:
+                return count, False
+        return count, count > 0  # of some files some systems say that there is nothing in them
 
 
 class _PartFile(io.FileIO):

@@ -170,28 +170,18 @@ class FSPermanentStorage(CrashStorageBase):
         with opened(root_fd):
             yield root_fd
 
-    def _directories(
-        self, root_fd: int, crash_id: str, first_fd: int | None = None
-    ) -> Iterator[tuple[Where, int]]:
-        """Yield each directory that there is of those where the crash may lie, open.
-
-        :param first_fd: the first of them, where it is open already
-        """
+    def _directories(self, root_fd: int, crash_id: str) -> Iterator[tuple[Where, int]]:
+        """Yield each directory that there is of those where the crash may lie, open."""
         for leaf in self.layout.leaves(crash_id):
-            known_fd, first_fd = first_fd, None
-            with suppress(FileNotFoundError):
-                fd = durable.walk_down(root_fd, leaf) if known_fd is None else os.dup(known_fd)
-                with opened(fd):
-                    yield leaf, fd
-                    with opened(durable.step(fd, crash_id)) as own_fd:
-                        yield (*leaf, crash_id), own_fd
+            with suppress(FileNotFoundError), opened(durable.walk_down(root_fd, leaf)) as fd:
+                yield leaf, fd
+                with opened(durable.step(fd, crash_id)) as own_fd:
+                    yield (*leaf, crash_id), own_fd
 
-    def _find(
-        self, root_fd: int, crash_id: str, kind: Kind, first_fd: int | None = None
-    ) -> Where | None:
+    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
         """Return the directory that holds the raw or processed crash."""
         name = self.layout.file_name(crash_id, kind)
-        for where, dir_fd in self._directories(root_fd, crash_id, first_fd):
+        for where, dir_fd in self._directories(root_fd, crash_id):
             if durable.exists(dir_fd, name):
                 return where
         return None
@@ -308,10 +298,14 @@ class FSPermanentStorage(CrashStorageBase):
 
     def _is_there(self, root_fd: int, save: StagedSave) -> bool:
         """Whether saving the crash would replace a raw crash or a dump."""
+        crash_id = save.crash.crash_id
         if not save.crash.raw_crash:
             return self._would_replace(save.crash)
-        found = self._find(root_fd, save.crash.crash_id, Kind.RAW_CRASH, save.dir_fd)
-        return found is not None
+        if save.was_visible():
+            return True
+        has_own = durable.exists(save.dir_fd, crash_id)  # a directory, of the older form
+        is_elsewhere = has_own or len(self.layout.leaves(crash_id)) > 1
+        return is_elsewhere and self._find(root_fd, crash_id, Kind.RAW_CRASH) is not None
 
     def _staged(self, root_fd: int, crash: Crash) -> StagedSave:
         where = self._where_to_save(root_fd, crash)
@@ -329,7 +323,7 @@ class FSPermanentStorage(CrashStorageBase):
                 reason = "no raw crash to add dumps to"
                 raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
             return found
-        return self.layout.directories(crash.crash_id)[0]
+        return self.layout.leaves(crash.crash_id)[0]
 
     # Removing
 

@@ -265,8 +265,10 @@ def create(dir_fd: int, name: str) -> int:
 
 def _open_or_create(dir_fd: int, name: str) -> tuple[int, bool]:
     while True:
-        with suppress(FileExistsError):
+        try:
             return create_new(dir_fd, name), False
+        except FileExistsError:
+            pass
         with suppress(FileNotFoundError):
             return os.open(name, os.O_RDWR | _NO_LINK, dir_fd=dir_fd), True
 

@@ -74,9 +74,12 @@ class StagedSave:
     def _create(self, name: str) -> int:
         """Open the file of a dump, which the lock of its raw crash covers: under its final name,
         where there is no crash that it might be taken for one of, and else a temporary one."""
-        if self._has_raw_crash and not self._has_orphans and not self._was_visible():
-            with suppress(FileExistsError):
+        if self._has_raw_crash and not self._has_orphans and not self.was_visible():
+            try:
                 fd = durable.create_new(self.dir_fd, name)
+            except FileExistsError:
+                pass
+            else:
                 self._put.append(name)
                 return fd
         fd = durable.create(self.dir_fd, durable.temporary_name(name))
@@ -93,7 +96,7 @@ class StagedSave:
         if not durable.wait_for_unlocked(self.dir_fd, self._marker):
             self._visible = False
 
-    def _was_visible(self) -> bool:
+    def was_visible(self) -> bool:
         """Whether the raw crash is there, as far as those go by the locks who save."""
         if self._visible is None:
             self._visible = self._is_visible()
@@ -167,7 +170,7 @@ class StagedSave:
             there = durable.exists(self.dir_fd, self._processed)
             self._put_one(self._processed, undoable=not there)
         if self._has_raw_crash:
-            self._put_one(self._marker, undoable=not self._was_visible())
+            self._put_one(self._marker, undoable=not self.was_visible())
 
     def undo(self) -> None:
         """Leave no trace, as far as the file system lets us; the marker goes first.
