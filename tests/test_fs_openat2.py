@@ -50,6 +50,11 @@ def link(root: Path, depth: int) -> None:
     path.symlink_to(root.parent.joinpath("elsewhere", *NAMES[:depth]))
 
 
+def open_file(root_fd: int, names: tuple[str, ...], name: str) -> tuple[int, os.stat_result]:
+    with durable.opened(durable.walk_down(root_fd, names)) as fd:
+        return durable.open_regular(fd, name)
+
+
 def text_of(fd: int) -> str:
     with os.fdopen(fd) as file:
         return file.read()
@@ -118,7 +123,7 @@ def test_directories_and_files_are_opened_either_way(root: Path, root_fd: int) -
     for depth in range(len(NAMES) + 1):
         with durable.opened(durable.walk_down(root_fd, NAMES[:depth])) as fd:
             assert os.path.samestat(os.fstat(fd), root.joinpath(*NAMES[:depth]).stat())
-    fd, status = durable.open_regular_below(root_fd, NAMES, "file")
+    fd, status = open_file(root_fd, NAMES, "file")
     assert status == os.fstat(fd)
     assert text_of(fd) == "root"
 
@@ -130,7 +135,7 @@ def test_a_link_on_the_way_is_named_either_way(root: Path, root_fd: int, depth: 
     before = open_files()
     for opening in (
         lambda: durable.walk_down(root_fd, NAMES),
-        lambda: durable.open_regular_below(root_fd, NAMES, "file"),
+        lambda: open_file(root_fd, NAMES, "file"),
     ):
         with pytest.raises(OSError, match=f"{NAMES[depth - 1]} is a symbolic link") as caught:
             opening()
@@ -156,9 +161,9 @@ def test_what_is_missing_is_not_found_either_way(root_fd: int) -> None:
     with pytest.raises(FileNotFoundError):
         durable.walk_down(root_fd, (*NAMES[:2], "none", "ba"))
     with pytest.raises(FileNotFoundError):
-        durable.open_regular_below(root_fd, (*NAMES[:2], "none", "ba"), "file")
+        open_file(root_fd, (*NAMES[:2], "none", "ba"), "file")
     with pytest.raises(FileNotFoundError):
-        durable.open_regular_below(root_fd, NAMES, "none")
+        open_file(root_fd, NAMES, "none")
     assert open_files() == before
 
 
@@ -174,6 +179,6 @@ def test_what_is_no_regular_file_is_refused_either_way(root: Path, root_fd: int,
         path.mkdir()
     before = open_files()
     with pytest.raises(OSError, match=r"trap is (a symbolic link|no regular file)") as caught:
-        durable.open_regular_below(root_fd, NAMES, "trap")
+        open_file(root_fd, NAMES, "trap")
     assert caught.value.errno == errno.ELOOP
     assert open_files() == before

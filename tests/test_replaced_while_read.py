@@ -12,6 +12,7 @@ import pytest
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.fs import durable
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.mover import Mover, Status
 from crashmover.registry import open_storage
@@ -25,6 +26,12 @@ NEW = contents("a") | {MAIN: b"MDMP another", BROWSER: b"another" * 200}
 
 def file_system(request: pytest.FixtureRequest) -> str:
     return f"fs://{request.getfixturevalue('tmp_path')}/store"
+
+
+def file_system_by_path(request: pytest.FixtureRequest) -> str:
+    """Where no directory is held open for whoever reads the crash."""
+    request.getfixturevalue("monkeypatch").setattr(durable, "MOST_HELD", 0)
+    return file_system(request)
 
 
 def s3_strict(request: pytest.FixtureRequest) -> str:
@@ -47,13 +54,13 @@ def postgresql(request: pytest.FixtureRequest) -> str:
     return uri
 
 
-QUICK = (file_system, s3_signed)
+QUICK = (file_system, file_system_by_path, s3_signed)
 
 
 @pytest.fixture(
     params=[
         pytest.param(make, id=make.__name__, marks=[] if make in QUICK else pytest.mark.slow)
-        for make in (file_system, s3_signed, s3_strict, postgresql)
+        for make in (*QUICK, s3_strict, postgresql)
     ]
 )
 def uri(request: pytest.FixtureRequest) -> str:

@@ -34,10 +34,10 @@ from crashmover.external.fs import durable, forcing, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation
+from crashmover.external.fs.listing import Listings
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.probing import probe
-from crashmover.external.fs.reading import CrashFile
+from crashmover.external.fs.reading import CrashFiles
 from crashmover.external.fs.removing import Removal
 from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.walking import Walk
@@ -79,6 +79,7 @@ class FSPermanentStorage(CrashStorageBase):
         self._directory_mode = 0o777 & ~umask
         self._listings = Listings(self.layout.json_file_suffix)
         self._translator = Translator(self.uri)
+        self._files = partial(CrashFiles, self.root, self.layout, self._listings, self._translator)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -137,10 +138,11 @@ class FSPermanentStorage(CrashStorageBase):
             self._reading(crash_id) as root_fd,
         ):
             for where, dir_fd in self._directories(root_fd, crash_id):
+                files = self._files(crash_id, where, dir_fd)
                 if raw is None:
-                    raw = self._raw_crash_and_dumps(dir_fd, crash_id, where, kinds)
+                    raw = files.raw_crash_and_dumps(dir_fd, kinds)
                 if processed is None:
-                    processed = self._processed_crash(dir_fd, crash_id, where)
+                    processed = files.processed_crash(dir_fd)
                 if None not in (raw, processed):
                     break
             if raw is None:
@@ -185,44 +187,6 @@ class FSPermanentStorage(CrashStorageBase):
             if durable.exists(dir_fd, name):
                 return where
         return None
-
-    def _raw_crash_and_dumps(
-        self, dir_fd: int, crash_id: str, where: Where, kinds: Set[Kind]
-    ) -> list[Part] | None:
-        """Return the parts that lie in a directory, None if the raw crash does not."""
-        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
-        try:
-            status = durable.status(dir_fd, marker)
-        except FileNotFoundError:
-            return None
-        state = generation(status)
-        parts: list[Part] = []
-        if Kind.RAW_CRASH in kinds:
-            file = self._file(crash_id, where, marker, state)
-            parts.append(file.part(Kind.RAW_CRASH, "", status.st_size))
-        if Kind.DUMP in kinds:
-            parts += self._dumps(dir_fd, crash_id, where, state)
-        return parts
-
-    def _dumps(self, dir_fd: int, crash_id: str, where: Where, state: Generation) -> Iterator[Part]:
-        for name in self._listings.names_of(crash_id, state, dir_fd, where):
-            if self.layout.is_dump(name):
-                file = self._file(crash_id, where, name, state)
-                try:
-                    size = durable.status(dir_fd, name).st_size
-                except FileNotFoundError:
-                    raise file.changed() from None
-                yield file.part(Kind.DUMP, self.layout.dump_name(name), size)
-
-    def _processed_crash(self, dir_fd: int, crash_id: str, where: Where) -> list[Part] | None:
-        name = self.layout.file_name(crash_id, Kind.PROCESSED_CRASH)
-        if not durable.exists(dir_fd, name):
-            return None
-        return [self._file(crash_id, where, name, None).part(Kind.PROCESSED_CRASH, "", None)]
-
-    def _file(self, crash_id: str, where: Where, name: str, state: Generation | None) -> CrashFile:
-        marker = self.layout.file_name(crash_id, Kind.RAW_CRASH)
-        return CrashFile(self.root, where, name, crash_id, marker, state, self._translator)
 
     # Listing
 

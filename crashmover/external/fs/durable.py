@@ -23,11 +23,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar, Self
 
 from crashmover.external.fs import openat2
 
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for another process that is saving the same crash."""
+
+MOST_HELD = 64
+"""Directories that a process holds at a time."""
 
 TEMPORARY = ".tmp"
 """What a temporary name ends with."""
@@ -124,6 +128,32 @@ class closed_on_error(opened):
             os.close(self._fd)
 
 
+class HeldDirectory:
+    """A directory that stays open as long as somebody has this."""
+
+    __slots__ = ("fd",)
+    _all: ClassVar[set[int]] = set()
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._all.add(fd)
+
+    @classmethod
+    def of(cls, dir_fd: int) -> Self | None:
+        """Hold a directory that is open; None where enough of them are held, or no further file
+        may be open: there are other uses for those."""
+        if len(cls._all) >= MOST_HELD:
+            return None
+        try:
+            return cls(os.dup(dir_fd))
+        except OSError:
+            return None
+
+    def __del__(self) -> None:
+        self._all.discard(self.fd)
+        os.close(self.fd)
+
+
 def make_root(path: Path, mode: int) -> int:
     """Open a directory by its path, making it and its parents, durably, where missing."""
     try:
@@ -152,24 +182,6 @@ def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
         if error.errno == errno.ELOOP:
             raise refused(f"{name} is a symbolic link") from None
         raise
-    return _if_regular(fd, name)
-
-
-def open_regular_below(root_fd: int, names: Sequence[str], name: str) -> tuple[int, os.stat_result]:
-    """As `open_regular`, of a file in the directory that is `names` below another."""
-    if openat2.is_there():
-        path = "/".join((*names, name))
-        try:
-            return _if_regular(openat2.open_below(root_fd, path, os.O_RDONLY | _NO_LINK), name)
-        except FileNotFoundError:
-            raise
-        except OSError:  # as in `walk_down`
-            pass
-    with opened(walk_down(root_fd, names)) as dir_fd:
-        return open_regular(dir_fd, name)
-
-
-def _if_regular(fd: int, name: str) -> tuple[int, os.stat_result]:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)

@@ -2,9 +2,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""CrashFile: one file of a crash, opened only while the crash is as it was found."""
+"""The files of a crash, opened only while the crash is as it was found."""
 
+import errno
 import os
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,66 +14,135 @@ from typing import BinaryIO
 from crashmover.crash import Kind, Part, Write
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Where
-from crashmover.external.fs.listing import Generation, generation
+from crashmover.external.fs.durable import HeldDirectory, opened
+from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.listing import Generation, Listings, generation
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.partfiles import open_file
 
+_GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
 
-@dataclass(frozen=True, slots=True)
-class CrashFile:
-    """Where a part lies.
 
-    :param where: its directory, below `root`
-    :param marker: the file name of the crash's raw crash, there too
-    :param state: that file's state when the crash was found; None where it does not matter,
-        as for a processed crash, which is one file and replaced in one step
+class CrashFiles:
+    """What there is of a crash in one directory.
+
+    :param where: the directory, below `root`
+    :param dir_fd: the same, open; it is kept open for whoever reads the parts, if it may be
     """
 
-    root: Path
-    where: Where
-    name: str
-    crash_id: str
-    marker: str
-    state: Generation | None
-    translator: Translator
+    def __init__(
+        self,
+        root: Path,
+        layout: Layout,
+        listings: Listings,
+        translator: Translator,
+        crash_id: str,
+        where: Where,
+        dir_fd: int,
+    ) -> None:
+        self.root = root
+        self.where = where
+        self.crash_id = crash_id
+        self.translator = translator
+        self.marker = layout.file_name(crash_id, Kind.RAW_CRASH)
+        self.held = HeldDirectory.of(dir_fd)
+        self._layout = layout
+        self._listings = listings
 
-    def part(self, kind: Kind, name: str, size: int | None) -> Part:
-        """Return the part that is in this file."""
-        if kind is Kind.PROCESSED_CRASH:
-            return Part(kind, name, self.open_gzip, size, self.pump_both, locate=self.path)
-        return Part(kind, name, self.open, size, locate=self.path)
+    def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
+        """Return these, as far as they are among the kinds; None where there is no raw crash."""
+        try:
+            status = durable.status(dir_fd, self.marker)
+        except FileNotFoundError:
+            return None
+        state = generation(status)
+        parts: list[Part] = []
+        if Kind.RAW_CRASH in kinds:
+            file = _CrashFile(self, self.marker, state)
+            parts.append(Part(Kind.RAW_CRASH, "", file.open, status.st_size, locate=file.path))
+        if Kind.DUMP in kinds:
+            parts += self._dumps(dir_fd, state)
+        return parts
+
+    def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
+        for name in self._listings.names_of(self.crash_id, state, dir_fd, self.where):
+            if self._layout.is_dump(name):
+                try:
+                    size = durable.status(dir_fd, name).st_size
+                except FileNotFoundError:
+                    raise self.changed() from None
+                file, dump_name = _CrashFile(self, name, state), self._layout.dump_name(name)
+                yield Part(Kind.DUMP, dump_name, file.open, size, locate=file.path)
+
+    def processed_crash(self, dir_fd: int) -> list[Part] | None:
+        """Return it; None where it is not there."""
+        name = self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
+        if not durable.exists(dir_fd, name):
+            return None
+        file = _CrashFile(self, name, None)
+        kind, packed = Kind.PROCESSED_CRASH, file.pump_both
+        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path)]
+
+    def open(self, name: str, state: Generation | None) -> int:
+        """Open a file of the crash.
+
+        :raises OSError: of `_GONE` too, where something is not there any more
+        :raises StorageUnavailable: the raw crash is not in that state any more
+        """
+        if self.held:
+            return self._open_in(self.held.fd, name, state)
+        with (
+            opened(durable.open_root(self.root)) as root_fd,
+            opened(durable.walk_down(root_fd, self.where)) as dir_fd,
+        ):
+            return self._open_in(dir_fd, name, state)
+
+    def _open_in(self, dir_fd: int, name: str, state: Generation | None) -> int:
+        fd, status = durable.open_regular(dir_fd, name)
+        with durable.closed_on_error(fd):
+            if state and name != self.marker:
+                status = durable.status(dir_fd, self.marker)
+            if state and generation(status) != state:
+                raise self.changed()
+        return fd
+
+    def changed(self) -> StorageUnavailable:
+        """The error for a crash that is not any more what it was when it was found."""
+        reason = "it was replaced or removed while it was read"
+        return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class _CrashFile:
+    """One file of a crash.
+
+    :param state: the raw crash's when the crash was found; None where it does not matter, as for
+        a processed crash, which is one file and replaced in one step
+    """
+
+    files: CrashFiles
+    name: str
+    state: Generation | None
 
     def path(self) -> str:
         """Return the file's absolute path."""
-        return os.path.join(self.root, *self.where, self.name)
+        return os.path.join(self.files.root, *self.files.where, self.name)
 
     def open(self) -> BinaryIO:
         """Open the file.
 
         :raises StorageUnavailable: it was replaced or removed since the crash was found
         """
-        action = f"{self.name} cannot be read"
-        with self.translator.translating(action, self.crash_id):
+        files, action = self.files, f"{self.name} cannot be read"
+        with files.translator.translating(action, files.crash_id):
             try:
-                root_fd = durable.open_root(self.root)
-                try:
-                    fd = self._open(root_fd)
-                finally:
-                    os.close(root_fd)
-            except FileNotFoundError as error:
-                raise self.changed() from error
-            return open_file(fd, self.translator.explain(action, self.crash_id))
-
-    def _open(self, root_fd: int) -> int:
-        fd, status = durable.open_regular_below(root_fd, self.where, self.name)
-        with durable.closed_on_error(fd):
-            if self.state and self.name != self.marker:
-                status = durable.status(root_fd, "/".join((*self.where, self.marker)))
-            if self.state and generation(status) != self.state:
-                raise self.changed()
-        return fd
+                fd = files.open(self.name, self.state)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise files.changed() from error
+                raise
+            return open_file(fd, files.translator.explain(action, files.crash_id))
 
     def open_gzip(self) -> BinaryIO:
         """Open the file, unpacked; raises as `open`, and on reading `CorruptCrash`."""
@@ -84,9 +155,5 @@ class CrashFile:
 
     def _corrupt(self) -> CorruptCrash:
         what = f"{self.name} is not whole gzip"
-        return CorruptCrash(what, crash_id=self.crash_id, uri=self.translator.uri)
-
-    def changed(self) -> StorageUnavailable:
-        """The error for a crash that is not any more what it was when it was found."""
-        reason = "it was replaced or removed while it was read"
-        return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
+        files = self.files
+        return CorruptCrash(what, crash_id=files.crash_id, uri=files.translator.uri)

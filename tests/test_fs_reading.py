@@ -1,0 +1,127 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Reading a crash out of the directory that it was found in, held open or by its path."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from crashmover import crashid
+from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.fs import durable
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of
+
+COUNT = 3 * durable.MOST_HELD
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FSPermanentStorage:
+    return FSPermanentStorage(tmp_path / "store")
+
+
+def directories_open() -> list[str]:
+    """The directories of the store that this process has open."""
+    paths = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # what has just been listed
+            paths.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [path for path in paths if "/store/" in path]
+
+
+@contextmanager
+def no_further_file() -> Iterator[None]:
+    """No file can be opened, as where too many are."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_args: object, **_kwargs: object) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        patch.setattr(os, "dup", refuse)
+        yield
+
+
+def save_many(storage: FSPermanentStorage) -> list[str]:
+    crash_ids = [crashid.create() for _ in range(COUNT)]
+    errors = storage.save_crashes([crash_of(contents("a"), crash_id) for crash_id in crash_ids])
+    assert not any(errors)
+    return crash_ids
+
+
+def test_so_many_directories_are_held_and_no_more(storage: FSPermanentStorage) -> None:
+    crash_ids = save_many(storage)
+    before = len(directories_open())
+    crashes = [storage.load_crash(crash_id) for crash_id in crash_ids]
+    assert len(directories_open()) == before + durable.MOST_HELD
+    for crash in crashes:
+        assert {part.key: part.read() for part in crash.parts} == contents("a")
+    assert len(directories_open()) == before + durable.MOST_HELD
+    del crashes, crash
+    assert len(directories_open()) == before
+
+
+def test_one_that_is_let_go_makes_room_for_another(storage: FSPermanentStorage) -> None:
+    for crash_id in save_many(storage):
+        part = storage.load_crash(crash_id).parts[0]
+        assert len(directories_open()) == 1
+        del part
+    assert not directories_open()
+
+
+def test_where_none_can_be_held_a_crash_is_read_by_its_path(storage: FSPermanentStorage) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    with no_further_file():
+        crash = storage.load_crash(CRASH_ID)
+    assert not directories_open()
+    assert {part.key: part.read() for part in crash.parts} == contents("a")
+    assert not directories_open()
+
+
+@pytest.mark.parametrize("most_held", [0, 1])
+@pytest.mark.parametrize("key", [MAIN, BROWSER])
+def test_a_crash_whose_directory_is_gone_was_removed(
+    storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch, most_held: int, key: object
+) -> None:
+    monkeypatch.setattr(durable, "MOST_HELD", most_held)
+    storage.save_crash(crash_of(contents("a")))
+    [part] = [part for part in storage.load_crash(CRASH_ID).parts if part.key == key]
+    assert len(directories_open()) == most_held
+    shutil.rmtree(storage.root)
+    with pytest.raises(StorageUnavailable, match="replaced or removed"):
+        part.read()
+
+
+def test_a_directory_that_a_file_server_has_not_any_more_is_gone(
+    storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    [part] = storage.load_crash(CRASH_ID).dumps[:1]
+
+    def stale(*_args: object, **_kwargs: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", stale)
+        with pytest.raises(StorageUnavailable, match="replaced or removed"):
+            part.read()
+    assert part.read() == contents("a")[part.key]
+
+
+def test_a_link_that_has_taken_the_place_of_a_file_is_refused(
+    storage: FSPermanentStorage, tmp_path: Path
+) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    [part] = [part for part in storage.load_crash(CRASH_ID).parts if part.key == MAIN]
+    path = Path(part.location or "")
+    secret = tmp_path / "secret"
+    path.rename(secret)
+    path.symlink_to(secret)
+    with pytest.raises(StorageError, match="symbolic link"):
+        part.read()
