@@ -55,6 +55,18 @@ class MeasuredPart:
         if self.size is None:
             self.count = self.part.look()
 
+    def pump_packed(self, write: Write, write_unpacked: Write) -> None:
+        """As the part's `packed`."""
+        gauge = _Gauge(self)
+
+        def see(piece: memoryview) -> None:
+            gauge.see(piece)
+            write_unpacked(piece)
+
+        assert self.part.packed
+        self.part.packed(write, see)
+        gauge.finish()
+
     def measured(self, count: int, digest: bytes | None) -> None:
         """Take note of a reading that came to the end."""
         self.count = count
@@ -88,7 +100,7 @@ class _Measuring(Part):
 
     def __init__(self, measured: MeasuredPart) -> None:
         part = measured.part
-        packed = self._packed if part.packed else None
+        packed = measured.pump_packed if part.packed else None
         super().__init__(part.kind, part.name, part.open, part.size, packed)
         object.__setattr__(self, "_measured", measured)
 
@@ -119,17 +131,6 @@ class _Measuring(Part):
             write(piece)
 
         measured.part.pump(see)
-        gauge.finish()
-
-    def _packed(self, write: Write, write_unpacked: Write) -> None:
-        gauge = _Gauge(self._measured)
-
-        def see(piece: memoryview) -> None:
-            gauge.see(piece)
-            write_unpacked(piece)
-
-        assert self._measured.part.packed
-        self._measured.part.packed(write, see)
         gauge.finish()
 
 

@@ -5,6 +5,7 @@
 """Reading a crash out of the directory that it was found in, held open or by its path."""
 
 import errno
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from crashmover import crashid
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.mover import Mover, Status
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of
 
 COUNT = 3 * durable.MOST_HELD
@@ -73,6 +75,22 @@ def test_one_that_is_let_go_makes_room_for_another(storage: FSPermanentStorage) 
         assert len(directories_open()) == 1
         del part
     assert not directories_open()
+
+
+def test_what_has_been_copied_is_let_go_at_once(
+    storage: FSPermanentStorage, tmp_path: Path
+) -> None:
+    """And not when somebody looks for what refers to itself, which is seldom."""
+    crash_ids = save_many(storage)
+    gc.collect()
+    gc.disable()
+    try:
+        with Mover(storage, FSPermanentStorage(tmp_path / "copy"), workers=1) as mover:
+            outcomes = list(mover.run(crash_ids))
+        assert not directories_open()
+    finally:
+        gc.enable()
+    assert {outcome.status for outcome in outcomes} == {Status.COPIED}
 
 
 def test_where_none_can_be_held_a_crash_is_read_by_its_path(storage: FSPermanentStorage) -> None:
