@@ -4,18 +4,24 @@
 
 """From file system to file system: against programs that promise less, or as much."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.benchmarks.contest import OURS, Command, Contender
 from tests.benchmarks.measure import Argument
-from tests.benchmarks.report import Row, at_least, compare
+from tests.benchmarks.report import CPU, Row, at_least, compare
 from tests.benchmarks.suite import Suite, copy, files_are
 
 Line = Callable[[Path, Path], list[Argument]]
 """The command that copies one directory into another."""
 
 CP, RSYNC, RCLONE = "cp -a; sync", "rsync -a", "rclone copy"
+BARE = "bare system calls"
+BARE_FILES: list[Argument] = [
+    sys.executable,
+    Path(__file__).with_name("peers") / "bare_files.py",
+]
 RSYNC_AND_SYNC, RCLONE_AND_SYNC = "rsync -a; sync", "rclone copy; sync"
 
 
@@ -31,6 +37,10 @@ def rclone(source: Path, target: Path) -> list[Argument]:
     return ["rclone", "copy", "--config", "", source, target]
 
 
+def bare(source: Path, target: Path) -> list[Argument]:
+    return [*BARE_FILES, "files", source, target]
+
+
 def and_sync(line: Line) -> Line:
     """Return the line that forces to the disk, too, what the other has copied."""
 
@@ -43,6 +53,7 @@ def and_sync(line: Line) -> Line:
 LINES: dict[str, tuple[Line, str]] = {
     OURS: (copy, "crashmover"),
     CP: (and_sync(cp), "cp"),
+    BARE: (bare, sys.executable),
     RSYNC: (rsync, "rsync"),
     RSYNC_AND_SYNC: (and_sync(rsync), "rsync"),
     RCLONE: (rclone, "rclone"),
@@ -65,5 +76,6 @@ def fs_to_fs(suite: Suite) -> Iterator[Row]:
     results = suite.hold("fs -> fs", [contender(name, *line) for name, line in LINES.items()])
     for peer in (CP, RSYNC, RCLONE):
         yield compare("fs -> fs", results, peer, at_least(1))
-    for peer in (RSYNC_AND_SYNC, RCLONE_AND_SYNC):  # which promise what we do
+    for peer in (RSYNC_AND_SYNC, RCLONE_AND_SYNC, BARE):  # which promise what we do, or half of it
         yield compare("fs -> fs", results, peer)
+    yield compare("fs -> fs: CPU", results, BARE, figure=CPU)

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tests.benchmarks.contest import OURS, Command, Contender, Results
 from tests.benchmarks.corpus import Corpus, Manifest
-from tests.benchmarks.fs import CP, and_sync, cp
+from tests.benchmarks.fs import BARE_FILES, CP, and_sync, cp
 from tests.benchmarks.measure import Argument, measure
 from tests.benchmarks.report import Row, at_least, both_ends, slower_end
 from tests.benchmarks.report import compare as row
@@ -213,7 +213,7 @@ def postgresql_to_fs(suite: Suite) -> Iterator[Row]:
         return Command(line, corpus.count, check, client_of(server), output, servers=[server])
 
     def bare(target: Path) -> list[Argument]:
-        return [sys.executable, _PEERS / "bare_files.py", schema, target]
+        return [*BARE_FILES, "postgresql", schema, target]
 
     contenders = [
         Contender(OURS, partial(turn, partial(copy, uri_of(server, schema)))),

@@ -2,31 +2,28 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""From PostgreSQL into files, and nothing besides: what there is to reach.
+"""From files or PostgreSQL into files, and nothing besides: what there is to reach.
 
-``bare_files.py SCHEMA DIRECTORY``: as many processes as we have, each with one statement and one
-syncfs for 64 crashes, and the libraries that we have.  But no crash is looked for or locked, no
-file gets its name when it is whole, and nothing is checked.
+``bare_files.py files DIRECTORY TO | postgresql SCHEMA TO``: as many processes as we have, each with
+one syncfs for 64 crashes, and the calls and libraries that we have.  But no crash is looked for or
+locked, no file gets its name when it is whole, and nothing is checked.
 """
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-
-zlib: Any
-try:
-    from isal import isal_zlib as zlib
-except ImportError:
-    import zlib
+if TYPE_CHECKING:
+    import psycopg
 
 _PROCESSES = 4
 _BATCH = 64
+_AT_ONCE = 1 << 24
 _GZIP = 31
 _SUFFIXES = {
     ("raw_crash", ""): ".json",
@@ -41,42 +38,36 @@ _ROWS = """
 """
 
 
-def copy(schema: str, root: Path) -> None:
-    """Write the files of all crashes."""
-    root.mkdir()
-    table = sql.Identifier(schema, "crash_parts")
-    with psycopg.connect() as connection:
-        found = [row[0] for row in connection.execute(sql.SQL(_IDS).format(table))]
-    batches = [(table, root, found[n : n + _BATCH]) for n in range(0, len(found), _BATCH)]
+def copy(write: Callable[[list[str]], None], crash_ids: Iterable[str], root: str) -> None:
+    """Write the files of all crashes.
+
+    :param write: writes those of some
+    """
+    os.mkdir(root)
+    crash_ids = iter(crash_ids)
+    batches = iter(lambda: list(islice(crash_ids, _BATCH)), [])
     with get_context("fork").Pool(_PROCESSES) as processes:
-        processes.starmap(write, batches, chunksize=1)
+        for _ in processes.imap_unordered(partial(write_and_force, write, root), batches):
+            pass  # and so raise what was raised
 
 
-def write(table: sql.Identifier, root: Path, crash_ids: list[str]) -> None:
+def write_and_force(write: Callable[[list[str]], None], root: str, crash_ids: list[str]) -> None:
     """Write the files of some crashes, and force them to the disk."""
-    cursor = connection().cursor(binary=True)
-    for crash_id, kind, name, data in cursor.stream(sql.SQL(_ROWS).format(table), [crash_ids]):
-        directory = os.path.join(root, directory_of(crash_id))
-        os.makedirs(directory, exist_ok=True)
-        if kind == "processed_crash":
-            packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
-            data = packer.compress(data) + packer.flush()
-        suffix = _SUFFIXES.get((kind, name), f".{name}.dump")
-        with open(os.path.join(directory, crash_id + suffix), "ab", buffering=0) as file:  # noqa: PTH123
-            file.write(data)
+    write(crash_ids)
     root_fd = os.open(root, os.O_RDONLY)
     ctypes.CDLL(None).syncfs(root_fd)
     os.close(root_fd)
 
 
-def connection() -> "psycopg.Connection[tuple[str, str, str, bytes]]":
-    """Return the connection of this process."""
-    if not _connections:
-        _connections.append(psycopg.connect(autocommit=True))
-    return _connections[0]
-
-
-_connections: "list[psycopg.Connection[tuple[str, str, str, bytes]]]" = []
+def open_to_write(root: str, crash_id: str, suffix: str, flags: int) -> int:
+    """Open the file of a part."""
+    directory = os.path.join(root, directory_of(crash_id))
+    flags |= os.O_WRONLY | os.O_CREAT
+    try:
+        return os.open(os.path.join(directory, crash_id + suffix), flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(directory, exist_ok=True)
+        return os.open(os.path.join(directory, crash_id + suffix), flags, 0o644)
 
 
 def directory_of(crash_id: str) -> str:
@@ -85,5 +76,85 @@ def directory_of(crash_id: str) -> str:
     return "/".join([f"20{crash_id[-6:]}", "name", *pairs])
 
 
+# -- From files ----------------------------------------------------------------------------
+
+
+def in_files(source: str) -> Iterable[str]:
+    """Yield the crashes of a directory."""
+    for _, _, names in os.walk(source):
+        yield from (name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def write_from_files(source: str, root: str, crash_ids: list[str]) -> None:
+    """Copy the files of some crashes."""
+    for crash_id in crash_ids:
+        directory = os.path.join(source, directory_of(crash_id))
+        for name in os.listdir(directory):
+            if name.startswith(crash_id):
+                old = os.open(os.path.join(directory, name), os.O_RDONLY)
+                new = open_to_write(root, crash_id, name.removeprefix(crash_id), os.O_EXCL)
+                while os.copy_file_range(old, new, _AT_ONCE):
+                    pass
+                os.close(old)
+                os.close(new)
+
+
+# -- From PostgreSQL -----------------------------------------------------------------------
+
+
+def in_table(schema: str) -> Iterable[str]:
+    """Return the crashes of a table."""
+    import psycopg
+
+    with psycopg.connect() as connection:
+        return [row[0] for row in connection.execute(_in(schema, _IDS))]
+
+
+def write_from_table(schema: str, root: str, crash_ids: list[str]) -> None:
+    """Write the files of some crashes, with one statement."""
+    zlib = _zlib()
+    cursor = connection().cursor(binary=True)
+    for crash_id, kind, name, data in cursor.stream(_in(schema, _ROWS), [crash_ids]):
+        if kind == "processed_crash":
+            packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+            data = packer.compress(data) + packer.flush()
+        suffix = _SUFFIXES.get((kind, name), f".{name}.dump")
+        file = open_to_write(root, crash_id, suffix, os.O_APPEND)  # to what came before
+        os.write(file, data)
+        os.close(file)
+
+
+def _in(schema: str, query: Any) -> Any:
+    from psycopg import sql
+
+    return sql.SQL(query).format(sql.Identifier(schema, "crash_parts"))
+
+
+def _zlib() -> Any:
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        import zlib
+
+        return zlib
+    return isal_zlib
+
+
+def connection() -> "psycopg.Connection[tuple[str, str, str, bytes]]":
+    """Return the connection of this process."""
+    import psycopg
+
+    if not _connections:
+        _connections.append(psycopg.connect(autocommit=True))
+    return _connections[0]
+
+
+_connections: "list[psycopg.Connection[tuple[str, str, str, bytes]]]" = []
+
+
 if __name__ == "__main__":
-    copy(sys.argv[1], Path(sys.argv[2]))
+    what, place, to = sys.argv[1:]
+    if what == "files":
+        copy(partial(write_from_files, place, to), in_files(place), to)
+    else:
+        copy(partial(write_from_table, place, to), in_table(place), to)
