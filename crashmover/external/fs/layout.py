@@ -67,10 +67,11 @@ class Layout:
     def leaves(self, crash_id: str) -> list[Where]:
         """Return the directories at whose depth the crash may lie, each as path components
         below the root, in the order to look; the first is where it is written."""
-        day = f"20{crash_id[-6:]}"
+        return [self._leaf(crash_id, depth) for depth in _depths(crash_id)]
+
+    def _leaf(self, crash_id: str, depth: int) -> Where:
         pairs = (crash_id[:2], crash_id[2:4], crash_id[4:6], crash_id[6:8])
-        depths = _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
-        return [(day, self.name_branch_base, *pairs[:depth]) for depth in depths]
+        return (f"20{crash_id[-6:]}", self.name_branch_base, *pairs[:depth])
 
     def directories(self, crash_id: str) -> list[Where]:
         """Return all the directories where the crash may lie: the leaves, and in each the
@@ -82,7 +83,8 @@ class Layout:
         if not crashid.is_valid(crash_id):
             return False
         leaf = where[:-1] if where[-1] == crash_id else where  # the older form
-        return leaf in self.leaves(crash_id)
+        depth = len(leaf) - 2
+        return depth in _depths(crash_id) and leaf == self._leaf(crash_id, depth)
 
     def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
         """Return what the file of a part is called."""
@@ -111,6 +113,10 @@ class Layout:
         if not name:
             raise InvalidDumpName(name, "it is empty")
         return canonical_dump_name(name)
+
+
+def _depths(crash_id: str) -> tuple[int, ...]:
+    return _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
 
 
 def crash_id_in(file_name: str) -> str | None:

@@ -13,7 +13,6 @@ import re
 import struct
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator
 from itertools import islice
 from threading import Lock
 
@@ -43,7 +42,7 @@ def generation(status: os.stat_result) -> Generation:
 
 
 class Listing:
-    """What is in an open directory, but for names that do not begin with what has the shape of
+    """The files in an open directory, but for names that do not begin with what has the shape of
     a crash id: these are nobody's.
 
     As there may be a million files, and several processes that each list them, they are kept
@@ -52,7 +51,6 @@ class Listing:
     """
 
     def __init__(self, dir_fd: int) -> None:
-        self.directories: list[str] = []
         self.file_count = 0
         self._taken_ns = time.time_ns()
         self._number_of: dict[str, int] = {}  # a suffix of file names
@@ -60,27 +58,13 @@ class Listing:
         with os.scandir(dir_fd) as entries:
             for entry in entries:
                 name = entry.name
-                if name[0] == ".":
+                if len(name) <= ID_LENGTH or entry.is_dir(follow_symlinks=False):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    self.directories.append(name)
-                elif entry.is_symlink() and len(name) <= ID_LENGTH:
-                    self.directories.append(name)  # in place of one: refused by who steps into it
-                elif len(name) > ID_LENGTH and (packed := _packed(name)):
+                if packed := _packed(name):
                     number = self._number_of.setdefault(name[ID_LENGTH:], len(self._number_of))
                     self._buckets[packed[_BUCKET]] += _FILE.pack(packed, number, entry.inode())
                     self.file_count += 1
         self._suffixes = list(self._number_of)
-
-    def crash_ids(self, suffix: str) -> Iterator[str]:
-        """Yield what may be the ids of those that have a file ``ID + suffix``."""
-        wanted = self._number_of.get(suffix)
-        if wanted is None:
-            return
-        for bucket in self._buckets.values():
-            for packed, number, _ in _FILE.iter_unpack(bucket):
-                if number == wanted:
-                    yield _unpacked(packed)
 
     def files_of(self, crash_id: str) -> dict[str, int]:
         """Return the names of a crash's files, and the inode of each."""
@@ -110,11 +94,6 @@ class Listing:
 def _packed(name: str) -> bytes | None:
     """Return the id that a name begins with, in 16 bytes; None where that is none."""
     return bytes.fromhex(name[:ID_LENGTH].replace("-", "")) if _ID.match(name) else None
-
-
-def _unpacked(packed: bytes) -> str:
-    digits = packed.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _among_few(dir_fd: int, crash_id: str) -> list[str] | None:

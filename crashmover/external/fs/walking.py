@@ -14,7 +14,6 @@ from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
-from crashmover.external.fs.listing import Listing
 
 MAX_DEPTH = 4
 """How many two-character directories there are at most."""
@@ -74,14 +73,14 @@ class Walk:
     def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
         """Return the crashes whose raw (or processed) crash is right here, and belongs here,
         and the directories, both in order."""
-        listing = Listing(dir_fd)
+        found, directories = _list(dir_fd, self._suffix)
         belongs = self._layout.belongs
-        here = [each for each in listing.crash_ids(self._suffix) if belongs(each, where)]
-        for name in listing.directories:  # the older form: one more directory, named by the id
+        here = [each for each in found if belongs(each, where)]
+        for name in directories:  # the older form: one more directory, named by the id
             is_one = len(name) == ID_LENGTH and belongs(name, where)
             if is_one and self._is_in(dir_fd, name, where):
                 here.append(name)
-        return sorted(here), sorted(listing.directories)
+        return sorted(here), sorted(directories)
 
     def _is_in(self, dir_fd: int, crash_id: str, where: Where) -> bool:
         """Whether the crash is in its own directory."""
@@ -96,6 +95,26 @@ class Walk:
 
     def _note(self, error: OSError, where: Where) -> None:
         self._failures.append(at_place(error, where))
+
+
+def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
+    """Return what may be the ids of crashes that have a file ``ID + suffix`` in an open directory,
+    and the directories there; no `Listing`, as there may be one such file in each of a million."""
+    found: list[str] = []
+    directories: list[str] = []
+    length = ID_LENGTH + len(suffix)
+    with os.scandir(dir_fd) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(name)
+            elif len(name) == length and name.endswith(suffix):
+                found.append(name[:ID_LENGTH])
+            elif len(name) <= ID_LENGTH and entry.is_symlink():
+                directories.append(name)  # in place of one: refused by who steps into it
+    return found, directories
 
 
 def at_place(error: OSError, where: Where) -> OSError:
