@@ -26,7 +26,8 @@ IN_TIME = GRACE + 25.0
 """Seconds after which a command has not ended in time: on a machine with other work, too."""
 
 _PACKAGE = Path(crashmover.__file__).parent
-# Where the interpreter has just begun with us: an interrupt there is not ours to handle yet.
+# Where the interpreter has just begun with us: an interrupt there is not ours to handle yet.  It
+# tells of it at length, and a second signal may keep it from telling all.
 _FIRST_LINES = {_PACKAGE / "__init__.py", _PACKAGE / "__main__.py"}
 _SUMMARY = re.compile(r"(copied|published|removed) \d")
 _ANNOUNCEMENT = "PUBSUB_EMULATOR_HOST is set"
@@ -56,7 +57,8 @@ class Ended:
         """Whether it was interrupted before the first line of the package was done with."""
         frames = [Path(name) for name in re.findall(r'File "([^"]+)"', self.stderr)]
         ours = {path for path in frames if _PACKAGE in path.parents}
-        is_interrupted = signal.SIGINT in self.numbers and "KeyboardInterrupt" in self.stderr
+        is_told = re.search("KeyboardInterrupt|init_import_site", self.stderr)
+        is_interrupted = signal.SIGINT in self.numbers and is_told is not None
         return is_interrupted and bool(frames) and ours <= _FIRST_LINES
 
     @property

@@ -92,7 +92,7 @@ class CommandLine(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         ending = signals.Unwinder()
         try:
-            with signals.handling(ending):
+            with signals.unwinding(ending):
                 code = super().main(*args, **kwargs)
             if ending.number is not None:
                 code = ExitCode.SIGNAL + ending.number

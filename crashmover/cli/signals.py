@@ -6,6 +6,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from _thread import start_new_thread
@@ -24,6 +25,7 @@ _LAST = 5.0  # seconds in which what is held is given back after that
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_AGAIN = 0.01  # seconds until a signal that came at a bad moment is looked at once more
 
 _STOPPING = f"crashmover: finishing what is in hand, {GRACE:.0f} s at most; again to end at once\n"
 _SHOW_CURSOR = "\x1b[?25h"  # which the bar has hidden
@@ -116,12 +118,26 @@ class Unwinder(Stopper):
     that from being done where we are on the way out already.  Each further signal is one more
     exception, which gets us out of a cleaning-up that takes long."""
 
-    def __call__(self, number: int, _frame: FrameType | None = None) -> None:
+    def __call__(self, number: int, frame: FrameType | None = None) -> None:
+        if _is_importing(frame):  # which may lose an exception, or make another of it
+            start_new_thread(_send_again, (number,))
+            return
         is_first = self.number is None
         if is_first:
             self._begin(number)
         if not is_first or self._inner is None:
             raise SystemExit(ExitCode.SIGNAL + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _send_again(number: int) -> None:
+    time.sleep(_AGAIN)
+    os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -141,3 +157,23 @@ def handling(stopper: Stopper) -> Iterator[Stopper]:
             outer.take_over(stopper)
         else:
             stopper.over()
+
+
+@contextmanager
+def unwinding(unwinder: Unwinder) -> Iterator[None]:
+    """Let it handle the signals, and raise what it has raised once more where Python has lost
+    that, as it does where something is finalized."""
+    before = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if unwinder.number is not None and isinstance(lost.exc_value, SystemExit):
+            start_new_thread(_send_again, (unwinder.number,))
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        with handling(unwinder):
+            yield
+    finally:
+        sys.unraisablehook = before

@@ -1,0 +1,82 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""A signal ends a command by an exception, wherever Python is at that moment: also where it loses
+exceptions, or makes others of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli_helpers import TIMEOUT, environment
+
+SIGNAL = "os.kill(os.getpid(), signal.SIGTERM)"
+FINALIZED = f"""
+class Finalized:
+    def __del__(self):
+        {SIGNAL}
+        [None for _ in range(10)]
+"""
+MODULES = {
+    "in a module": f"import os, signal\n{SIGNAL}\nwhole = True",
+    # A class that is made lets no exception through as it is, before Python 3.12.
+    "in a class": f"""
+import os, signal
+class Field:
+    def __set_name__(self, owner, name):
+        {SIGNAL}
+class Record:
+    field = Field()
+whole = True
+""",
+    # An exception is lost there.
+    "where something is finalized": f"import os, signal\n{FINALIZED}\nFinalized()\nwhole = True",
+}
+PROGRAM = """
+import os, signal, sys, time
+from crashmover.cli.signals import Unwinder, unwinding
+unwinder = Unwinder()
+try:
+    with unwinding(unwinder):
+        {work}
+        print("done", flush=True)
+        time.sleep(30)
+except SystemExit as end:
+    sys.exit(end.code)
+"""
+
+
+def result_of(program: str, directory: Path) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        cwd=directory,
+        env=environment(),
+        timeout=TIMEOUT,
+    )
+
+
+@pytest.mark.parametrize("where", MODULES)
+def test_a_signal_while_a_module_is_imported_ends_the_command_when_that_is_done(
+    tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "trap.py").write_text(MODULES[where])
+    result = result_of(PROGRAM.format(work="import trap; assert trap.whole"), tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"done\n", b"")
+
+
+def test_a_signal_where_something_is_finalized_is_not_lost(tmp_path: Path) -> None:
+    program = f"import os, signal\n{FINALIZED}\n{PROGRAM.format(work='Finalized()')}"
+    result = result_of(program, tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"done\n", b"")
+
+
+def test_another_exception_that_is_lost_is_still_told(tmp_path: Path) -> None:
+    broken = "class Broken:\n    def __del__(self):\n        raise ValueError('of another kind')\n"
+    program = broken + PROGRAM.format(work="Broken()").replace("time.sleep(30)", "sys.exit(5)")
+    result = result_of(program, tmp_path)
+    assert result.returncode == 5
+    assert b"of another kind" in result.stderr
