@@ -148,7 +148,7 @@ def make_scene(directory: Path, uri: str, count: int, wait: str) -> Scene:
     return Scene(crashes, source, directory / "destination", quarantine, uri, wait)
 
 
-SIZES = [1_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+SIZES = [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 
 
 @pytest.mark.parametrize("count", SIZES)
