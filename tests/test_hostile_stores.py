@@ -202,9 +202,22 @@ LISTS_REFUSED: dict[str, bytes] = {
     "not JSON": b"upload_file_minidump",
     "nothing": b"",
     "no text": b"\xff\xfe\x80",
-    "a dump that is not there": b'["upload_file_minidump", "absent"]',
-    "thousands that are not there": json.dumps([f"d{n}" for n in range(7000)]).encode(),
     "hundreds of thousands": json.dumps([f"d{n}" for n in range(300_000)]).encode(),
+}
+LISTS_OF_WHAT_IS_NOT_THERE: dict[str, tuple[bytes, int, list[str]]] = {
+    "one": (
+        b'["upload_file_minidump", "absent"]',
+        1,
+        ["dump absent is listed and not there"],
+    ),
+    "thousands": (
+        json.dumps([f"d{n:04}" for n in range(7000)]).encode(),
+        7000,
+        [
+            *(f"dump d{n:04} is listed and not there" for n in range(10)),
+            "6,990 further parts are damaged",
+        ],
+    ),
 }
 LISTS_READ: dict[str, tuple[bytes, int]] = {
     "the same twice": (b'["dump", "upload_file_minidump", "", null, "browser", "browser"]', 2),
@@ -227,6 +240,25 @@ def test_a_list_of_dumps_that_is_none_fails_its_crash_alone(
     assert (shown.code, shown.out, len(shown.said)) == (1, b"", 1)
     raw = invoke("get", "-s", store.uri, CRASH.crash_id, "--raw-crash")
     assert (raw.code, raw.out) == (0, CRASH.raw)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("data", "count", "faults"),
+    LISTS_OF_WHAT_IS_NOT_THERE.values(),
+    ids=LISTS_OF_WHAT_IS_NOT_THERE,
+)
+def test_a_list_of_dumps_that_are_not_there_fails_its_crash_alone_and_that_is_shown(
+    s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes, count: int, faults: list[str]
+) -> None:
+    store = Bucket(aws(s3_signed))
+    store.put(*ALL)
+    store.put_object(f"v1/dump_names/{CRASH.crash_id}", data)
+    assert copy(store, tmp_path / "copies")[1] == "failed"
+    shown = invoke("get", "-s", store.uri, CRASH.crash_id)
+    assert shown.code == 1
+    assert shown.out.count(b"is listed and not there") == count
+    assert [line.rpartition(": ")[2] for line in shown.said] == faults
 
 
 @slow

@@ -28,6 +28,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
+_MOST_NAMED = 10  # damaged parts that are named on standard error; all are among those shown
 
 
 @click.command("get", epilog=exit_codes.HELP)
@@ -97,13 +98,14 @@ def command(
 def _end_if_damaged(shown: dict[str, Any]) -> None:
     """Name what is damaged of the crash that was shown, and end with the exit code for that."""
     damaged = [part for part in shown["parts"] if "error" in part]
-    for part in damaged:
+    where = f"crashmover: {shown['store']}: {shown['crash_id']}"
+    for part in damaged[:_MOST_NAMED]:
         label = f"{part['kind']} {part['name']}".strip() + ": "
         said = label + part["error"].removeprefix(label)
-        say(
-            f"crashmover: {shown['store']}: {shown['crash_id']}: {said}",
-            crash_id=shown["crash_id"],
-        )
+        say(f"{where}: {said}", crash_id=shown["crash_id"])
+    if len(damaged) > _MOST_NAMED:
+        more = f"{len(damaged) - _MOST_NAMED:,} further parts are damaged"
+        say(f"{where}: {more}", crash_id=shown["crash_id"])
     if damaged:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
