@@ -7,6 +7,7 @@ exceptions, or makes others of them."""
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_signal_while_a_module_is_imported_ends_the_command_when_that_is_done(
     (tmp_path / "trap.py").write_text(MODULES[where])
     result = result_of(PROGRAM.format(work="import trap; assert trap.whole"), tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (143, b"done\n", b"")
+
+
+def test_an_import_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
+    (tmp_path / "trap.py").write_text(f"import os, signal, time\n{SIGNAL}\ntime.sleep(30)\n")
+    begun = time.monotonic()
+    result = result_of(PROGRAM.format(work="import trap"), tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"", b"")
+    assert time.monotonic() - begun < 10
+
+
+def test_what_has_ended_is_not_killed_by_a_signal_of_its_last_import(tmp_path: Path) -> None:
+    (tmp_path / "trap.py").write_text(MODULES["in a module"])
+    end = "import trap; sys.stdout.write('done')"
+    program = PROGRAM.replace("        print", "        #").replace("        time", "        #")
+    program += "time.sleep(0.1)\nsys.exit(128 + unwinder.number)\n"
+    result = result_of(program.format(work=end), tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"done", b"")
 
 
 def test_a_signal_where_something_is_finalized_is_not_lost(tmp_path: Path) -> None:

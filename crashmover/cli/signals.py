@@ -25,7 +25,8 @@ _LAST = 5.0  # seconds in which what is held is given back after that
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_AGAIN = 0.01  # seconds until a signal that came at a bad moment is looked at once more
+_AGAIN = 0.01  # seconds until what came at a bad moment is tried once more
+_TRIES = 100  # a second in all: what is imported may be on a server that hangs
 
 _STOPPING = f"crashmover: finishing what is in hand, {GRACE:.0f} s at most; again to end at once\n"
 _SHOW_CURSOR = "\x1b[?25h"  # which the bar has hidden
@@ -118,26 +119,34 @@ class Unwinder(Stopper):
     that from being done where we are on the way out already.  Each further signal is one more
     exception, which gets us out of a cleaning-up that takes long."""
 
+    _tries = 0  # to raise the exception of the first signal
+
     def __call__(self, number: int, frame: FrameType | None = None) -> None:
-        if _is_importing(frame):  # which may lose an exception, or make another of it
-            start_new_thread(_send_again, (number,))
-            return
-        is_first = self.number is None
-        if is_first:
+        if self.number is None:
             self._begin(number)
-        if not is_first or self._inner is None:
+            if self._inner:
+                return
+        # Importing a module may lose an exception, or make another of it.
+        if _is_importing(frame) and self._tries < _TRIES:
+            self.raise_later()
+        else:
             raise SystemExit(ExitCode.SIGNAL + number)
+
+    def raise_later(self) -> None:
+        """Raise the exception a moment later, unless the command has ended then."""
+        self._tries += 1
+        start_new_thread(self._send_again, ())
+
+    def _send_again(self) -> None:
+        time.sleep(_AGAIN)
+        if self.number is not None and not self._is_over:
+            os.kill(os.getpid(), self.number)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
     while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
     return frame is not None
-
-
-def _send_again(number: int) -> None:
-    time.sleep(_AGAIN)
-    os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -150,13 +159,13 @@ def handling(stopper: Stopper) -> Iterator[Stopper]:
     try:
         yield stopper
     finally:
+        outer = next((each for each in before.values() if isinstance(each, Stopper)), None)
+        if not outer:
+            stopper.over()
         for number, previous in before.items():
             signal.signal(number, previous)
-        outer = next((each for each in before.values() if isinstance(each, Stopper)), None)
         if outer:
             outer.take_over(stopper)
-        else:
-            stopper.over()
 
 
 @contextmanager
@@ -167,7 +176,7 @@ def unwinding(unwinder: Unwinder) -> Iterator[None]:
 
     def hook(lost: "sys.UnraisableHookArgs") -> None:
         if unwinder.number is not None and isinstance(lost.exc_value, SystemExit):
-            start_new_thread(_send_again, (unwinder.number,))
+            unwinder.raise_later()
         else:
             before(lost)
 
