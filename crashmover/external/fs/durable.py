@@ -18,6 +18,7 @@ Whatever goes wrong here is an `OSError`; `FSPermanentStorage` says what it mean
 import errno
 import fcntl
 import os
+import resource
 import stat
 import time
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ MOST_HELD = 64
 
 TEMPORARY = ".tmp"
 """What a temporary name ends with."""
+
+_SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO under a crash's name must not hang us; regular files ignore it.
@@ -145,9 +148,18 @@ class HeldDirectory:
         if len(cls._all) >= MOST_HELD:
             return None
         try:
-            return cls(os.dup(dir_fd))
+            fd = os.dup(dir_fd)
         except OSError:
             return None
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if most != resource.RLIM_INFINITY and fd >= most * _SHARE_HELD:
+            os.close(fd)
+            return None
+        return cls(fd)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A copy, in this process or another, holds nothing: it is read by its path."""
+        return type(None), ()
 
     def __del__(self) -> None:
         self._all.discard(self.fd)

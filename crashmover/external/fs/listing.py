@@ -123,6 +123,10 @@ class Listings:
         self._turn = 0
         self._lock = Lock()
 
+    def __reduce__(self) -> "tuple[type[Listings], tuple[str]]":
+        """A copy of a crash, in this process or another, remembers for itself."""
+        return Listings, (self._marker_suffix,)
+
     def names_of(
         self, crash_id: str, now: Generation | None, dir_fd: int, where: Where
     ) -> list[str]:
