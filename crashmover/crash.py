@@ -77,6 +77,7 @@ class Part:
     :param ask_size: finds out the size, in bytes, where that takes less than reading it; raises
         what opening it would
     :param locate: says where it lies; asked only by whoever wants to know, and not by a copy
+    :param state: what its store knows it by: the same as long as nobody has replaced it
     """
 
     kind: Kind
@@ -86,6 +87,7 @@ class Part:
     packed: "Packed | None" = None
     ask_size: Callable[[], int] | None = None
     locate: Callable[[], str] | None = None
+    state: object = None
 
     def __post_init__(self) -> None:
         if self.kind is Kind.DUMP:

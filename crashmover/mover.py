@@ -372,8 +372,11 @@ class Mover:
         if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
             return
         there = self._retry.call(lambda: self._source.load_crash(job.crash_id))
-        copied = {key: measured.part.size for key, measured in crash.measured.items()}
-        if {part.key: part.size for part in there.parts} != copied:
+        copied = {
+            key: (measured.part.size, measured.part.state)
+            for key, measured in crash.measured.items()
+        }
+        if {part.key: (part.size, part.state) for part in there.parts} != copied:
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(removal(self._source, job.crash_id))
 

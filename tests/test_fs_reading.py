@@ -4,22 +4,26 @@
 
 """Reading a crash out of the directory that it was found in, held open or by its path."""
 
+import copy
 import errno
 import gc
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from crashmover import crashid
+from crashmover.crash import Crash, Kind
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.mover import Mover, Status
-from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of
+from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of, read
+from tests.cli_helpers import run_process
 
 COUNT = 3 * durable.MOST_HELD
 
@@ -143,3 +147,50 @@ def test_a_link_that_has_taken_the_place_of_a_file_is_refused(
     path.symlink_to(secret)
     with pytest.raises(StorageError, match="symbolic link"):
         part.read()
+
+
+def test_a_store_that_is_exchanged_for_another_does_not_lose_the_other_s_crash(
+    storage: FSPermanentStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is in the directory that is held; what would be removed is in the other."""
+    another = {key: data[::-1] for key, data in contents("a").items()}
+    storage.save_crash(crash_of(contents("a")))
+    load = storage.load_crash
+
+    def then_exchange(crash_id: str, kinds: Set[Kind]) -> Crash:
+        monkeypatch.setattr(storage, "load_crash", load)
+        crash = load(crash_id, kinds)
+        storage.root.rename(tmp_path / "old")
+        FSPermanentStorage(storage.root).save_crash(crash_of(another))
+        return crash
+
+    monkeypatch.setattr(storage, "load_crash", then_exchange)
+    destination = FSPermanentStorage(tmp_path / "destination")
+    [outcome] = Mover(storage, destination, remove_source=True, workers=1).run([CRASH_ID])
+    assert str(outcome.error).endswith("copied, not removed: it has changed since")
+    assert (read(destination), read(storage)) == (contents("a"), another)
+
+
+@pytest.mark.parametrize("limit", [96, 64])
+def test_where_few_files_may_be_open_there_is_room_to_save(
+    storage: FSPermanentStorage, tmp_path: Path, limit: int
+) -> None:
+    crash_ids = save_many(storage)
+    few = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+    result = run_process("copy", "-s", storage.root, "-d", tmp_path / "copies", prefix=few)
+    assert (result.returncode, result.stdout) == (0, b"")
+    assert list(FSPermanentStorage(tmp_path / "copies").new_crashes()) == sorted(crash_ids)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda crash: pickle.loads(pickle.dumps(crash))])
+def test_a_copy_of_a_crash_holds_nothing_and_can_be_read(
+    storage: FSPermanentStorage, copied: Callable[[Crash], Crash]
+) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    crash = storage.load_crash(CRASH_ID)
+    another = copied(crash)
+    assert len(directories_open()) == 1
+    for each in (another, crash):
+        assert {part.key: part.read() for part in each.parts} == contents("a")
+    del crash, another, each
+    assert not directories_open()

@@ -216,6 +216,26 @@ def test_a_directory_without_the_crash_s_files_is_no_crash(
     assert list(storage.new_crashes()) == []
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_file_that_lies_where_no_crash_of_its_id_does_is_no_crash(
+    storage: FSPermanentStorage, root: Path, depth: int
+) -> None:
+    directory = root.joinpath("20071025", "name", *["0b", "ba", "92"][:depth])
+    directory.mkdir(parents=True)
+    (directory / f"{CRASH_ID}.json").write_bytes(b"{}")
+    (directory / f"{CRASH_ID}.another.json").write_bytes(b"{}")
+    assert not storage.has_crash(CRASH_ID)
+    assert list(storage.new_crashes()) == []
+
+
+def test_a_file_whose_name_goes_on_after_the_id_is_no_crash(
+    storage: FSPermanentStorage, root: Path
+) -> None:
+    (root / LEAF).mkdir(parents=True)
+    (root / LEAF / f"{CRASH_ID}.another.json").write_bytes(b"{}")
+    assert list(storage.new_crashes()) == []
+
+
 @pytest.mark.parametrize(
     "packed",
     [b"", b"not gzip", gzip.compress(b"{}" * 500)[:-9], gzip.compress(b"{}") + b"trailing"],

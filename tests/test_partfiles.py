@@ -105,6 +105,19 @@ def test_an_end_that_comes_too_soon_is_not_believed(
     monkeypatch.setattr(os, "copy_file_range", lambda *_args: 0)
     part_of(source).pump(writer)
     assert written(tmp_path) == DATA
+    with pytest.raises(CorruptCrash):
+        part_of(source, 0).pump(writer)
+
+
+def test_an_end_in_the_middle_is_not_believed_either(
+    source: Path, writer: FileWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, ends = os.copy_file_range, [1000, 0]
+    monkeypatch.setattr(
+        os, "copy_file_range", lambda old, new, _most: (n := ends.pop(0)) and copy(old, new, n)
+    )
+    part_of(source).pump(writer)
+    assert (written(tmp_path), ends) == (DATA, [])
 
 
 def test_elsewhere_nothing_is_asked_of_the_system(

@@ -130,3 +130,23 @@ def test_a_copy_brings_the_one_or_the_other(
     assert outcome.status is Status.COPIED
     assert read(destination) == NEW
     figures(races=1)
+
+
+def test_what_replaces_a_crash_that_was_copied_is_not_removed_as_if_it_were_that(
+    uri: str, storage: CrashStorageBase, figures: Figures
+) -> None:
+    """Though no size tells them apart."""
+    another = {key: data[::-1] for key, data in OLD.items()}
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            with open_storage(uri) as other:
+                other.save_crash(crash_of(another))
+
+    destination = Slow()
+    [outcome] = Mover(storage, destination, remove_source=True).run([CRASH_ID])
+    assert outcome.status is Status.FAILED
+    assert str(outcome.error).endswith("copied, not removed: it has changed since")
+    assert (read(destination), read(storage)) == (OLD, another)
+    figures(races=1)

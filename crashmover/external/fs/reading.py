@@ -24,6 +24,12 @@ from crashmover.partfiles import open_file
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
 
 
+def _state(status: os.stat_result) -> object:
+    """What tells a file from any other of its name: also from one in another directory that has
+    been put in the place of its own."""
+    return status.st_dev, *generation(status)
+
+
 class CrashFiles:
     """What there is of a crash in one directory.
 
@@ -60,7 +66,7 @@ class CrashFiles:
         parts: list[Part] = []
         if Kind.RAW_CRASH in kinds:
             file = _CrashFile(self, self.marker, state)
-            parts.append(Part(Kind.RAW_CRASH, "", file.open, status.st_size, locate=file.path))
+            parts.append(file.part(Kind.RAW_CRASH, "", status))
         if Kind.DUMP in kinds:
             parts += self._dumps(dir_fd, state)
         return parts
@@ -69,20 +75,22 @@ class CrashFiles:
         for name in self._listings.names_of(self.crash_id, state, dir_fd, self.where):
             if self._layout.is_dump(name):
                 try:
-                    size = durable.status(dir_fd, name).st_size
+                    status = durable.status(dir_fd, name)
                 except FileNotFoundError:
                     raise self.changed() from None
-                file, dump_name = _CrashFile(self, name, state), self._layout.dump_name(name)
-                yield Part(Kind.DUMP, dump_name, file.open, size, locate=file.path)
+                file = _CrashFile(self, name, state)
+                yield file.part(Kind.DUMP, self._layout.dump_name(name), status)
 
     def processed_crash(self, dir_fd: int) -> list[Part] | None:
         """Return it; None where it is not there."""
         name = self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
-        if not durable.exists(dir_fd, name):
+        try:
+            state = _state(durable.status(dir_fd, name))
+        except FileNotFoundError:
             return None
         file = _CrashFile(self, name, None)
         kind, packed = Kind.PROCESSED_CRASH, file.pump_both
-        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path)]
+        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path, state=state)]
 
     def open(self, name: str, state: Generation | None) -> int:
         """Open a file of the crash.
@@ -124,6 +132,11 @@ class _CrashFile:
     files: CrashFiles
     name: str
     state: Generation | None
+
+    def part(self, kind: Kind, name: str, status: os.stat_result) -> Part:
+        """Return the part that is this file, as it is."""
+        size, state = status.st_size, _state(status)
+        return Part(kind, name, self.open, size, locate=self.path, state=state)
 
     def path(self) -> str:
         """Return the file's absolute path."""

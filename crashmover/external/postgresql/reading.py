@@ -200,7 +200,8 @@ class Reading:
             raise CorruptCrash(reason, crash_id=crash_id, uri=self._uri)
         opener = partial(self._open, crash_id, rows)
         locate = partial(self._reader.location, kind, name)
-        return Part(kind, name, opener, sum(row[3] for row in rows), locate=locate)
+        size, versions = sum(row[3] for row in rows), tuple(row[4] for row in rows)
+        return Part(kind, name, opener, size, locate=locate, state=versions)
 
     def _open(self, crash_id: str, rows: list[Row]) -> BinaryIO:
         if len(rows) == 1:

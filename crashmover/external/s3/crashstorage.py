@@ -151,7 +151,10 @@ class S3CrashStorage(CrashStorageBase):
 
     def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
         locate = partial(self._location, stored.key)
-        return Part(kind, "", partial(self._open, stored, crash_id), stored.size, locate=locate)
+        # The dumps' checksums are among what was saved with the raw crash.
+        state = stored.e_tag, *sorted(stored.metadata.items())
+        opener = partial(self._open, stored, crash_id)
+        return Part(kind, "", opener, stored.size, locate=locate, state=state)
 
     def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
         locate = partial(self._location, keys.dump_key(crash_id, name))

@@ -55,7 +55,8 @@ def write_and_force(write: Callable[[list[str]], None], root: str, crash_ids: li
     """Write the files of some crashes, and force them to the disk."""
     write(crash_ids)
     root_fd = os.open(root, os.O_RDONLY)
-    ctypes.CDLL(None).syncfs(root_fd)
+    if ctypes.CDLL(None).syncfs(root_fd) != 0:
+        raise OSError("what was written is not on the disk")
     os.close(root_fd)
 
 
