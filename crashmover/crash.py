@@ -116,13 +116,14 @@ class Part:
         chunks: Callable[[], Iterator[bytes]],
         name: str = "",
         size: int | None = None,
+        state: object = None,
     ) -> "Part":
         """A part that comes piece by piece.
 
         :param chunks: returns the pieces, each time from the first on, as a generator does; one
             is closed when nobody reads it any more
         """
-        return cls(kind, name, lambda: file_of_chunks(chunks()), size)
+        return cls(kind, name, lambda: file_of_chunks(chunks()), size, state=state)
 
     @property
     def key(self) -> tuple[Kind, str]:

@@ -76,7 +76,9 @@ class SQLiteCrashStorage(CrashStorageBase):
             rows = database.execute(PARTS, key).fetchall()
         self.require_marker(crash_id, kinds, [kind for kind, *_ in rows])
         parts = [
-            Part.of_chunks(Kind(kind), partial(self._read, *key, kind, name, save), name, size)
+            Part.of_chunks(
+                Kind(kind), partial(self._read, *key, kind, name, save), name, size, save
+            )
             for kind, name, save, size in rows
             if kind in kinds
         ]
