@@ -170,7 +170,9 @@ def test_a_command_whose_server_hangs_ends_in_time(
     elif what == "copy of a queue":
         assert in_queue(database) == ({crash.crash_id}, 0)
     there = stored(out) if out.exists() and what.startswith("copy") else {}
-    assert not [name for name in there if "/." not in name], "a crash is torn"
+    # Dumps of a crash that is new have their names at once; nobody sees them without its raw crash.
+    visible = [name for name in there if "/." not in name and not name.endswith(".dump")]
+    assert not visible, "a crash is torn"
     figures(runs=1, **{"at_once" if seconds < GRACE / 2 else "after_the_grace_time": 1})
 
 
