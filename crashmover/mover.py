@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Self
 
-from crashmover.comparison import MeasuredCrash, check_dump_checksums
-from crashmover.crash import ALL_KINDS, Kind, marker_of
+from crashmover.comparison import Key, MeasuredCrash, check_dump_checksums
+from crashmover.crash import ALL_KINDS, Kind, Part, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
     CrashConflict,
@@ -372,13 +372,15 @@ class Mover:
         if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
             return
         there = self._retry.call(lambda: self._source.load_crash(job.crash_id))
-        copied = {
-            key: (measured.part.size, measured.part.state)
-            for key, measured in crash.measured.items()
-        }
-        if {part.key: (part.size, part.state) for part in there.parts} != copied:
+        copied = [measured.part for measured in crash.measured.values()]
+        if _states(there.parts) != _states(copied):
             raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
         self._retry.call(removal(self._source, job.crash_id))
+
+
+def _states(parts: Iterable[Part]) -> dict[Key, tuple[int | None, object]]:
+    """What tells whether a crash is as it was, without reading it."""
+    return {part.key: (part.size, part.state) for part in parts}
 
 
 def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:

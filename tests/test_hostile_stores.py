@@ -227,14 +227,20 @@ LISTS_READ: dict[str, tuple[bytes, int]] = {
 }
 
 
+def with_list(server: S3Server, data: bytes) -> Bucket:
+    """Return a store of which one crash has this list of dumps."""
+    store = Bucket(server)
+    store.put(*ALL)
+    store.put_object(f"v1/dump_names/{CRASH.crash_id}", data)
+    return store
+
+
 @slow
 @pytest.mark.parametrize("data", LISTS_REFUSED.values(), ids=LISTS_REFUSED)
 def test_a_list_of_dumps_that_is_none_fails_its_crash_alone(
     s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes
 ) -> None:
-    store = Bucket(aws(s3_signed))
-    store.put(*ALL)
-    store.put_object(f"v1/dump_names/{CRASH.crash_id}", data)
+    store = with_list(aws(s3_signed), data)
     assert copy(store, tmp_path / "copies")[1] == "failed"
     shown = invoke("get", "-s", store.uri, CRASH.crash_id)
     assert (shown.code, shown.out, len(shown.said)) == (1, b"", 1)
@@ -251,9 +257,7 @@ def test_a_list_of_dumps_that_is_none_fails_its_crash_alone(
 def test_a_list_of_dumps_that_are_not_there_fails_its_crash_alone_and_that_is_shown(
     s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes, count: int, faults: list[str]
 ) -> None:
-    store = Bucket(aws(s3_signed))
-    store.put(*ALL)
-    store.put_object(f"v1/dump_names/{CRASH.crash_id}", data)
+    store = with_list(aws(s3_signed), data)
     assert copy(store, tmp_path / "copies")[1] == "failed"
     shown = invoke("get", "-s", store.uri, CRASH.crash_id)
     assert shown.code == 1
@@ -266,9 +270,7 @@ def test_a_list_of_dumps_that_are_not_there_fails_its_crash_alone_and_that_is_sh
 def test_a_list_of_dumps_that_is_odd_is_read(
     s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes, count: int
 ) -> None:
-    store = Bucket(aws(s3_signed))
-    store.put(*ALL)
-    store.put_object(f"v1/dump_names/{CRASH.crash_id}", data)
+    store = with_list(aws(s3_signed), data)
     assert copy(store, tmp_path / "copies")[1] == "copied"
     files = list((tmp_path / "copies").rglob(f"{CRASH.crash_id}*.dump"))
     assert len(files) == count

@@ -77,6 +77,23 @@ def test_an_import_that_does_not_end_is_broken_off(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_the_time_to_end_begins_with_a_signal_in_an_import(tmp_path: Path) -> None:
+    """Also where no exception gets out of that."""
+    (tmp_path / "trap.py").write_text(f"""
+import os, signal, time
+{SIGNAL}
+while True:
+    try:
+        time.sleep(30)
+    except BaseException:
+        pass
+""")
+    program = PROGRAM.replace("Unwinder()", "Unwinder(grace=2.0)")
+    result = result_of(program.format(work="import trap"), tmp_path)
+    told = b"crashmover: not finished after 2 s; the rest is given up\n"
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"", told)
+
+
 def test_what_has_ended_is_not_killed_by_a_signal_of_its_last_import(tmp_path: Path) -> None:
     (tmp_path / "trap.py").write_text(MODULES["in a module"])
     end = "import trap; sys.stdout.write('done')"
