@@ -94,6 +94,19 @@ while True:
     assert (result.returncode, result.stdout, result.stderr) == (143, b"", told)
 
 
+def test_what_is_abandoned_in_the_end_is_what_somebody_works_at_then(tmp_path: Path) -> None:
+    """Though the signal had come before that."""
+    (tmp_path / "trap.py").write_text(MODULES["in a module"])
+    work = """import trap
+        with handling(Stopper(abandon=lambda: print("given back", flush=True), grace=20.0)):
+            time.sleep(30)"""
+    program = PROGRAM.replace("Unwinder()", "Unwinder(grace=1.0)")
+    program = program.replace("import Unwinder", "import Stopper, Unwinder, handling")
+    result = result_of(program.format(work=work), tmp_path)
+    assert (result.returncode, result.stdout) == (143, b"given back\n")
+    assert b"crashmover: not finished after 1 s; the rest is given up" in result.stderr
+
+
 def test_what_has_ended_is_not_killed_by_a_signal_of_its_last_import(tmp_path: Path) -> None:
     (tmp_path / "trap.py").write_text(MODULES["in a module"])
     end = "import trap; sys.stdout.write('done')"

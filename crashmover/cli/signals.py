@@ -61,6 +61,7 @@ class Stopper:
         self._grace = grace
         self._is_over = False
         self._inner: Stopper | None = None
+        self._working: Stopper = self  # who handles the signals now
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
         if self.number is not None:
@@ -82,9 +83,13 @@ class Stopper:
             say(f"crashmover: {error}")
         return code if self.number is None else ExitCode.SIGNAL + self.number
 
+    def hand_over(self, inner: "Stopper") -> None:
+        """Let another handle them while some work is done."""
+        self._working = inner
+
     def take_over(self, inner: "Stopper") -> None:
         """Go on when the work is done for which another handled them."""
-        self._inner = inner
+        self._inner, self._working = inner, self
         self.number = self.number or inner.number
 
     def over(self) -> None:
@@ -109,7 +114,7 @@ class Stopper:
             os._exit(ExitCode.SIGNAL + (self.number or 0))
 
     def _give_up(self, grace: float, done: threading.Event) -> None:
-        self._abandon()
+        self._working._abandon()
         say(f"crashmover: not finished after {grace:.0f} s; the rest is given up")
         done.set()
 
@@ -153,13 +158,15 @@ def _is_importing(frame: FrameType | None) -> bool:
 def handling(stopper: Stopper) -> Iterator[Stopper]:
     """Let it handle each signal that asks us to end."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    outer = next((each for each in before.values() if isinstance(each, Stopper)), None)
+    if outer:
+        outer.hand_over(stopper)
     for number, previous in before.items():
         if previous is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, stopper)
     try:
         yield stopper
     finally:
-        outer = next((each for each in before.values() if isinstance(each, Stopper)), None)
         if not outer:
             stopper.over()
         for number, previous in before.items():
