@@ -30,6 +30,7 @@ COUNT = 3 * durable.MOST_HELD
 
 @pytest.fixture
 def storage(tmp_path: Path) -> FSPermanentStorage:
+    gc.collect()  # or a crash of another test, which an exception refers to, may hold one still
     return FSPermanentStorage(tmp_path / "store")
 
 
