@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.crash import Crash, Part
+from crashmover.crash import Crash, Kind, Part
 from crashmover.errors import (
     CrashIDNotFound,
     StorageDenied,
@@ -438,6 +438,40 @@ def test_processes_that_save_one_crash_do_not_mix(root: Path) -> None:
     states = [without(contents(version), PROCESSED) for version in "abcd"]
     assert without(found, PROCESSED) in states
     assert names(root) == {".json", ".jsonz", ".dump", ".upload_file_minidump_browser.dump"}
+
+
+def test_the_lock_of_a_removal_stays_until_all_is_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = FSPermanentStorage(root)
+    storage.save_crash(crash_of(contents()))
+    remove_file, removed = durable.remove_file, []
+
+    def notice(dir_fd: int, name: str) -> bool:
+        lock = durable.temporary_name(storage.layout.file_name(CRASH_ID, Kind.RAW_CRASH))
+        removed.append((name, durable.exists(dir_fd, lock)))
+        return remove_file(dir_fd, name)
+
+    monkeypatch.setattr(durable, "remove_file", notice)
+    storage.remove(CRASH_ID)
+    assert len(removed) == len(contents()) + 1
+    assert all(is_locked for _, is_locked in removed)
+
+
+def test_a_removal_leaves_the_lock_of_who_saves_a_processed_crash(root: Path) -> None:
+    storage = FSPermanentStorage(root)
+    storage.save_crash(crash_of(contents()))
+    [file] = root.rglob("*.jsonz")
+    name = durable.temporary_name(file.name)
+    with (
+        durable.opened(durable.open_root(file.parent)) as dir_fd,
+        durable.opened(durable.lock(dir_fd, name)[0]),
+    ):
+        storage.remove(CRASH_ID)
+        assert os.listdir(dir_fd) == [name]
+    storage.save_crash(crash_of({PROCESSED: b"{}"}))
+    storage.remove(CRASH_ID)
+    assert not list(root.iterdir())
 
 
 def test_removing_and_saving_at_the_same_time_tears_nothing(root: Path) -> None:

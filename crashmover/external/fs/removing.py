@@ -94,7 +94,7 @@ class Removal:
                 with locked(dir_fd, self._layout, self.crash_id, names[0]):
                     for name in self._names(dir_fd, where):
                         durable.remove_file(dir_fd, name)
-                        durable.remove_file(dir_fd, durable.temporary_name(name))
+                        _remove_abandoned(dir_fd, durable.temporary_name(name))
                 force(dir_fd)
         except FileNotFoundError:
             return False
@@ -191,6 +191,14 @@ def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
         if is_temporary and final.startswith(crash_id) and layout.is_dump(final):
             with suppress(OSError):
                 durable.remove_file(dir_fd, name)
+
+
+def _remove_abandoned(dir_fd: int, name: str) -> None:
+    """Remove, as far as can be, a temporary file that somebody has left who died: neither the lock
+    under which we remove, nor that of one who saves a processed crash."""
+    with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        durable.remove_file(dir_fd, name)
 
 
 def _lock(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
