@@ -78,6 +78,8 @@ class Part:
         what opening it would
     :param locate: says where it lies; asked only by whoever wants to know, and not by a copy
     :param state: what its store knows it by: the same as long as nobody has replaced it
+    :param ask_state: finds that out, where the store does not know it for free: of what was read,
+        if it was; raises what opening it would
     """
 
     kind: Kind
@@ -88,6 +90,7 @@ class Part:
     ask_size: Callable[[], int] | None = None
     locate: Callable[[], str] | None = None
     state: object = None
+    ask_state: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is Kind.DUMP:
@@ -96,9 +99,9 @@ class Part:
             raise ValueError(f"a {self.kind} has no name")
 
     @classmethod
-    def of_bytes(cls, kind: Kind, data: bytes, name: str = "") -> "Part":
+    def of_bytes(cls, kind: Kind, data: bytes, name: str = "", *, state: object = None) -> "Part":
         """A part that is in memory."""
-        return cls(kind, name, lambda: io.BytesIO(data), len(data))
+        return cls(kind, name, lambda: io.BytesIO(data), len(data), state=state)
 
     @classmethod
     def of_file(cls, kind: Kind, path: str | os.PathLike[str], name: str = "") -> "Part":
@@ -290,6 +293,14 @@ class Crash:
     def dumps(self) -> list[Part]:
         """Minidumps, memory reports and the like."""
         return [part for part in self.parts if part.kind is Kind.DUMP]
+
+    def states(self) -> dict[tuple[Kind, str], tuple[int | None, object]]:
+        """Return what tells, without reading any of it, whether it is as it was: the size and the
+        state of each part, as far as its store knows."""
+        return {
+            part.key: (part.size, part.ask_state() if part.ask_state else part.state)
+            for part in self.parts
+        }
 
 
 class MemoryDumpsMapping(dict[str, bytes]):

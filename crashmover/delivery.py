@@ -235,6 +235,14 @@ class Destination:
         crash_id = crash.crash.crash_id
         return self._call(lambda: compare(crash, self.store.load_crash(crash_id, self._kinds)))
 
+    def has_all_of(self, crash: Crash) -> bool:
+        """Whether all of a crash is in the store, to the byte."""
+        try:
+            difference = self._compare(MeasuredCrash(crash, hashing=True))
+        except CrashIDNotFound:
+            return False
+        return not difference.missing and not difference.differing
+
     def _mending(self, crash: MeasuredCrash, difference: Difference) -> Crash | None:
         """Return what to save so that the difference goes away.
 

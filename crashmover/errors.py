@@ -12,6 +12,7 @@
     │  │  └─ DumpNotFound
     │  ├─ CrashExists
     │  ├─ CrashConflict
+    │  ├─ CrashChanged
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
     │  ├─ StorageUnavailable           the only kind that is retried
@@ -152,6 +153,13 @@ class CrashExists(StorageError):
 
 class CrashConflict(StorageError):
     """Two stores hold different bytes for one crash."""
+
+
+class CrashChanged(StorageError):
+    """The crash is not any more what it was when it was loaded."""
+
+    def __init__(self, crash_id: str, *, uri: str | None = None) -> None:
+        super().__init__("it has changed since it was loaded", crash_id=crash_id, uri=uri)
 
 
 class CorruptCrash(StorageError):

@@ -5,7 +5,7 @@
 """Job: a crash on its way from its source to all of its destinations."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -104,19 +104,21 @@ def loading(
     return load
 
 
-def removal(source: CrashStorageBase, crash_id: str) -> Callable[[], None]:
-    """Return what removes a crash from its source; where it is gone when that is tried again,
-    it was done, and only the answer was lost."""
+def removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
+    """Return what removes a crash, as it was loaded, from its source; where it is gone when that is
+    tried again, it was done, and only the answer was lost, or some of it is left."""
     attempts = 0
 
     def remove() -> None:
         nonlocal attempts
         attempts += 1
         try:
-            source.remove(crash_id)
+            source.remove_loaded(crash)
         except CrashIDNotFound:
             if attempts == 1:
                 raise
+            with suppress(CrashIDNotFound):
+                source.remove(crash.crash_id)
 
     return remove
 

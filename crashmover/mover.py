@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Self
 
-from crashmover.comparison import Key, MeasuredCrash, check_dump_checksums
-from crashmover.crash import ALL_KINDS, Kind, Part, marker_of
+from crashmover.comparison import MeasuredCrash, check_dump_checksums
+from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
+    CrashChanged,
     CrashConflict,
     CrashIDNotFound,
     CrashMoverError,
@@ -371,16 +372,27 @@ class Mover:
         whole = [delivery for delivery in job.deliveries if delivery.is_whole]
         if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
             return
-        there = self._retry.call(lambda: self._source.load_crash(job.crash_id))
-        copied = [measured.part for measured in crash.measured.values()]
-        if _states(there.parts) != _states(copied):
-            raise StorageError("copied, not removed: it has changed since", uri=self._source.uri)
-        self._retry.call(removal(self._source, job.crash_id))
+        copied = Crash(job.crash_id, [measured.part for measured in crash.measured.values()])
+        try:
+            self._remove(copied)
+        except CrashChanged:
+            reason = "copied, not removed: it has changed since"
+            raise StorageError(reason, uri=self._source.uri) from None
 
+    def _remove(self, copied: Crash) -> None:
+        """Remove a crash from the source: as it was copied, or, where only its store can tell a
+        difference (a link was made to a file, the very same was saved again), as it is now.
 
-def _states(parts: Iterable[Part]) -> dict[Key, tuple[int | None, object]]:
-    """What tells whether a crash is as it was, without reading it."""
-    return {part.key: (part.size, part.state) for part in parts}
+        :raises CrashChanged: not all that is there is at every destination
+        """
+        [source] = self._source.stores
+        try:
+            self._retry.call(removal(source, copied))
+        except CrashChanged:
+            there = self._retry.call(lambda: source.load_crash(copied.crash_id))
+            if not all(destination.has_all_of(there) for destination in self._destinations):
+                raise
+            self._retry.call(removal(source, there))
 
 
 def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:

@@ -7,11 +7,26 @@
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 
+from crashmover.crash import Crash
 from crashmover.errors import CrashIDNotFound
 from crashmover.external.crashstorage_base import Removed, never
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 
 IsStopped = Callable[[], bool]
+
+
+class RemovesWhateverIsThere(FSPermanentStorage):
+    """Does not look again."""
+
+    def remove_loaded(self, crash: Crash) -> None:
+        self.remove(crash.crash_id)
+
+
+class KeepsWhatWasLoaded(FSPermanentStorage):
+    """Only looks."""
+
+    def remove_loaded(self, crash: Crash) -> None:
+        self._refuse_changed(crash)
 
 
 class RemovesSeveralGladly(FSPermanentStorage):
@@ -65,6 +80,8 @@ class SaysLessThanItRemoves(FSPermanentStorage):
 
 
 BREAKS: dict[str, type[FSPermanentStorage]] = {
+    "test_a_crash_is_removed_that_is_as_it_was_loaded": KeepsWhatWasLoaded,
+    "test_a_crash_that_has_changed_since_it_was_loaded_stays": RemovesWhateverIsThere,
     "test_a_day_is_removed_with_all_its_crashes_and_no_other": KeepsProcessedOfDays,
     "test_both_ends_of_a_range_are_removed_and_nothing_beside_them": RemovesFromMonday,
     "test_days_without_crashes_are_removed_without_a_word": MindsEmptyDays,

@@ -18,7 +18,7 @@ import pytest
 
 from crashmover import crashid
 from crashmover.crash import Crash, Kind
-from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.errors import CrashChanged, StorageError, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.mover import Mover, Status
@@ -41,6 +41,14 @@ def directories_open() -> list[str]:
         with suppress(FileNotFoundError):  # what has just been listed
             paths.append(os.readlink(f"/proc/self/fd/{fd}"))
     return [path for path in paths if "/store/" in path]
+
+
+def file_of(crash: Crash, key: tuple[Kind, str]) -> Path:
+    """Return where a part of it lies."""
+    part = crash.part(*key)
+    assert part
+    assert part.location
+    return Path(part.location)
 
 
 @contextmanager
@@ -141,8 +149,9 @@ def test_a_link_that_has_taken_the_place_of_a_file_is_refused(
     storage: FSPermanentStorage, tmp_path: Path
 ) -> None:
     storage.save_crash(crash_of(contents("a")))
-    [part] = [part for part in storage.load_crash(CRASH_ID).parts if part.key == MAIN]
-    path = Path(part.location or "")
+    crash = storage.load_crash(CRASH_ID)
+    [part] = [part for part in crash.parts if part.key == MAIN]
+    path = file_of(crash, MAIN)
     secret = tmp_path / "secret"
     path.rename(secret)
     path.symlink_to(secret)
@@ -170,6 +179,52 @@ def test_a_store_that_is_exchanged_for_another_does_not_lose_the_other_s_crash(
     [outcome] = Mover(storage, destination, remove_source=True, workers=1).run([CRASH_ID])
     assert str(outcome.error).endswith("copied, not removed: it has changed since")
     assert (read(destination), read(storage)) == (contents("a"), another)
+
+
+@pytest.mark.parametrize("name", ["{}.json", "{}.late.dump", "{}.dump"])
+def test_a_file_that_lies_where_no_reader_looks_is_not_removed_with_the_crash(
+    storage: FSPermanentStorage, name: str
+) -> None:
+    """In the directory that a crash has to itself in the older form."""
+    storage.save_crash(crash_of(contents("a")))
+    crash = storage.load_crash(CRASH_ID)
+    own = file_of(crash, MAIN).parent / CRASH_ID
+    own.mkdir()
+    hidden = own / name.format(CRASH_ID)
+    hidden.write_bytes(b"{}")
+    with pytest.raises(CrashChanged, match=f"^{storage.uri}: {CRASH_ID}: it has changed"):
+        storage.remove_loaded(crash)
+    assert read(storage) == contents("a")
+    assert hidden.read_bytes() == b"{}"
+    hidden.unlink()
+    own.rmdir()
+    storage.remove_loaded(crash)
+    assert not list(storage.root.iterdir())
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_what_changes_before_the_crash_is_locked_is_not_removed(
+    storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
+) -> None:
+    storage.save_crash(crash_of(contents("a")))
+    crash = storage.load_crash(CRASH_ID)
+    path, lock = file_of(crash, MAIN), durable.lock
+
+    def late(dir_fd: int, name: str) -> tuple[int, bool]:
+        path.unlink()
+        if is_replaced:
+            path.write_bytes(contents("a")[MAIN])
+        return lock(dir_fd, name)
+
+    monkeypatch.setattr(durable, "lock", late)
+    if is_replaced:
+        with pytest.raises(CrashChanged):
+            storage.remove_loaded(crash)
+        assert read(storage) == contents("a")
+        assert not [path for path in storage.root.rglob("*") if path.name.startswith(".")]
+    else:
+        storage.remove_loaded(crash)
+        assert not list(storage.root.iterdir())
 
 
 @pytest.mark.parametrize("limit", [96, 64])

@@ -420,6 +420,44 @@ def test_the_source_is_kept_when_it_has_changed_since() -> None:
     assert source.has_crash(CRASH_ID)
 
 
+def test_a_source_that_is_the_same_though_it_was_saved_again_is_removed(tmp_path: Path) -> None:
+    """A directory store tells the two apart, and who wants the crash moved does not."""
+    source = FSPermanentStorage(tmp_path / "source")
+    source.save_crash(crash_of(contents()))
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            source.save_crash(crash_of(contents()))
+
+    destination = Slow()
+    [outcome] = move(source, destination, remove_source=True)
+    assert (outcome.status, outcome.error) == (Status.COPIED, None)
+    assert read(destination) == contents()
+    assert not source.has_crash(CRASH_ID)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_source_that_has_changed_is_held_against_every_destination(
+    tmp_path: Path, lost: bool
+) -> None:
+    first, second = InMemoryCrashStorage(), InMemoryCrashStorage()
+
+    class SavedAgain(FSPermanentStorage):
+        def remove_loaded(self, crash: Crash) -> None:
+            self.save_crash(crash_of(contents()))
+            second.remove(CRASH_ID)
+            if not lost:
+                second.save_crash(crash_of(without(contents(), BROWSER)))
+            super().remove_loaded(crash)
+
+    source = SavedAgain(tmp_path / "source")
+    source.save_crash(crash_of(contents()))
+    [outcome] = move(source, PolyCrashStorage([first, second]), remove_source=True)
+    assert str(outcome.error).endswith("copied, not removed: it has changed since")
+    assert read(source) == contents()
+
+
 def test_a_source_that_cannot_be_removed_is_a_failure() -> None:
     source = FaultyStorage("remove", error=denied())
     source.save_crash(crash_of(contents()))

@@ -17,7 +17,16 @@ from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.mover import Mover, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
-from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of, observed, read
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    Contents,
+    contents,
+    crash_of,
+    observed,
+    read,
+)
 from tests.conftest import Figures, UseAWS
 
 OLD = contents("a")
@@ -77,9 +86,13 @@ def storage(uri: str) -> Iterator[CrashStorageBase]:
         yield storage
 
 
-def put_new(uri: str) -> None:
+def put(uri: str, parts: Contents) -> None:
     with open_storage(uri) as other:
-        other.save_crash(crash_of(NEW))
+        other.save_crash(crash_of(parts))
+
+
+def put_new(uri: str) -> None:
+    put(uri, NEW)
 
 
 @pytest.mark.parametrize(("first", "second"), [(MAIN, BROWSER), (BROWSER, MAIN)])
@@ -132,6 +145,46 @@ def test_a_copy_brings_the_one_or_the_other(
     figures(races=1)
 
 
+LARGE = b"MDMP" + bytes(9 << 20)
+"""A dump that goes up in parts, of which the raw crash has no mark."""
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        pytest.param(OLD | {MAIN: LARGE}, OLD | {MAIN: LARGE[::-1]}, id="large"),
+        pytest.param(OLD, {MAIN: OLD[MAIN][::-1]}, id="added"),
+    ],
+)
+def test_a_dump_that_was_replaced_alone_is_not_removed_as_if_it_were_the_one_that_was_copied(
+    uri: str, storage: CrashStorageBase, figures: Figures, before: Contents, change: Contents
+) -> None:
+    """The raw crash says nothing of it."""
+    put(uri, before)
+
+    class Slow(InMemoryCrashStorage):
+        def save_crash(self, crash: Crash) -> None:
+            super().save_crash(crash)
+            put(uri, change)
+
+    destination = Slow()
+    [outcome] = Mover(storage, destination, remove_source=True).run([CRASH_ID])
+    assert str(outcome.error).endswith("copied, not removed: it has changed since")
+    assert (read(destination), read(storage)) == (before, before | change)
+    figures(races=1)
+
+
+def test_a_dump_is_the_same_for_all_who_read_it(uri: str, storage: CrashStorageBase) -> None:
+    """Or else one destination might get the one, and another the other."""
+    put(uri, OLD)
+    crash = storage.load_crash(CRASH_ID)
+    [dump] = [part for part in crash.parts if part.key == MAIN]
+    assert dump.read() == dump.read() == OLD[MAIN]
+    put(uri, {MAIN: OLD[MAIN][::-1]})
+    with pytest.raises(StorageUnavailable, match="replaced or removed"):
+        dump.read()
+
+
 def test_what_replaces_a_crash_that_was_copied_is_not_removed_as_if_it_were_that(
     uri: str, storage: CrashStorageBase, figures: Figures
 ) -> None:
@@ -141,8 +194,7 @@ def test_what_replaces_a_crash_that_was_copied_is_not_removed_as_if_it_were_that
     class Slow(InMemoryCrashStorage):
         def save_crash(self, crash: Crash) -> None:
             super().save_crash(crash)
-            with open_storage(uri) as other:
-                other.save_crash(crash_of(another))
+            put(uri, another)
 
     destination = Slow()
     [outcome] = Mover(storage, destination, remove_source=True).run([CRASH_ID])

@@ -17,7 +17,13 @@ from click.testing import CliRunner
 from crashmover import crashid
 from crashmover.cli import main
 from crashmover.crash import Crash, Kind, Part
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
+from crashmover.errors import (
+    CorruptCrash,
+    CrashChanged,
+    CrashIDNotFound,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.s3 import keys
@@ -213,6 +219,32 @@ def test_every_older_key_is_read(
     result = CliRunner().invoke(main, ["copy", "-s", bucket.uri(), "-d", str(tmp_path / "store")])
     assert result.exit_code == 0, result.output
     assert read(open_storage(str(tmp_path / "store"))) == contents()
+
+
+def test_what_lies_under_an_older_key_is_not_removed_with_the_crash(
+    bucket: Bucket, storage: CrashStorageBase
+) -> None:
+    """A reader has not seen it."""
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    bucket.put({f"v1/raw_crash/{CRASH_ID}": b"{}"})
+    with pytest.raises(CrashChanged):
+        storage.remove_loaded(crash)
+    assert bucket.objects()[f"v1/raw_crash/{CRASH_ID}"] == b"{}"
+    assert read(storage) == contents()
+
+
+def test_a_dump_that_another_program_has_replaced_is_not_removed_with_the_crash(
+    bucket: Bucket, storage: CrashStorageBase
+) -> None:
+    """Of which no other object says anything."""
+    bucket.put(laid_out(f"v1/raw_crash/{DAY}/{CRASH_ID}"))
+    crash = storage.load_crash(CRASH_ID)
+    assert {part.key: part.read() for part in crash.parts} == contents()
+    bucket.put({f"v1/dump/{CRASH_ID}": b"another"})
+    with pytest.raises(CrashChanged):
+        storage.remove_loaded(crash)
+    assert read(storage) == contents() | {MAIN: b"another"}
 
 
 def test_the_new_key_comes_before_the_older_ones(bucket: Bucket, storage: CrashStorageBase) -> None:

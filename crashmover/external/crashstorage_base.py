@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
-from crashmover.errors import CrashExists, CrashIDNotFound, StorageError
+from crashmover.errors import CrashChanged, CrashExists, CrashIDNotFound, StorageError
 from crashmover.external.probing import begin_to_save
 from crashmover.external.socorro import SocorroAPI
 from crashmover.uri import StorageURI
@@ -212,6 +212,25 @@ class CrashStorageBase(SocorroAPI, ABC):
         if marker not in there:
             reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
             raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
+
+    def remove_loaded(self, crash: Crash) -> None:
+        """Remove a crash that was loaded from here, if it is still what it was then: what was
+        replaced or added since, and what no reader sees beside it, must not go with it.
+
+        What stands here looks, and then removes: somebody may come in between.  A store that can
+        do better lets nobody.
+
+        :param crash: of all kinds of parts, as `load_crash` gave it, and read: not every store
+            knows before that what a part was
+        :raises CrashChanged: there is something else; what there is stays
+        :raises CrashIDNotFound: there is no raw crash any more
+        """
+        self._refuse_changed(crash)
+        self.remove(crash.crash_id)
+
+    def _refuse_changed(self, crash: Crash) -> None:
+        if self.load_crash(crash.crash_id).states() != crash.states():
+            raise CrashChanged(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """Remove several crashes; return for each None or what `remove` would raise.

@@ -47,7 +47,7 @@ class InMemoryCrashStorage(CrashStorageBase):
         return Crash(
             crash_id,
             [
-                Part.of_bytes(kind, data, name)
+                Part.of_bytes(kind, data, name, state=data)
                 for (kind, name), data in parts.items()
                 if kind in kinds
             ],

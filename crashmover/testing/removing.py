@@ -2,15 +2,22 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What a store promises of removing many crashes at once: by their ids, or by days."""
+"""What a store promises of removing a crash as it was loaded, and many at once: by their ids, or by
+days."""
 
 import datetime as dt
 
+import pytest
+
 from crashmover import crashid
 from crashmover.crash import Kind
-from crashmover.errors import CrashIDNotFound
+from crashmover.errors import CrashChanged, CrashIDNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing.samples import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
     PROCESSED,
     RAW,
     Contents,
@@ -25,7 +32,39 @@ _SUNDAY = dt.date(2026, 11, 15)
 
 
 class RemovingConformance:
-    """Removing several crashes, and whole days."""
+    """Removing a crash that was loaded, several crashes, and whole days."""
+
+    def test_a_crash_is_removed_that_is_as_it_was_loaded(self, storage: CrashStorageBase) -> None:
+        for crash_id in (CRASH_ID, NEIGHBOUR):
+            storage.save_crash(crash_of(contents(), crash_id))
+        crash = storage.load_crash(CRASH_ID)
+        storage.remove_loaded(crash)
+        assert _listed(storage) == [NEIGHBOUR]
+        with pytest.raises(CrashIDNotFound):
+            storage.remove_loaded(crash)
+        neighbour = storage.load_crash(NEIGHBOUR)
+        assert {part.key: part.read() for part in neighbour.parts} == contents()
+        storage.remove_loaded(neighbour)
+        assert _listed(storage) == []
+
+    def test_a_crash_that_has_changed_since_it_was_loaded_stays(
+        self, storage: CrashStorageBase
+    ) -> None:
+        for change in (
+            contents("another"),
+            without(contents("another"), PROCESSED, BROWSER),
+            {MAIN: b"another"},
+            {(Kind.DUMP, "late"): b"late"},
+            {PROCESSED: b"{}"},
+        ):
+            storage.save_crash(crash_of(contents()))
+            crash = storage.load_crash(CRASH_ID)
+            assert {part.key: part.read() for part in crash.parts} == contents()
+            storage.save_crash(crash_of(change))
+            there = read(storage)
+            with pytest.raises(CrashChanged, match="it has changed since it was loaded"):
+                storage.remove_loaded(crash)
+            assert read(storage) == there
 
     def test_several_crashes_are_removed_and_each_has_its_own_result(
         self, storage: CrashStorageBase

@@ -38,7 +38,7 @@ from crashmover.external.fs.listing import Listings
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFiles
-from crashmover.external.fs.removing import Removal
+from crashmover.external.fs.removing import LoadedRemoval, Removal
 from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
@@ -303,6 +303,21 @@ class FSPermanentStorage(CrashStorageBase):
             removed = [remove(where) for where in self.layout.directories(crash_id)]
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
+
+    def remove_loaded(self, crash: Crash) -> None:
+        """As the base class says: files that lie elsewhere stay, too; and nobody who has to wait
+        for the crash's lock comes in between."""
+        with (
+            self._translator.translating("cannot be removed", crash.crash_id),
+            self._reading(crash.crash_id) as root_fd,
+        ):
+            remove = LoadedRemoval(self.layout, self._listings, root_fd, crash)
+            places = self.layout.directories(crash.crash_id)
+            for where in places:
+                remove.look(where)
+            removed = [remove(where) for where in places]
+        if not any(removed):
+            raise CrashIDNotFound(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says; all of them are made final together."""

@@ -41,6 +41,12 @@ def generation(status: os.stat_result) -> Generation:
     return status.st_ino, status.st_ctime_ns
 
 
+def state_of(status: os.stat_result) -> object:
+    """What tells a file from any other of its name: also from one in another directory that has
+    been put in the place of its own."""
+    return status.st_dev, *generation(status)
+
+
 class Listing:
     """The files in an open directory, but for names that do not begin with what has the shape of
     a crash id: these are nobody's.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from crashmover.errors import (
     CorruptCrash,
+    CrashChanged,
     InvalidDumpName,
     StorageDenied,
     StorageError,
@@ -85,5 +86,5 @@ class _Translating:
             raise self._translator.error(error, self._action, self._crash_id) from error
         if isinstance(error, InvalidDumpName):
             raise CorruptCrash(str(error), crash_id=self._crash_id, uri=uri) from error
-        if isinstance(error, CorruptCrash):
+        if isinstance(error, CorruptCrash | CrashChanged):
             error.uri = error.uri or uri

@@ -16,18 +16,12 @@ from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import HeldDirectory, opened
 from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation
+from crashmover.external.fs.listing import Generation, Listings, generation, state_of
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.partfiles import open_file
 
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
-
-
-def _state(status: os.stat_result) -> object:
-    """What tells a file from any other of its name: also from one in another directory that has
-    been put in the place of its own."""
-    return status.st_dev, *generation(status)
 
 
 class CrashFiles:
@@ -85,7 +79,7 @@ class CrashFiles:
         """Return it; None where it is not there."""
         name = self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
         try:
-            state = _state(durable.status(dir_fd, name))
+            state = state_of(durable.status(dir_fd, name))
         except FileNotFoundError:
             return None
         file = _CrashFile(self, name, None)
@@ -135,7 +129,7 @@ class _CrashFile:
 
     def part(self, kind: Kind, name: str, status: os.stat_result) -> Part:
         """Return the part that is this file, as it is."""
-        size, state = status.st_size, _state(status)
+        size, state = status.st_size, state_of(status)
         return Part(kind, name, self.open, size, locate=self.path, state=state)
 
     def path(self) -> str:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from crashmover.crash import Kind
+from crashmover.crash import Crash, Kind
+from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Listings, generation
+from crashmover.external.fs.listing import Listings, generation, state_of
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _RENAME_NOREPLACE = 1  # from linux/fs.h
@@ -92,10 +93,15 @@ class Removal:
                 if not names:
                     return False
                 with locked(dir_fd, self._layout, self.crash_id, names[0]):
-                    for name in self._names(dir_fd, where):
+                    now = self._names(dir_fd, where)
+                    # Where the first has become the lock, all of them have been looked at.
+                    is_changed = names[0] in now and self._has_others(dir_fd, now)
+                    for name in () if is_changed else now:
                         durable.remove_file(dir_fd, name)
                         _remove_abandoned(dir_fd, durable.temporary_name(name))
                 force(dir_fd)
+                if is_changed:
+                    raise CrashChanged(self.crash_id)
         except FileNotFoundError:
             return False
         self.was_there = True
@@ -120,6 +126,10 @@ class Removal:
         self.was_there = True
         self.was_visible |= not all(map(self._layout.is_dump, {*names, *now}))
 
+    def _has_others(self, dir_fd: int, names: list[str]) -> bool:
+        """Whether there is one among these files that must not be removed."""
+        return False
+
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
             return durable.status(dir_fd, self._layout.file_name(self.crash_id, Kind.RAW_CRASH))
@@ -134,6 +144,33 @@ class Removal:
         single = [self._layout.file_name(self.crash_id, kind) for kind in kinds]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
+
+
+class LoadedRemoval(Removal):
+    """Removes the files that a crash was loaded from, where there are no others of it.
+
+    :raises CrashChanged: there are
+    """
+
+    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash: Crash) -> None:
+        super().__init__(layout, listings, root_fd, crash.crash_id)
+        self._states = {part.state for part in crash.parts}
+
+    def look(self, where: Where) -> None:
+        """Look into a directory, before anything is removed from any."""
+        with (
+            suppress(FileNotFoundError),
+            durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd,
+        ):
+            if self._has_others(dir_fd, self._names(dir_fd, where)):
+                raise CrashChanged(self.crash_id)
+
+    def _has_others(self, dir_fd: int, names: list[str]) -> bool:
+        try:
+            states = {state_of(durable.status(dir_fd, name)) for name in names}
+        except FileNotFoundError:  # whoever has just removed one goes by no lock
+            return True
+        return not states <= self._states
 
 
 def remove_empty(root_fd: int, where: Where) -> None:

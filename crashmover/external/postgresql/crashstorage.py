@@ -7,6 +7,7 @@
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, LiteralString, Self
 
@@ -215,6 +216,13 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         [error] = self._removed([crash_id])
         if error:
             raise error
+
+    def remove_loaded(self, crash: Crash) -> None:
+        """As the base class says, in one transaction: nobody comes in between."""
+        with suppress(MissingTables):
+            if self._remover.remove_loaded(crash):
+                return
+        raise CrashIDNotFound(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, some hundreds in one transaction."""

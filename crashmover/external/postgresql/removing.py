@@ -15,8 +15,9 @@ from uuid import UUID
 from psycopg import sql
 
 from crashmover import crashid
-from crashmover.crash import Kind
-from crashmover.errors import StorageError
+from crashmover.comparison import Key
+from crashmover.crash import Crash, Kind
+from crashmover.errors import CrashChanged, StorageError
 from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
 from crashmover.external.postgresql.saving import lock
@@ -32,6 +33,10 @@ _BYTES = 16  # of a UUID
 _REMOVE: LiteralString = """
     DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s
     RETURNING crash_id::text
+"""
+_REMOVE_ONE: LiteralString = """
+    DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s
+    RETURNING kind, name, chunk, xmin::text
 """
 _SPAN: LiteralString = """
     SELECT min(date_processed), max(date_processed) FROM {}.crash_parts
@@ -93,6 +98,24 @@ class Remover:
                 rows = connection.execute(self._tables.sql(_REMOVE), (ids, date)).fetchall()
                 found.update(crash_id for (crash_id,) in rows)
         return found
+
+    def remove_loaded(self, crash: Crash) -> bool:
+        """Remove a crash; return whether there was anything of it.
+
+        :raises CrashChanged: there were rows that it was not loaded from; nothing is removed
+        """
+        states = {part.key: part.state for part in crash.parts}
+        with self._context.transaction(crash.crash_id) as connection:
+            lock(connection, [crash.crash_id])
+            key = key_of(crash.crash_id)
+            rows = connection.execute(self._tables.sql(_REMOVE_ONE), key).fetchall()
+            removed: defaultdict[Key, list[tuple[int, str]]] = defaultdict(list)
+            for kind, name, chunk, version in rows:
+                removed[Kind(kind), name].append((chunk, version))
+            for key_of_part, chunks in removed.items():
+                if states.get(key_of_part) != tuple(version for _, version in sorted(chunks)):
+                    raise CrashChanged(crash.crash_id, uri=self._context.uri)
+        return bool(rows)
 
     def span(self, since: dt.date, until: dt.date) -> tuple[dt.date, dt.date] | None:
         """Return the first and the last of these days on which there are crashes; None, if on

@@ -55,6 +55,11 @@ class CrashObjects:
         """Look for the raw crash, by all its keys."""
         return self._objects.find_raw_crash(crash_id)
 
+    def has_several(self, crash_id: str) -> bool:
+        """Whether there are raw crashes under more than one of its keys."""
+        found = (self._objects.look(key, crash_id) for key in keys.raw_crash_keys(crash_id))
+        return sum(1 for each in found if each) > 1
+
     def raw_crash_for_dumps(self, crash_id: str) -> StoredObject:
         """Look for the raw crash that dumps are to be added to."""
         if raw := self.raw_crash(crash_id):

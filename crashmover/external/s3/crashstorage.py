@@ -9,16 +9,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import partial
 from threading import Lock
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
 from crashmover.errors import (
-    CorruptCrash,
-    CrashIDNotFound,
+    CrashChanged,
     CrashMoverError,
     InvalidURI,
     StorageDenied,
@@ -36,15 +33,9 @@ from crashmover.external.s3.connection_context import (
 from crashmover.external.s3.crashobjects import CrashObjects
 from crashmover.external.s3.creating import Create
 from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import (
-    ADDED,
-    DUMPS,
-    RAW_CRASH_SHA256,
-    SHA256,
-    Objects,
-    StoredObject,
-)
+from crashmover.external.s3.objects import Objects
 from crashmover.external.s3.probing import clock_of, try_upload
+from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.saving import Save
 from crashmover.uri import StorageURI, seconds
 
@@ -80,6 +71,7 @@ class S3CrashStorage(CrashStorageBase):
         self._objects = Objects(self._context, prefix)
         self._place = (bucket, prefix)
         self._absences = Absences()
+        self._reader = Reader(self._objects, self.uri, self._location)
         self._crash_objects = CrashObjects(self._objects, self.uri)
         claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
         self._save = Save(self._crash_objects, claims)
@@ -127,127 +119,11 @@ class S3CrashStorage(CrashStorageBase):
         """As the base class says.  The body of a small raw or processed crash comes along, as
         it takes no more than the question whether it is there."""
         crashid.validate(crash_id)
-        parts: list[Part] = []
-        if kinds != {Kind.PROCESSED_CRASH}:
-            parts += self._raw_and_dumps(crash_id, kinds)
-        if Kind.PROCESSED_CRASH in kinds:
-            processed = self._objects.fetch(keys.processed_crash_key(crash_id), crash_id)
-            if processed:
-                parts.append(self._part(Kind.PROCESSED_CRASH, processed, crash_id))
-            elif kinds == {Kind.PROCESSED_CRASH}:
-                raise CrashIDNotFound(crash_id, uri=self.uri, reason="no processed_crash")
-        return Crash(crash_id, parts)
-
-    def _raw_and_dumps(self, crash_id: str, kinds: Set[Kind]) -> list[Part]:
-        wanted = Kind.RAW_CRASH in kinds
-        raw = self._objects.find_raw_crash(crash_id, body=wanted)
-        if raw is None:
-            raise CrashIDNotFound(crash_id, uri=self.uri)
-        parts = [self._part(Kind.RAW_CRASH, raw, crash_id)] if wanted else []
-        if Kind.DUMP in kinds:
-            names = self._dump_names(crash_id, raw)
-            parts += [self._dump(name, crash_id, raw) for name in names]
-        return parts
-
-    def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
-        locate = partial(self._location, stored.key)
-        # The dumps' checksums are among what was saved with the raw crash.
-        state = stored.e_tag, *sorted(stored.metadata.items())
-        opener = partial(self._open, stored, crash_id)
-        return Part(kind, "", opener, stored.size, locate=locate, state=state)
-
-    def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
-        locate = partial(self._location, keys.dump_key(crash_id, name))
-        return Part(
-            Kind.DUMP,
-            name,
-            partial(self._open_dump, name, crash_id, raw),
-            ask_size=partial(self._size_of_dump, name, crash_id, raw),
-            locate=locate,
-        )
+        return Crash(crash_id, self._reader.parts(crash_id, kinds))
 
     def _location(self, key: str) -> str:
         bucket, prefix = self._place
         return "/".join(filter(None, (f"s3://{bucket}", prefix, key)))
-
-    def _open(self, stored: StoredObject, crash_id: str) -> BinaryIO:
-        if stored.body is not None:
-            return stored.open_body()
-        found = self._objects.open(stored.key, crash_id)
-        if found is None or found[0].e_tag != stored.e_tag:
-            raise self._objects.replaced(crash_id)
-        return found[1]
-
-    def _open_dump(self, name: str, crash_id: str, raw: StoredObject) -> BinaryIO:
-        found = self._objects.open(keys.dump_key(crash_id, name), crash_id)
-        if found is None:
-            raise self._missing_dump(name, crash_id, raw)
-        with ExitStack() as unless_all_is_well:
-            unless_all_is_well.callback(found[1].close)
-            self._check_dump(found[0], name, crash_id, raw)
-            unless_all_is_well.pop_all()
-        return found[1]
-
-    def _size_of_dump(self, name: str, crash_id: str, raw: StoredObject) -> int:
-        found = self._objects.look(keys.dump_key(crash_id, name), crash_id)
-        if found is None:
-            raise self._missing_dump(name, crash_id, raw)
-        self._check_dump(found, name, crash_id, raw)
-        return found.size
-
-    def _missing_dump(self, name: str, crash_id: str, raw: StoredObject) -> CorruptCrash:
-        self._raise_if_replaced(crash_id, raw)
-        return self._corrupt(f"dump {name} is listed and not there", crash_id)
-
-    def _check_dump(self, dump: StoredObject, name: str, crash_id: str, raw: StoredObject) -> None:
-        self._check_belongs(dump, raw, f"dump {name}", crash_id)
-        self._check_mark(dump, raw, name, crash_id)
-
-    def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
-        stored = self._objects.fetch(keys.dump_names_key(crash_id), crash_id)
-        if stored is None:
-            self._raise_if_replaced(crash_id, raw)  # or it would seem to have had no dumps
-            return []
-        self._check_belongs(stored, raw, "dump_names", crash_id)
-        if stored.size > keys.LONGEST_DUMP_NAMES:
-            raise self._corrupt("dump_names is too long", crash_id)
-        with self._open(stored, crash_id) as file:
-            try:
-                return keys.parse_dump_names(file.read())
-            except CorruptCrash as error:
-                raise self._corrupt(error.reason, crash_id) from error
-
-    def _check_belongs(
-        self, stored: StoredObject, raw: StoredObject, what: str, crash_id: str
-    ) -> None:
-        """Make sure that an object was saved with this raw crash, as far as they say.
-
-        What other programs have put there says nothing: then it is enough that the raw crash
-        is still there, for whoever replaces a crash takes that away first.
-        """
-        theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.metadata.get(SHA256)
-        if theirs != its:
-            self._raise_if_replaced(crash_id, raw)
-            if theirs and its:
-                raise self._corrupt(f"{what} was saved with another raw crash", crash_id)
-
-    def _check_mark(self, dump: StoredObject, raw: StoredObject, name: str, crash_id: str) -> None:
-        """Make sure that a dump is one of those that the raw crash was saved with: it may have been
-        replaced by one with the same raw crash and other dumps."""
-        marks, sha256 = raw.metadata.get(DUMPS), dump.metadata.get(SHA256)
-        if not marks or not sha256 or ADDED in dump.metadata:
-            return
-        if keys.mark(dump.key, sha256) not in marks.split():
-            self._raise_if_replaced(crash_id, raw)
-            raise self._corrupt(f"dump {name} was saved with other dumps", crash_id)
-
-    def _raise_if_replaced(self, crash_id: str, raw: StoredObject) -> None:
-        now = self._objects.look(raw.key, crash_id)
-        if now is None or now.e_tag != raw.e_tag or now.metadata != raw.metadata:
-            raise self._objects.replaced(crash_id)
-
-    def _corrupt(self, reason: str, crash_id: str) -> CorruptCrash:
-        return CorruptCrash(reason, crash_id=crash_id, uri=self.uri)
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
@@ -305,6 +181,15 @@ class S3CrashStorage(CrashStorageBase):
         crashid.validate(crash_id)
         with self._lock(crash_id):
             self._crash_objects.remove(crash_id)
+
+    def remove_loaded(self, crash: Crash) -> None:
+        """As the base class says, by one question for each dump; where another raw crash lies under
+        an older key, too.  Others, in another process, may come in between."""
+        with self._lock(crash.crash_id):
+            self._refuse_changed(crash)
+            if self._crash_objects.has_several(crash.crash_id):
+                raise CrashChanged(crash.crash_id, uri=self.uri)
+            self._crash_objects.remove(crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
