@@ -7,6 +7,9 @@ READY := .venv/made-with-$(subst /,-,$(PYTHON))
 PEERS := $(READY)-and-peers
 MUTMUT := $(READY)-and-mutmut
 
+# Hundreds of processes are started: each would compile all of this anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint bench bench-quick mutants clean
 
@@ -16,8 +19,9 @@ help: ## list these targets
 demo: $(READY) ## make sample crashes, copy them between two stores, and show one
 	@bash examples/demo.sh
 
+# Three at a time on two cores: the tests wait for as long as they work.
 test: $(READY) ## run the tests, but for the slow ones
-	@$(BIN)/pytest -q -n 2 -m "not slow"
+	@$(BIN)/pytest -q -n 3 -m "not slow"
 
 test-all: $(READY) ## run all tests
 	@$(BIN)/pytest -q -n 2
