@@ -191,6 +191,13 @@ class Part:
             return self.ask_size()
         return self.size if self.size is not None else sum(map(len, self.chunks()))
 
+    def find_state(self) -> object:
+        """Return what its store knows it by; None where that is nothing but its size.
+
+        :raises StorageError: as opening it, where its store has to look for that
+        """
+        return self.ask_state() if self.ask_state else self.state
+
     def look(self) -> int | None:
         """Make sure that it is there, without reading all of it; return how many bytes it has,
         where that shows."""
@@ -297,10 +304,7 @@ class Crash:
     def states(self) -> dict[tuple[Kind, str], tuple[int | None, object]]:
         """Return what tells, without reading any of it, whether it is as it was: the size and the
         state of each part, as far as its store knows."""
-        return {
-            part.key: (part.size, part.ask_state() if part.ask_state else part.state)
-            for part in self.parts
-        }
+        return {part.key: (part.size, part.find_state()) for part in self.parts}
 
 
 class MemoryDumpsMapping(dict[str, bytes]):

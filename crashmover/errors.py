@@ -156,10 +156,14 @@ class CrashConflict(StorageError):
 
 
 class CrashChanged(StorageError):
-    """The crash is not any more what it was when it was loaded."""
+    """The crash is not any more what it was when it was loaded, or there is more of it.
 
-    def __init__(self, crash_id: str, *, uri: str | None = None) -> None:
-        super().__init__("it has changed since it was loaded", crash_id=crash_id, uri=uri)
+    :param what: of its store that was not loaded, where that is known
+    """
+
+    def __init__(self, crash_id: str, what: str = "", *, uri: str | None = None) -> None:
+        reason = f"{what or 'what is there'} is not what was loaded"
+        super().__init__(reason, crash_id=crash_id, uri=uri)
 
 
 class CorruptCrash(StorageError):

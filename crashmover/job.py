@@ -5,7 +5,7 @@
 """Job: a crash on its way from its source to all of its destinations."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -106,7 +106,7 @@ def loading(
 
 def removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
     """Return what removes a crash, as it was loaded, from its source; where it is gone when that is
-    tried again, it was done, and only the answer was lost, or some of it is left."""
+    tried again, it was done, and only the answer was lost."""
     attempts = 0
 
     def remove() -> None:
@@ -117,8 +117,6 @@ def removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
         except CrashIDNotFound:
             if attempts == 1:
                 raise
-            with suppress(CrashIDNotFound):
-                source.remove(crash.crash_id)
 
     return remove
 

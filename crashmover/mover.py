@@ -375,8 +375,8 @@ class Mover:
         copied = Crash(job.crash_id, [measured.part for measured in crash.measured.values()])
         try:
             self._remove(copied)
-        except CrashChanged:
-            reason = "copied, not removed: it has changed since"
+        except CrashChanged as error:
+            reason = f"copied, not removed: {error.reason}"
             raise StorageError(reason, uri=self._source.uri) from None
 
     def _remove(self, copied: Crash) -> None:
@@ -388,8 +388,11 @@ class Mover:
         [source] = self._source.stores
         try:
             self._retry.call(removal(source, copied))
-        except CrashChanged:
-            there = self._retry.call(lambda: source.load_crash(copied.crash_id))
+        except CrashChanged as changed:
+            try:
+                there = self._retry.call(lambda: source.load_crash(copied.crash_id))
+            except CrashIDNotFound:
+                raise changed from None
             if not all(destination.has_all_of(there) for destination in self._destinations):
                 raise
             self._retry.call(removal(source, there))

@@ -6,6 +6,7 @@
 
 import errno
 import fcntl
+import gzip
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from crashmover.crash import Crash, Kind, Part
 from crashmover.errors import (
+    CrashChanged,
     CrashIDNotFound,
     StorageDenied,
     StorageError,
@@ -445,6 +447,7 @@ def test_the_lock_of_a_removal_stays_until_all_is_removed(
 ) -> None:
     storage = FSPermanentStorage(root)
     storage.save_crash(crash_of(contents()))
+    before = [path for path in root.rglob("*") if path.is_file()]
     remove_file, removed = durable.remove_file, []
 
     def notice(dir_fd: int, name: str) -> bool:
@@ -454,23 +457,33 @@ def test_the_lock_of_a_removal_stays_until_all_is_removed(
 
     monkeypatch.setattr(durable, "remove_file", notice)
     storage.remove(CRASH_ID)
-    assert len(removed) == len(contents()) + 1
+    files = {path.name for path in before}
+    assert files < {name for name, _ in removed}
     assert all(is_locked for _, is_locked in removed)
 
 
-def test_a_removal_leaves_the_lock_of_who_saves_a_processed_crash(root: Path) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_removal_waits_for_who_saves_a_processed_crash(root: Path, is_there: bool) -> None:
     storage = FSPermanentStorage(root)
-    storage.save_crash(crash_of(contents()))
-    [file] = root.rglob("*.jsonz")
-    name = durable.temporary_name(file.name)
+    parts = contents() if is_there else without(contents(), PROCESSED)
+    storage.save_crash(crash_of(parts))
+    crash = storage.load_crash(CRASH_ID)
+    directory = next(root.rglob("*.json")).parent
+    final = storage.layout.file_name(CRASH_ID, Kind.PROCESSED_CRASH)
     with (
-        durable.opened(durable.open_root(file.parent)) as dir_fd,
-        durable.opened(durable.lock(dir_fd, name)[0]),
+        ThreadPoolExecutor(1) as pool,
+        durable.opened(durable.open_root(directory)) as dir_fd,
+        durable.opened(durable.lock(dir_fd, durable.temporary_name(final))[0]) as fd,
     ):
-        storage.remove(CRASH_ID)
-        assert os.listdir(dir_fd) == [name]
-    storage.save_crash(crash_of({PROCESSED: b"{}"}))
-    storage.remove(CRASH_ID)
+        removing = pool.submit(storage.remove_loaded, crash)
+        with pytest.raises(TimeoutError):
+            removing.result(0.2)
+        os.write(fd, gzip.compress(b"{}"))
+        durable.rename(dir_fd, durable.temporary_name(final), final)
+    with pytest.raises(CrashChanged, match=f"{final} is not what was loaded"):
+        removing.result()
+    assert read(storage) == parts | {PROCESSED: b"{}"}
+    storage.remove_loaded(storage.load_crash(CRASH_ID))
     assert not list(root.iterdir())
 
 

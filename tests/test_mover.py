@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -416,7 +417,7 @@ def test_the_source_is_kept_when_it_has_changed_since() -> None:
             source.save_crash(crash_of({PROCESSED: b"{}"}))
 
     [outcome] = move(source, Slow(), remove_source=True)
-    assert outcome.error == "memory:: copied, not removed: it has changed since"
+    assert outcome.error == "memory:: copied, not removed: what is there is not what was loaded"
     assert source.has_crash(CRASH_ID)
 
 
@@ -454,8 +455,43 @@ def test_a_source_that_has_changed_is_held_against_every_destination(
     source = SavedAgain(tmp_path / "source")
     source.save_crash(crash_of(contents()))
     [outcome] = move(source, PolyCrashStorage([first, second]), remove_source=True)
-    assert str(outcome.error).endswith("copied, not removed: it has changed since")
+    assert re.search("copied, not removed: .* is not what was loaded", str(outcome.error))
     assert read(source) == contents()
+
+
+def test_a_source_that_changes_while_it_is_held_against_the_destinations_stays(
+    tmp_path: Path,
+) -> None:
+    class SavedAgain(FSPermanentStorage):
+        versions = iter("ab")  # the same, and then another
+
+        def remove_loaded(self, crash: Crash) -> None:
+            self.save_crash(crash_of(contents(next(self.versions))))
+            super().remove_loaded(crash)
+
+    source, destination = SavedAgain(tmp_path / "source"), InMemoryCrashStorage()
+    source.save_crash(crash_of(contents("a")))
+    [outcome] = move(source, destination, remove_source=True)
+    assert re.search("copied, not removed: .* is not what was loaded", str(outcome.error))
+    assert (read(source), read(destination)) == (contents("b"), contents("a"))
+
+
+def test_a_source_of_which_something_else_is_left_is_no_crash_that_was_never_there(
+    tmp_path: Path,
+) -> None:
+    """Its removal had succeeded, and the answer was lost."""
+
+    class Late(FSPermanentStorage):
+        def remove_loaded(self, crash: Crash) -> None:
+            self.remove(crash.crash_id)
+            self.save_crash(crash_of({PROCESSED: b"{}"}))
+            super().remove_loaded(crash)
+
+    source, destination = Late(tmp_path / "source"), InMemoryCrashStorage()
+    source.save_crash(crash_of(contents()))
+    [outcome] = move(source, destination, remove_source=True)
+    assert re.search("copied, not removed: .*jsonz is not what was loaded", str(outcome.error))
+    assert source.has_crash(CRASH_ID, Kind.PROCESSED_CRASH)
 
 
 def test_a_source_that_cannot_be_removed_is_a_failure() -> None:

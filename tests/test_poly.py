@@ -13,6 +13,7 @@ import pytest
 
 from crashmover.crash import Crash, Kind, Part
 from crashmover.errors import (
+    CrashChanged,
     CrashIDNotFound,
     InvalidURI,
     PolyCrashStorageError,
@@ -22,7 +23,18 @@ from crashmover.errors import (
 )
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, RAW, contents, crash_of, read
+from crashmover.testing import (
+    CRASH_ID,
+    MAIN,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    Contents,
+    contents,
+    crash_of,
+    read,
+    without,
+)
 from crashmover.uri import StorageURI
 from tests.faulty import FaultyStorage, all_down, denied, unavailable
 
@@ -154,6 +166,38 @@ def test_removing_is_done_when_one_child_had_the_crash() -> None:
     poly.remove(CRASH_ID)
     with pytest.raises(CrashIDNotFound):
         poly.remove(CRASH_ID)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, contents("a"), without(contents("a"), PROCESSED)],
+    ids=["no crash", "the same", "less"],
+)
+def test_a_crash_that_was_loaded_is_removed_from_every_child_that_has_it(
+    other: Contents | None,
+) -> None:
+    first, second = InMemoryCrashStorage(), InMemoryCrashStorage()
+    first.save_crash(crash_of(contents("a")))
+    if other:
+        second.save_crash(crash_of(other))
+    with PolyCrashStorage([first, second]) as poly:
+        poly.remove_loaded(poly.load_crash(CRASH_ID))
+    assert not first.has_crash(CRASH_ID)
+    assert not second.has_crash(CRASH_ID)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [contents("b"), contents("a") | {(Kind.DUMP, "late"): b""}, contents("a") | {PROCESSED: b"{}"}],
+    ids=["another", "another dump", "another processed crash"],
+)
+def test_it_stays_where_a_child_has_another(other: Contents) -> None:
+    first, second = InMemoryCrashStorage(), InMemoryCrashStorage()
+    first.save_crash(crash_of(contents("a")))
+    second.save_crash(crash_of(other))
+    with PolyCrashStorage([first, second]) as poly, pytest.raises(CrashChanged):
+        poly.remove_loaded(poly.load_crash(CRASH_ID))
+    assert (read(first), read(second)) == (contents("a"), other)
 
 
 def test_several_are_removed_from_every_child_that_has_them() -> None:

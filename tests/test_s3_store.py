@@ -234,6 +234,30 @@ def test_what_lies_under_an_older_key_is_not_removed_with_the_crash(
     assert read(storage) == contents()
 
 
+@pytest.mark.parametrize("left", ["dump_names", "dump", "processed_crash"])
+def test_what_a_removal_has_left_is_removed_by_the_next_attempt(
+    bucket: Bucket, storage: CrashStorageBase, left: str
+) -> None:
+    """And what somebody has begun to save since is not."""
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    assert {part.key: part.read() for part in crash.parts} == contents()
+    key = f"v1/{left}/{CRASH_ID}"
+    gone = sorted(bucket.objects().keys() - {key})
+    for each in gone:
+        bucket.client.delete_object(Bucket=bucket.name, Key=each)
+    storage.remove_loaded(crash)
+    assert not bucket.objects()
+    with pytest.raises(CrashIDNotFound):
+        storage.remove_loaded(crash)
+    storage.save_crash(crash_of(contents("another")))
+    for each in gone:
+        bucket.client.delete_object(Bucket=bucket.name, Key=each)
+    with pytest.raises(CrashIDNotFound):
+        storage.remove_loaded(crash)
+    assert list(bucket.objects()) == [key]
+
+
 def test_a_dump_that_another_program_has_replaced_is_not_removed_with_the_crash(
     bucket: Bucket, storage: CrashStorageBase
 ) -> None:

@@ -9,13 +9,16 @@ import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import NoReturn, Self, TypeVar
 
 from crashmover import crashid
+from crashmover.comparison import MeasuredCrash, compare
 from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.errors import (
+    CrashChanged,
     CrashIDNotFound,
     CrashMoverError,
     InvalidURI,
@@ -97,6 +100,19 @@ class PolyCrashStorage(CrashStorageBase):
         crashid.validate(crash_id)
         if error := self._not_removed(crash_id, self._remove_everywhere(crash_id)):
             raise error
+
+    def remove_loaded(self, crash: Crash) -> None:
+        """As the base class says, from every child that has the same, to the byte; `CrashChanged`
+        where one has another."""
+        self._refuse_changed(crash)
+        loaded = MeasuredCrash(crash, hashing=True)
+        for child in self.children:
+            with suppress(CrashIDNotFound):
+                there = child.load_crash(crash.crash_id)
+                same = {part.key for part in there.parts} <= loaded.measured.keys()
+                if not same or compare(loaded, there).differing:
+                    raise CrashChanged(crash.crash_id, uri=child.uri)
+        self.remove(crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As `remove`, each child given all of them."""

@@ -62,7 +62,7 @@ class RemovingConformance:
             assert {part.key: part.read() for part in crash.parts} == contents()
             storage.save_crash(crash_of(change))
             there = read(storage)
-            with pytest.raises(CrashChanged, match="it has changed since it was loaded"):
+            with pytest.raises(CrashChanged, match="is not what was loaded"):
                 storage.remove_loaded(crash)
             assert read(storage) == there
 

@@ -41,7 +41,7 @@ def generation(status: os.stat_result) -> Generation:
     return status.st_ino, status.st_ctime_ns
 
 
-def state_of(status: os.stat_result) -> object:
+def state_of(status: os.stat_result) -> tuple[int, ...]:
     """What tells a file from any other of its name: also from one in another directory that has
     been put in the place of its own."""
     return status.st_dev, *generation(status)

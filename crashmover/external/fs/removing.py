@@ -92,16 +92,21 @@ class Removal:
                 names = self._names(dir_fd, where)
                 if not names:
                     return False
-                with locked(dir_fd, self._layout, self.crash_id, names[0]):
+                with (
+                    locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
+                    _processed_locked(dir_fd, self._layout, self.crash_id),
+                ):
                     now = self._names(dir_fd, where)
-                    # Where the first has become the lock, all of them have been looked at.
-                    is_changed = names[0] in now and self._has_others(dir_fd, now)
-                    for name in () if is_changed else now:
+                    other = self._other(dir_fd, where, now, lock)
+                    if other and lock.turned:
+                        _turn_back(dir_fd, self._layout, self.crash_id, names[0])
+                    for name in () if other else now:
                         durable.remove_file(dir_fd, name)
-                        _remove_abandoned(dir_fd, durable.temporary_name(name))
+                        if self._layout.is_dump(name):
+                            durable.remove_file(dir_fd, durable.temporary_name(name))
                 force(dir_fd)
-                if is_changed:
-                    raise CrashChanged(self.crash_id)
+                if other:
+                    raise CrashChanged(self.crash_id, other)
         except FileNotFoundError:
             return False
         self.was_there = True
@@ -126,9 +131,12 @@ class Removal:
         self.was_there = True
         self.was_visible |= not all(map(self._layout.is_dump, {*names, *now}))
 
-    def _has_others(self, dir_fd: int, names: list[str]) -> bool:
-        """Whether there is one among these files that must not be removed."""
-        return False
+    def _other(
+        self, dir_fd: int, where: Where, names: list[str], lock: "Lock | None" = None
+    ) -> str:
+        """Return the one among these files that must not be removed, below the root; "" if there
+        is none."""
+        return ""
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
@@ -155,6 +163,7 @@ class LoadedRemoval(Removal):
     def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash: Crash) -> None:
         super().__init__(layout, listings, root_fd, crash.crash_id)
         self._states = {part.state for part in crash.parts}
+        self._inodes = {state[:2] for state in self._states if isinstance(state, tuple)}
 
     def look(self, where: Where) -> None:
         """Look into a directory, before anything is removed from any."""
@@ -162,15 +171,22 @@ class LoadedRemoval(Removal):
             suppress(FileNotFoundError),
             durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd,
         ):
-            if self._has_others(dir_fd, self._names(dir_fd, where)):
-                raise CrashChanged(self.crash_id)
+            if other := self._other(dir_fd, where, self._names(dir_fd, where)):
+                raise CrashChanged(self.crash_id, other)
 
-    def _has_others(self, dir_fd: int, names: list[str]) -> bool:
-        try:
-            states = {state_of(durable.status(dir_fd, name)) for name in names}
-        except FileNotFoundError:  # whoever has just removed one goes by no lock
-            return True
-        return not states <= self._states
+    def _other(
+        self, dir_fd: int, where: Where, names: list[str], lock: "Lock | None" = None
+    ) -> str:
+        if lock and lock.turned:
+            status = os.fstat(lock.fd)  # its change time is that of its turn
+            if (status.st_dev, status.st_ino) not in self._inodes:
+                return os.path.join(*where, "the raw crash")
+        for name in names:
+            # Whoever removes one at this moment goes by no lock.
+            with suppress(FileNotFoundError):
+                if state_of(durable.status(dir_fd, name)) not in self._states:
+                    return os.path.join(*where, name)
+        return ""
 
 
 def remove_empty(root_fd: int, where: Where) -> None:
@@ -192,10 +208,12 @@ def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> boo
 
 
 class Lock(NamedTuple):
-    """The lock of a crash, and whether somebody had died who held it."""
+    """The lock of a crash; whether somebody had died who held it, and whether it was a file of the
+    crash."""
 
     fd: int
-    found: bool
+    found: bool = False
+    turned: bool = False
 
 
 @contextmanager
@@ -230,24 +248,35 @@ def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
                 durable.remove_file(dir_fd, name)
 
 
-def _remove_abandoned(dir_fd: int, name: str) -> None:
-    """Remove, as far as can be, a temporary file that somebody has left who died: neither the lock
-    under which we remove, nor that of one who saves a processed crash."""
-    with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        durable.remove_file(dir_fd, name)
+@contextmanager
+def _processed_locked(dir_fd: int, layout: Layout, crash_id: str) -> Iterator[None]:
+    """Hold the lock of a crash's processed crash, which may be saved by itself, too.  Where a disk
+    has no room for that, it has none for who would save one."""
+    name = durable.temporary_name(layout.file_name(crash_id, Kind.PROCESSED_CRASH))
+    try:
+        fd, _ = durable.lock(dir_fd, name)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        yield
+        return
+    with durable.opened(fd):
+        try:
+            yield
+        finally:
+            durable.remove_file(dir_fd, name)
 
 
 def _lock(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
     if turn:
         with suppress(OSError):  # whatever it is, the other way gets over it, or says it
-            return Lock(_turned_into_lock(dir_fd, name, first), found=False)
+            return Lock(_turned_into_lock(dir_fd, name, first), turned=True)
     try:
         return Lock(*durable.lock(dir_fd, name))
     except OSError as error:
         if error.errno not in _FULL or turn:
             raise
-        return Lock(_turned_into_lock(dir_fd, name, first, error), found=False)
+        return Lock(_turned_into_lock(dir_fd, name, first, error), turned=True)
 
 
 def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None = None) -> int:
@@ -266,6 +295,12 @@ def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None =
         if not durable.is_same_file(fd, dir_fd, name):
             raise BlockingIOError(errno.EAGAIN, "another process has just saved it")
     return fd
+
+
+def _turn_back(dir_fd: int, layout: Layout, crash_id: str, first: str) -> None:
+    """Make the lock the file again that it was."""
+    name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
+    _rename_to_nothing(dir_fd, name, first, OSError(errno.EIO, os.strerror(errno.EIO)))
 
 
 def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:

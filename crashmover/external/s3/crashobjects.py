@@ -55,10 +55,26 @@ class CrashObjects:
         """Look for the raw crash, by all its keys."""
         return self._objects.find_raw_crash(crash_id)
 
-    def has_several(self, crash_id: str) -> bool:
-        """Whether there are raw crashes under more than one of its keys."""
+    def raw_crashes(self, crash_id: str) -> list[StoredObject]:
+        """Look for raw crashes under each of its keys."""
         found = (self._objects.look(key, crash_id) for key in keys.raw_crash_keys(crash_id))
-        return sum(1 for each in found if each) > 1
+        return list(filter(None, found))
+
+    def is_rest_of(self, crash: Crash) -> bool:
+        """Whether what is there, without a raw crash, is what a removal of this crash has left, and
+        not what somebody has begun to save since."""
+        parts = {keys.dump_key(crash.crash_id, part.name): part for part in crash.dumps}
+        if crash.processed_crash:
+            parts[keys.processed_crash_key(crash.crash_id)] = crash.processed_crash
+        names = {*parts, keys.processed_crash_key(crash.crash_id)}
+        left = [there for key in names if (there := self._objects.look(key, crash.crash_id))]
+        listed = self.list_of_dumps(crash.crash_id)
+        if listed and not is_of(listed, _sha256_of(crash.raw_crash)):
+            return False
+        are_loaded = [
+            there.key in parts and parts[there.key].find_state() == there.state for there in left
+        ]
+        return all(are_loaded) and bool(left or listed)
 
     def raw_crash_for_dumps(self, crash_id: str) -> StoredObject:
         """Look for the raw crash that dumps are to be added to."""
@@ -214,13 +230,17 @@ class CrashObjects:
 
         :raises CrashIDNotFound: there was nothing of it
         """
-        names = self.dump_names(crash_id)
         others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id)]
         if not self.raw_crash(crash_id) and not any(
             self._objects.look(key, crash_id) for key in others
         ):
             raise CrashIDNotFound(crash_id, uri=self._uri)
+        self.delete_all(crash_id, self.dump_names(crash_id))
+
+    def delete_all(self, crash_id: str, names: Iterable[str]) -> None:
+        """Delete all of a crash that has dumps of these names, the raw crash first."""
         dumps = [keys.dump_key(crash_id, name) for name in sorted(names)]
+        others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id)]
         self.delete_raw_crash(crash_id)
         self._objects.delete([*dumps, *others], crash_id)
 
@@ -264,6 +284,11 @@ class RawCrash:
         if self._data is not None:
             return self._data
         return self._part
+
+
+def _sha256_of(raw_crash: Part | None) -> str | None:
+    state = raw_crash.state if raw_crash else None
+    return dict(state[1:]).get(SHA256) if isinstance(state, tuple) else None
 
 
 def is_of(stored: StoredObject, sha256: str | None) -> bool:

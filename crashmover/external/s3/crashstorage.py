@@ -16,6 +16,7 @@ from crashmover import crashid
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
 from crashmover.errors import (
     CrashChanged,
+    CrashIDNotFound,
     CrashMoverError,
     InvalidURI,
     StorageDenied,
@@ -183,13 +184,25 @@ class S3CrashStorage(CrashStorageBase):
             self._crash_objects.remove(crash_id)
 
     def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says, by one question for each dump; where another raw crash lies under
-        an older key, too.  Others, in another process, may come in between."""
+        """As the base class says, by one question for each dump and each key of a raw crash, as one
+        may lie under an older key, too.  Others, in another process, may come in between.
+
+        What another attempt has left, whose end nobody has heard, is removed as well.
+        """
         with self._lock(crash.crash_id):
-            self._refuse_changed(crash)
-            if self._crash_objects.has_several(crash.crash_id):
-                raise CrashChanged(crash.crash_id, uri=self.uri)
-            self._crash_objects.remove(crash.crash_id)
+            try:
+                self._refuse_changed(crash)
+            except CrashIDNotFound:
+                if not self._crash_objects.is_rest_of(crash):
+                    raise
+            self._refuse_several(crash.crash_id)
+            self._crash_objects.delete_all(crash.crash_id, [part.name for part in crash.dumps])
+
+    def _refuse_several(self, crash_id: str) -> None:
+        """Raise where there are raw crashes under more than one key."""
+        found = self._crash_objects.raw_crashes(crash_id)
+        if len(found) > 1:
+            raise CrashChanged(crash_id, found[-1].key, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
