@@ -91,6 +91,7 @@ class Removal:
             with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
                 names = self._names(dir_fd, where)
                 if not names:
+                    self._remove_left_locks(dir_fd)
                     return False
                 with (
                     locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
@@ -137,6 +138,14 @@ class Removal:
         """Return the one among these files that must not be removed, below the root; "" if there
         is none."""
         return ""
+
+    def _remove_left_locks(self, dir_fd: int) -> None:
+        """Remove, as far as can be, what a removal has left that died at its very end."""
+        for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+            name = durable.temporary_name(self._layout.file_name(self.crash_id, kind))
+            with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                durable.remove_file(dir_fd, name)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
