@@ -462,6 +462,30 @@ def test_the_lock_of_a_removal_stays_until_all_is_removed(
     assert all(is_locked for _, is_locked in removed)
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonz"])
+def test_a_lock_that_has_just_been_let_go_is_not_taken_for_one_that_was_left(
+    root: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Who held it has put it in place, and another has made a new one."""
+    storage = FSPermanentStorage(root)
+    (root / LEAF).mkdir(parents=True)
+    name = durable.temporary_name(CRASH_ID + suffix)
+    (root / LEAF / name).touch()
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        if (root / LEAF / CRASH_ID).with_suffix(".new").exists():
+            return flock(fd, how)
+        (root / LEAF / name).rename((root / LEAF / CRASH_ID).with_suffix(".new"))
+        (root / LEAF / name).touch()
+        return flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(CrashIDNotFound):
+        storage.remove(CRASH_ID)
+    assert (root / LEAF / name).exists()
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_removal_waits_for_who_saves_a_processed_crash(root: Path, is_there: bool) -> None:
     storage = FSPermanentStorage(root)

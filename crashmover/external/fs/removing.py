@@ -145,7 +145,8 @@ class Removal:
             name = durable.temporary_name(self._layout.file_name(self.crash_id, kind))
             with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                durable.remove_file(dir_fd, name)
+                if durable.is_same_file(fd, dir_fd, name):  # who held it may have put it in place
+                    durable.remove_file(dir_fd, name)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
@@ -189,7 +190,8 @@ class LoadedRemoval(Removal):
         if lock and lock.turned:
             status = os.fstat(lock.fd)  # its change time is that of its turn
             if (status.st_dev, status.st_ino) not in self._inodes:
-                return os.path.join(*where, "the raw crash")
+                name = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
+                return os.path.join(*where, name)
         for name in names:
             # Whoever removes one at this moment goes by no lock.
             with suppress(FileNotFoundError):
