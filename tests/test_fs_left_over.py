@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, RAW, contents, crash_of, read
@@ -52,3 +53,36 @@ def test_the_next_puts_away_what_another_has_left_that_had_other_dumps(
         assert read(storage, NEIGHBOUR) == contents()
     others = OTHERS[1:] if act is remove else OTHERS
     assert temporary_files(tmp_path) == sorted(map(durable.temporary_name, others))
+
+
+def test_what_a_save_has_left_goes_with_the_next_removal_though_there_is_no_crash(
+    tmp_path: Path,
+) -> None:
+    storage = FSPermanentStorage(tmp_path)
+    storage.save_crash(crash_of(contents(), NEIGHBOUR))
+    [leaf] = {path.parent for path in tmp_path.rglob(f"{NEIGHBOUR}.json")}
+    for name in (LOCK, *DUMPS, *OTHERS):
+        (leaf / durable.temporary_name(name)).write_bytes(b"of the save that died")
+    with pytest.raises(CrashIDNotFound):
+        storage.remove(CRASH_ID)
+    assert temporary_files(tmp_path) == sorted(map(durable.temporary_name, OTHERS[1:]))
+    assert read(storage, NEIGHBOUR) == contents()
+
+
+def test_a_processed_crash_that_was_left_and_cannot_be_locked_keeps_only_what_was_loaded(
+    tmp_path: Path,
+) -> None:
+    """It has another name, as a backup gives it."""
+    storage = FSPermanentStorage(tmp_path / "store")
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    [leaf] = {path.parent for path in tmp_path.rglob(f"{CRASH_ID}.json")}
+    left = leaf / durable.temporary_name(f"{CRASH_ID}.jsonz")
+    left.write_bytes(b"of the save that died")
+    (tmp_path / "backup").hardlink_to(left)
+    with pytest.raises(StorageError, match="not a temporary file of ours"):
+        storage.remove_loaded(crash)
+    assert read(storage) == contents()
+    storage.remove(CRASH_ID)
+    assert not list(storage.root.iterdir())
+    assert (tmp_path / "backup").read_bytes() == b"of the save that died"

@@ -195,9 +195,19 @@ def test_it_stays_where_a_child_has_another(other: Contents) -> None:
     first, second = InMemoryCrashStorage(), InMemoryCrashStorage()
     first.save_crash(crash_of(contents("a")))
     second.save_crash(crash_of(other))
-    with PolyCrashStorage([first, second]) as poly, pytest.raises(CrashChanged):
+    for children in ([first, second], [PolyCrashStorage([first, second])]):
+        with PolyCrashStorage(children) as poly, pytest.raises(CrashChanged):
+            poly.remove_loaded(poly.load_crash(CRASH_ID))
+        assert (read(first), read(second)) == (contents("a"), other)
+
+
+def test_a_child_that_cannot_remove_it_is_told() -> None:
+    first, second = InMemoryCrashStorage(), FaultyStorage("remove", error=denied())
+    for store in (first, second):
+        store.save_crash(crash_of(contents()))
+    with PolyCrashStorage([first, second]) as poly, pytest.RaisesGroup(StorageDenied):
         poly.remove_loaded(poly.load_crash(CRASH_ID))
-    assert (read(first), read(second)) == (contents("a"), other)
+    assert (first.has_crash(CRASH_ID), second.has_crash(CRASH_ID)) == (False, True)
 
 
 def test_several_are_removed_from_every_child_that_has_them() -> None:

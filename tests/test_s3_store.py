@@ -258,6 +258,21 @@ def test_what_a_removal_has_left_is_removed_by_the_next_attempt(
     assert list(bucket.objects()) == [key]
 
 
+def test_a_save_that_goes_on_is_no_rest_of_a_removal(
+    bucket: Bucket, storage: CrashStorageBase
+) -> None:
+    """Of the same raw crash with another dump, which is listed already."""
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    assert {part.key: part.read() for part in crash.parts} == contents()
+    storage.save_crash(crash_of(contents() | {(Kind.DUMP, "late"): b"late"}))
+    bucket.client.delete_object(Bucket=bucket.name, Key=f"v1/raw_crash/{DAY}/{CRASH_ID}")
+    before = bucket.objects()
+    with pytest.raises(CrashIDNotFound):
+        storage.remove_loaded(crash)
+    assert bucket.objects() == before
+
+
 def test_a_dump_that_another_program_has_replaced_is_not_removed_with_the_crash(
     bucket: Bucket, storage: CrashStorageBase
 ) -> None:

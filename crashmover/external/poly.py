@@ -25,7 +25,7 @@ from crashmover.errors import (
     PolyCrashStorageError,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never, results_of
 from crashmover.uri import StorageURI
 
 logger = logging.getLogger(__name__)
@@ -102,17 +102,24 @@ class PolyCrashStorage(CrashStorageBase):
             raise error
 
     def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says, from every child that has the same, to the byte; `CrashChanged`
-        where one has another."""
+        """As the base class says, from every store below it that has the same, to the byte.
+
+        :raises CrashChanged: one has another by that id
+        :raises PolyCrashStorageError: it could not be removed from some
+        """
         self._refuse_changed(crash)
         loaded = MeasuredCrash(crash, hashing=True)
-        for child in self.children:
+        found: list[tuple[CrashStorageBase, Crash]] = []
+        for store in self.stores:
             with suppress(CrashIDNotFound):
-                there = child.load_crash(crash.crash_id)
+                there = store.load_crash(crash.crash_id)
+                found.append((store, there))
                 same = {part.key for part in there.parts} <= loaded.measured.keys()
                 if not same or compare(loaded, there).differing:
-                    raise CrashChanged(crash.crash_id, uri=child.uri)
-        self.remove(crash.crash_id)
+                    raise CrashChanged(crash.crash_id, uri=store.uri)
+        errors = results_of(lambda each: each[0].remove_loaded(each[1]), found)
+        if failed := [error for error in errors if error]:
+            raise PolyCrashStorageError(failed, crash_id=crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As `remove`, each child given all of them."""

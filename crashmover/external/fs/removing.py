@@ -27,6 +27,7 @@ from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listings, generation, state_of
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.ELOOP}  # the last, of what `durable` refuses
 _RENAME_NOREPLACE = 1  # from linux/fs.h
 _TO_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
 
@@ -62,6 +63,8 @@ class Removal:
     :param root_fd: its root, open
     """
 
+    _needs_locks = False  # also that of a processed crash which is saved by itself
+
     def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
         self.crash_id = crash_id
         self.was_there = False
@@ -95,12 +98,11 @@ class Removal:
                     return False
                 with (
                     locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
-                    _processed_locked(dir_fd, self._layout, self.crash_id),
+                    _processed_locked(dir_fd, self._layout, self.crash_id, self._needs_locks),
                 ):
                     now = self._names(dir_fd, where)
-                    other = self._other(dir_fd, where, now, lock)
-                    if other and lock.turned:
-                        _turn_back(dir_fd, self._layout, self.crash_id, names[0])
+                    # On a full disk the first is the lock by now, and all have been looked at.
+                    other = "" if lock.turned else self._other(dir_fd, where, now)
                     for name in () if other else now:
                         durable.remove_file(dir_fd, name)
                         if self._layout.is_dump(name):
@@ -132,9 +134,7 @@ class Removal:
         self.was_there = True
         self.was_visible |= not all(map(self._layout.is_dump, {*names, *now}))
 
-    def _other(
-        self, dir_fd: int, where: Where, names: list[str], lock: "Lock | None" = None
-    ) -> str:
+    def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         """Return the one among these files that must not be removed, below the root; "" if there
         is none."""
         return ""
@@ -146,6 +146,8 @@ class Removal:
             with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if durable.is_same_file(fd, dir_fd, name):  # who held it may have put it in place
+                    if kind is Kind.RAW_CRASH:
+                        remove_left_over(dir_fd, self._layout, self.crash_id)
                     durable.remove_file(dir_fd, name)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
@@ -170,10 +172,11 @@ class LoadedRemoval(Removal):
     :raises CrashChanged: there are
     """
 
+    _needs_locks = True
+
     def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash: Crash) -> None:
         super().__init__(layout, listings, root_fd, crash.crash_id)
         self._states = {part.state for part in crash.parts}
-        self._inodes = {state[:2] for state in self._states if isinstance(state, tuple)}
 
     def look(self, where: Where) -> None:
         """Look into a directory, before anything is removed from any."""
@@ -184,14 +187,7 @@ class LoadedRemoval(Removal):
             if other := self._other(dir_fd, where, self._names(dir_fd, where)):
                 raise CrashChanged(self.crash_id, other)
 
-    def _other(
-        self, dir_fd: int, where: Where, names: list[str], lock: "Lock | None" = None
-    ) -> str:
-        if lock and lock.turned:
-            status = os.fstat(lock.fd)  # its change time is that of its turn
-            if (status.st_dev, status.st_ino) not in self._inodes:
-                name = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
-                return os.path.join(*where, name)
+    def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         for name in names:
             # Whoever removes one at this moment goes by no lock.
             with suppress(FileNotFoundError):
@@ -260,16 +256,24 @@ def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
 
 
 @contextmanager
-def _processed_locked(dir_fd: int, layout: Layout, crash_id: str) -> Iterator[None]:
+def _processed_locked(
+    dir_fd: int, layout: Layout, crash_id: str, is_needed: bool
+) -> Iterator[None]:
     """Hold the lock of a crash's processed crash, which may be saved by itself, too.  Where a disk
-    has no room for that, it has none for who would save one."""
+    has no room for that, it hardly has any for who would save one.
+
+    :param is_needed: or else what is there and is not ours to lock is removed
+    """
     name = durable.temporary_name(layout.file_name(crash_id, Kind.PROCESSED_CRASH))
     try:
         fd, _ = durable.lock(dir_fd, name)
     except OSError as error:
-        if error.errno not in _FULL:
+        is_not_ours = error.errno in _NOT_OURS and not is_needed
+        if error.errno not in _FULL and not is_not_ours:
             raise
         yield
+        if is_not_ours:
+            durable.remove_file(dir_fd, name)
         return
     with durable.opened(fd):
         try:
@@ -306,12 +310,6 @@ def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None =
         if not durable.is_same_file(fd, dir_fd, name):
             raise BlockingIOError(errno.EAGAIN, "another process has just saved it")
     return fd
-
-
-def _turn_back(dir_fd: int, layout: Layout, crash_id: str, first: str) -> None:
-    """Make the lock the file again that it was."""
-    name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
-    _rename_to_nothing(dir_fd, name, first, OSError(errno.EIO, os.strerror(errno.EIO)))
 
 
 def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:

@@ -71,6 +71,8 @@ class CrashObjects:
         listed = self.list_of_dumps(crash.crash_id)
         if listed and not is_of(listed, _sha256_of(crash.raw_crash)):
             return False
+        if listed and self.dump_names(crash.crash_id) != {part.name for part in crash.dumps}:
+            return False
         are_loaded = [
             there.key in parts and parts[there.key].find_state() == there.state for there in left
         ]

@@ -190,19 +190,17 @@ class S3CrashStorage(CrashStorageBase):
         What another attempt has left, whose end nobody has heard, is removed as well.
         """
         with self._lock(crash.crash_id):
+            expected = 1
             try:
                 self._refuse_changed(crash)
             except CrashIDNotFound:
                 if not self._crash_objects.is_rest_of(crash):
                     raise
-            self._refuse_several(crash.crash_id)
+                expected = 0
+            found = self._crash_objects.raw_crashes(crash.crash_id)
+            if len(found) > expected:
+                raise CrashChanged(crash.crash_id, found[-1].key, uri=self.uri)
             self._crash_objects.delete_all(crash.crash_id, [part.name for part in crash.dumps])
-
-    def _refuse_several(self, crash_id: str) -> None:
-        """Raise where there are raw crashes under more than one key."""
-        found = self._crash_objects.raw_crashes(crash_id)
-        if len(found) > 1:
-            raise CrashChanged(crash_id, found[-1].key, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
