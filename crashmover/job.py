@@ -12,11 +12,12 @@ from typing import BinaryIO
 from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
-from crashmover.delivery import Delivery, Outcome, Status
+from crashmover.delivery import Delivery, Destination, Outcome, Status
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CrashIDNotFound, CrashMoverError, StorageError
+from crashmover.errors import CrashChanged, CrashIDNotFound, CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
+from crashmover.retry import RetryPolicy
 
 
 @dataclass
@@ -104,7 +105,27 @@ def loading(
     return load
 
 
-def removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
+def remove_copied(
+    source: CrashStorageBase, copied: Crash, destinations: Sequence[Destination], retry: RetryPolicy
+) -> None:
+    """Remove a crash from the source: as it was copied, or, where only its store can tell a
+    difference (a link was made to a file, the very same was saved again), as it is now.
+
+    :raises CrashChanged: not all that is there is at every destination
+    """
+    try:
+        retry.call(_removal(source, copied))
+    except CrashChanged as changed:
+        try:
+            there = retry.call(lambda: source.load_crash(copied.crash_id))
+        except CrashIDNotFound:
+            raise changed from None
+        if not all(destination.has_all_of(there) for destination in destinations):
+            raise
+        retry.call(_removal(source, there))
+
+
+def _removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
     """Return what removes a crash, as it was loaded, from its source; where it is gone when that is
     tried again, it was done, and only the answer was lost."""
     attempts = 0

@@ -25,7 +25,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, removal
+from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, remove_copied
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, next_of
@@ -373,29 +373,12 @@ class Mover:
         if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
             return
         copied = Crash(job.crash_id, [measured.part for measured in crash.measured.values()])
-        try:
-            self._remove(copied)
-        except CrashChanged as error:
-            reason = f"copied, not removed: {error.reason}"
-            raise StorageError(reason, uri=self._source.uri) from None
-
-    def _remove(self, copied: Crash) -> None:
-        """Remove a crash from the source: as it was copied, or, where only its store can tell a
-        difference (a link was made to a file, the very same was saved again), as it is now.
-
-        :raises CrashChanged: not all that is there is at every destination
-        """
         [source] = self._source.stores
         try:
-            self._retry.call(removal(source, copied))
-        except CrashChanged as changed:
-            try:
-                there = self._retry.call(lambda: source.load_crash(copied.crash_id))
-            except CrashIDNotFound:
-                raise changed from None
-            if not all(destination.has_all_of(there) for destination in self._destinations):
-                raise
-            self._retry.call(removal(source, there))
+            remove_copied(source, copied, self._destinations, self._retry)
+        except CrashChanged as error:
+            reason = f"copied, not removed: {error.reason}"
+            raise StorageError(reason, uri=source.uri) from None
 
 
 def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:
