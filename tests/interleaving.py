@@ -20,15 +20,18 @@ TIMEOUT = 60
 class Process:
     """A function that is stopped before each of its requests.
 
-    :param killed_before: the number of the request that it does not come to send
+    :param number: of the process, counted from 0
     """
 
-    def __init__(self, work: Callable[[], object], killed_before: int | None = None) -> None:
+    killed_before: int | None = None
+    """The number of the request that it does not come to send, counted from 0."""
+
+    def __init__(self, work: Callable[[], object], number: int = 0) -> None:
+        self.number = number
         self.error: Exception | None = None
         self.has_ended = False
         self.was_killed = False
         self.requests = 0
-        self._killed_before = killed_before
         self._work = work
         self._may_go_on = threading.Semaphore(0)
         self._has_stopped = threading.Semaphore(0)
@@ -46,7 +49,7 @@ class Process:
         """Called in its thread."""
         self._has_stopped.release()
         assert self._may_go_on.acquire(timeout=TIMEOUT)
-        if self.requests == self._killed_before:
+        if self.requests == self.killed_before:
             self.was_killed = True
             raise Killed
         self.requests += 1
@@ -70,10 +73,15 @@ class Killed(BaseException):
 _current = threading.local()
 
 
+def current() -> Process | None:
+    """Return the process whose request it is; none, outside of one."""
+    process: Process | None = getattr(_current, "process", None)
+    return process
+
+
 def before_request() -> None:
     """To be called by whatever stands for the server; outside of a process it does nothing."""
-    process: Process | None = getattr(_current, "process", None)
-    if process:
+    if process := current():
         process.before_request()
 
 

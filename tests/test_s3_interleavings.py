@@ -2,23 +2,22 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Two processes at one crash id in a bucket that understands conditions, in every order in which
-their requests can come, and killed before each of them.
+"""Two or three processes at one crash id in a bucket, in every order in which their requests can
+come, killed before each of them, and with each of them failing once.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
-from crashmover.errors import (
-    CrashExists,
-    CrashIDNotFound,
-    StorageUnavailable,
-)
+from crashmover.crash import Part
+from crashmover.errors import CrashExists, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,
@@ -32,28 +31,58 @@ from crashmover.testing import (
     without,
 )
 from tests.conftest import Figures
-from tests.interleaving import Order, Process, before_request, orders
-from tests.s3_in_memory import Bucket, open_bucket
+from tests.interleaving import Order, Process, before_request, current, orders
+from tests.s3_in_memory import HONOURING, Bucket, open_bucket
 
 OURS, THEIRS = (without(contents(version), PROCESSED) for version in "ab")
 FEWER = without(OURS, BROWSER)  # the same raw crash
 OTHER_DUMP = OURS | {MAIN: b"another"}
 OLD = without(contents("old"), PROCESSED)
+RETRY = RetryPolicy(attempts=3, wait=0, wait_max=0)
 
 
 class SharedBucket(Bucket):
     """A bucket of several processes, each of which is held before each of its requests, and finds
     out by itself what the server understands."""
 
+    failures = 0
+
     def ask(self, verb: str, key: str, crash_id: str) -> None:
         before_request()
 
 
-class Stores:
-    """A bucket, and processes that each have a store of their own on it."""
+class FailingBucket(SharedBucket):
+    """One that fails once, at a request of the first process, if that puts something.
 
-    def __init__(self, *there: Contents) -> None:
-        self.bucket = SharedBucket()
+    :param number: of the request, counted from 0
+    :param is_put: whether it is carried out all the same
+    """
+
+    def __init__(self, create: str, number: int, *, is_put: bool) -> None:
+        super().__init__(create)
+        self._number = number
+        self._is_put = is_put
+
+    def put(self, key: str, body: bytes | Part, crash_id: str, **options: Any) -> str | None:
+        process = current()
+        is_due = process and process.number == 0 and process.requests == self._number
+        if self.failures or not is_due:
+            return super().put(key, body, crash_id, **options)
+        self.failures += 1
+        if self._is_put:
+            super().put(key, body, crash_id, **options)
+        raise StorageUnavailable("503", crash_id=crash_id, uri="s3://bucket")
+
+
+class Stores:
+    """A bucket, and processes that each have a store of their own on it, and try again what fails
+    in passing.
+
+    :param bucket: of which, else it is one that understands conditions
+    """
+
+    def __init__(self, *there: Contents, bucket: SharedBucket | None = None) -> None:
+        self.bucket = bucket or SharedBucket()
         for state in there:
             self.open().save_crash(crash_of(state))
 
@@ -61,15 +90,23 @@ class Stores:
         return open_bucket(self.bucket)
 
     def create(self, state: Contents) -> Callable[[], None]:
-        def create() -> None:
-            [error] = self.open().create_crashes([crash_of(state)])
+        def create_in(storage: S3CrashStorage) -> None:
+            [error] = storage.create_crashes([crash_of(state)])
             if error:
                 raise error
+
+        def create() -> None:
+            storage = self.open()
+            RETRY.call(lambda: create_in(storage))
 
         return create
 
     def save(self, state: Contents) -> Callable[[], None]:
-        return lambda: self.open().save_crash(crash_of(state))
+        def save() -> None:
+            storage = self.open()
+            RETRY.call(lambda: storage.save_crash(crash_of(state)))
+
+        return save
 
     def found(self) -> Contents | None:
         """What a reader sees; a torn crash raises."""
@@ -102,8 +139,8 @@ def outcomes(
     """
     for order in orders(most):
         place = stores()
-        first, *others = doing(place)
-        processes = [Process(first, killed_before), *map(Process, others)]
+        processes = [Process(work, number) for number, work in enumerate(doing(place))]
+        processes[0].killed_before = killed_before
         order.run(processes)
         yield place, processes, order
 
@@ -244,3 +281,83 @@ def test_of_two_that_replace_a_crash_the_last_is_there(
         assert only_harmless(processes), order.taken
         count += 1
     figures(orders=count)
+
+
+# Where conditions are not known, and where requests fail
+
+
+TWO = list(itertools.combinations_with_replacement(("create", "save"), 2))
+THREE = list(itertools.combinations_with_replacement(("create", "save"), 3))
+THIRD = THEIRS | {MAIN: b"third"}
+DIFFERENT = [(OURS, THEIRS, THIRD), (OURS, OTHER_DUMP, FEWER)]
+ALIKE = [(OURS, FEWER, OLD), (FEWER, OURS, OLD), (OURS, OURS, OLD)]
+
+
+def slow(sets: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Mark sets of parameters."""
+    return [pytest.param(*each, marks=pytest.mark.slow) for each in sets]
+
+
+def acts(how: Sequence[str], states: Sequence[Contents]) -> Doing:
+    """Let each of as many processes do one of these with one of those."""
+    pairs = list(zip(how, states, strict=False))
+    return lambda stores: [getattr(stores, act)(state) for act, state in pairs]
+
+
+@pytest.mark.parametrize(
+    ("how", "states", "before", "most"),
+    [
+        *itertools.product(TWO, DIFFERENT, [None], [2]),
+        *slow(itertools.product(TWO, ALIKE, [None], [2])),
+        *slow(itertools.product(TWO, DIFFERENT + ALIKE, [OLD], [2])),
+        *slow(itertools.product(TWO, DIFFERENT + ALIKE, [None], [3])),
+        *slow(itertools.product(THREE, DIFFERENT, [None], [2])),
+    ],
+)
+def test_where_conditions_are_not_known_all_of_one_crash_is_there(
+    how: Sequence[str],
+    states: Sequence[Contents],
+    before: Contents | None,
+    most: int,
+    figures: Figures,
+) -> None:
+    def start() -> Stores:
+        return Stores(*filter(None, [before]), bucket=SharedBucket("ignores"))
+
+    count = 0
+    for stores, processes, order in outcomes(acts(how, states), start, most=most):
+        brought = [s for s, p in zip(states, processes, strict=False) if succeeded(p)]
+        assert stores.found() in (brought or (before,)), order.taken
+        assert only_harmless(processes), order.taken
+        count += 1
+    figures(orders=count)
+
+
+@pytest.mark.parametrize("is_put", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("how", "states", "server"),
+    [
+        *itertools.product(TWO[:2], DIFFERENT[:1], ["ignores", "honours"]),
+        *slow(itertools.product(TWO[:2], DIFFERENT[:1], ["amazon"])),
+        *slow(itertools.product(TWO[:2], DIFFERENT[1:] + ALIKE, ["ignores", *HONOURING])),
+        *slow(itertools.product([("save", "create"), TWO[2]], DIFFERENT, ["ignores", *HONOURING])),
+    ],
+)
+def test_what_fails_and_is_tried_again_tears_nothing_that_others_save(
+    how: Sequence[str],
+    states: Sequence[Contents],
+    server: str,
+    is_put: bool,
+    figures: Figures,
+) -> None:
+    """The first of two is told once that a request has failed."""
+    count = 0
+    for number in range(25):
+        start = partial(FailingBucket, server, number, is_put=is_put)
+        runs = outcomes(acts(how, states), lambda: Stores(bucket=start()), most=1)  # noqa: B023
+        for stores, processes, order in runs:
+            assert stores.found() in (None, *states), (number, order.taken)
+            assert only_harmless(processes), (number, order.taken)
+            count += stores.bucket.failures
+    assert count
+    figures(failures=count)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice, product
+from itertools import accumulate, count, islice, product, repeat
 from typing import Any
 
 import pytest
@@ -333,12 +333,13 @@ def test_who_finds_another_at_work_each_time_gives_up_in_the_end(opened: Opened)
         storage.save_crash(crash_of({RAW: b"{}"}))
     reason = "other processes save the same crash at this moment"
     assert str(caught.value) == f"s3://bucket: {CRASH_ID}: {reason}"
-    assert bucket.requests.count("create raw_crash") == 1 + 10
+    assert bucket.requests.count("create raw_crash") == 1 + 12
     assert bucket.there[RAW_KEY][0] == b"theirs"
 
 
-def test_who_has_met_another_waits_by_chance_and_up_to_longer_each_time(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("a_turn_takes", "first"), [(0.0, 0.1), (0.4, 0.8)])
+def test_who_has_met_another_waits_by_chance_and_up_to_twice_as_long_each_time(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, a_turn_takes: float, first: float
 ) -> None:
     spans: list[tuple[float, float]] = []
     waits: list[float] = []
@@ -349,13 +350,15 @@ def test_who_has_met_another_waits_by_chance_and_up_to_longer_each_time(
 
     bucket = Bucket()
     storage = opened(bucket)
-    monkeypatch.setattr(saving, "_PAUSE", 0.5)
+    clock = accumulate(repeat(a_turn_takes))
+    monkeypatch.setattr(saving, "_PAUSE", 0.05)
     monkeypatch.setattr(random, "uniform", last_of)
     monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     bucket.before = lambda _: bucket.add(RAW_KEY, b"theirs")
     with pytest.raises(StorageUnavailable):
         storage.save_crash(crash_of({RAW: b"{}"}))
-    assert waits == [turn / 2 for turn in range(1, 11)]
+    assert waits == [0, *(pytest.approx(min(first * 2**turn, 5)) for turn in range(11))]
     assert spans == [(0, wait) for wait in waits]
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from crashmover.crash import Crash
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
+from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
 from crashmover.external.s3.listing import Absences
+from crashmover.external.s3.objects import SAVE, StoredObject
 from crashmover.external.s3.s3errors import AlreadyThere
 
 
@@ -38,37 +39,50 @@ class Claims:
             self._are_respected = True
         return self._are_respected
 
-    def claim(self, crash: Crash, raw: RawCrash) -> bool:
-        """Put the list of dumps where there is none; return whether there was none."""
-        if not self.are_respected and self._is_there(crash.crash_id):
+    def is_claimed(self, crash_id: str) -> bool:
+        """Whether somebody has claimed the crash, where `claim` itself may not notice."""
+        if self.are_respected or self._absences.take(crash_id):
             return False
-        names = {part.name for part in crash.dumps}
-        is_new = self._put(names, crash.crash_id, raw.sha256)
-        self.learn(names, crash.crash_id, raw.sha256)
+        return self._objects.list_of_dumps(crash_id) is not None
+
+    def claim(self, crash: Crash, raw: RawCrash) -> bool:
+        """Put the list of dumps where there is none; return whether there was none, as far as the
+        server notices."""
+        is_new = self._put(_names(crash), crash.crash_id, raw.sha256, raw.save)
+        self.learn(_names(crash), crash.crash_id, raw.sha256, raw.save)
         return is_new
+
+    def take_over(self, crash: Crash, raw: RawCrash, claim: StoredObject) -> None:
+        """Go on with what another save of the same crash has claimed, which was stopped.
+
+        Perhaps it was not: where conditions keep it from nothing, it has to notice.
+        """
+        self.learn(_names(crash), crash.crash_id, raw.sha256, raw.save)
+        if self.are_respected:
+            raw.save = claim.metadata.get(SAVE)
+        else:
+            self._put(_names(crash), crash.crash_id, raw.sha256, raw.save)
 
     def is_held(self, crash: Crash, raw: RawCrash) -> bool:
         """Whether nobody else has claimed the crash since.  Of two who find it unclaimed and do so
         at the same moment, which only conditions prevent, the first notices by this."""
-        if self.are_respected:
-            return True
-        claim = self._objects.list_of_dumps(crash.crash_id)
-        return claim is not None and is_of(claim, raw.sha256)
+        return bool(self.are_respected) or self._objects.is_held(crash.crash_id, raw)
 
-    def learn(self, names: set[str], crash_id: str, sha256: str | None) -> None:
+    def learn(
+        self, names: set[str], crash_id: str, sha256: str | None, save: str | None = None
+    ) -> None:
         """Find out whether the server understands conditions, by putting a list of dumps that is
         there once more: if it does, it refuses."""
-        if self.are_respected is None and self._put(names, crash_id, sha256):
+        if self.are_respected is None and self._put(names, crash_id, sha256, save):
             self._are_respected = False
 
-    def _is_there(self, crash_id: str) -> bool:
-        return not self._absences.take(crash_id) and bool(self._objects.list_of_dumps(crash_id))
-
-    def _put(self, names: set[str], crash_id: str, sha256: str | None) -> bool:
+    def _put(
+        self, names: set[str], crash_id: str, sha256: str | None, save: str | None = None
+    ) -> bool:
         """Put a list of dumps, if there is none, as far as the server knows what that means."""
         create = self.are_respected is not False
         try:
-            self._objects.put_list(names, crash_id, sha256, create=create)
+            self._objects.put_list(names, crash_id, sha256, save=save, create=create)
         except AlreadyThere:
             self._are_respected = True
             return False
@@ -78,5 +92,9 @@ class Claims:
             if self.are_respected is not None:
                 raise
             self._are_respected = False
-            return self._put(names, crash_id, sha256)
+            return self._put(names, crash_id, sha256, save)
         return True
+
+
+def _names(crash: Crash) -> set[str]:
+    return {part.name for part in crash.dumps}

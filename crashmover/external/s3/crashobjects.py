@@ -5,6 +5,7 @@
 """CrashObjects: the objects of a crash, one by one."""
 
 import hashlib
+import secrets
 from collections.abc import Iterable, Sequence
 
 from crashmover import comparison
@@ -16,6 +17,7 @@ from crashmover.external.s3.objects import (
     ADDED,
     DUMPS,
     RAW_CRASH_SHA256,
+    SAVE,
     SHA256,
     Objects,
     StoredObject,
@@ -126,15 +128,18 @@ class CrashObjects:
     def is_whole(self, crash: Crash, raw: "RawCrash") -> bool:
         """Whether all that was put is still there, and nobody else's."""
         there = self.raw_crash(crash.crash_id)
-        others = (
-            self.list_of_dumps(crash.crash_id),
-            *(self.dump(crash.crash_id, part.name) for part in crash.dumps),
-        )
+        dumps = (self.dump(crash.crash_id, part.name) for part in crash.dumps)
         return (
             there is not None
             and there.metadata.get(SHA256, raw.sha256) == raw.sha256
-            and all(other is not None and raw.was_saved_with(other) for other in others)
+            and all(dump is not None and raw.was_saved_with(dump) for dump in dumps)
+            and self.is_held(crash.crash_id, raw)
         )
+
+    def is_held(self, crash_id: str, raw: "RawCrash") -> bool:
+        """Whether the list of dumps is of this save: whoever puts anything puts that first."""
+        listed = self.list_of_dumps(crash_id)
+        return listed is not None and raw.has_put(listed)
 
     # Putting
 
@@ -154,19 +159,26 @@ class CrashObjects:
         return True
 
     def put_list(
-        self, names: Iterable[str], crash_id: str, sha256: str | None, *, create: bool = False
-    ) -> str | None:
-        """Put the list of dumps; return its SHA-256.
+        self,
+        names: Iterable[str],
+        crash_id: str,
+        sha256: str | None,
+        *,
+        save: str | None = None,
+        create: bool = False,
+    ) -> None:
+        """Put the list of dumps.
 
         :param sha256: of the raw crash
+        :param save: what tells the save that it is put for from any other
         :raises AlreadyThere: it was to be created and one is there
         """
-        return self._objects.put(
+        self._objects.put(
             keys.dump_names_key(crash_id),
             keys.format_dump_names(list(names)),
             crash_id,
             content_type=_JSON,
-            metadata=_saved_with(sha256),
+            metadata=_saved_with(sha256) | ({SAVE: save} if save else {}),
             create=create,
         )
 
@@ -248,8 +260,9 @@ class CrashObjects:
 
 
 class RawCrash:
-    """A raw crash on its way, of which the SHA-256 must be known before it is sent; and, by their
-    keys, the SHA-256 of the objects that were put with it, where it is known.
+    """A raw crash on its way, of which the SHA-256 must be known before it is sent; by their keys,
+    the SHA-256 of the dumps that were put with it, where it is known; and the word by which its
+    save is known from others of the same raw crash.
 
     :raises CorruptCrash: it is not as long as announced
     """
@@ -266,13 +279,20 @@ class RawCrash:
         self._data = None if kept is None else b"".join(kept)
         self.sha256 = digest.hexdigest()
         self.put_with_it: dict[str, str | None] = {}
+        self.save: str | None = secrets.token_hex(8)
 
-    def was_saved_with(self, other: StoredObject) -> bool:
-        """Whether an object is of the same save: another may have the same raw crash and other
-        dumps.  Not all servers keep what says so."""
-        known = self.put_with_it.get(other.key)
-        is_same = known is None or other.metadata.get(SHA256, known) == known
-        return is_same and is_of(other, self.sha256)
+    def was_saved_with(self, dump: StoredObject) -> bool:
+        """Whether a dump is of the same save: another may have the same raw crash and other dumps.
+        Not all servers keep what says so."""
+        known = self.put_with_it.get(dump.key)
+        is_same = known is None or dump.metadata.get(SHA256, known) == known
+        return is_same and is_of(dump, self.sha256)
+
+    def has_put(self, listed: StoredObject) -> bool:
+        """Whether a list of dumps is of this save, as far as the server has kept what says so."""
+        if RAW_CRASH_SHA256 not in listed.metadata:
+            return True
+        return is_of(listed, self.sha256) and listed.metadata.get(SAVE) == self.save
 
     def marks(self) -> dict[str, str]:
         """Return, for its metadata, by what a reader knows the dumps that were put with it: these

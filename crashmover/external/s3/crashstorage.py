@@ -75,7 +75,7 @@ class S3CrashStorage(CrashStorageBase):
         self._reader = Reader(self._objects, self.uri, self._location)
         self._crash_objects = CrashObjects(self._objects, self.uri)
         claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
-        self._save = Save(self._crash_objects, claims)
+        self._save = Save(self._crash_objects, claims, self._reader)
         self._create = Create(self._crash_objects, claims, self._save)
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None

@@ -5,10 +5,11 @@
 """Create: the order in which the objects of a crash are put where there is none."""
 
 from crashmover.crash import Crash
+from crashmover.errors import CrashExists
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
-from crashmover.external.s3.objects import SHA256
+from crashmover.external.s3.objects import SAVE, SHA256
 from crashmover.external.s3.s3errors import AlreadyThere
 from crashmover.external.s3.saving import Save
 
@@ -21,16 +22,20 @@ class Create:
     """Saves crashes, replacing no raw crash and no dump, one at a time for each crash id.
 
     Who has claimed a crash has the turn.  Nobody can tell whether he still lives: what a save of
-    the same crash has left is completed, and what this process itself has left is its own; that
+    the same crash has left is completed, and what this process itself has left is replaced; that
     of another crash stays until somebody replaces it.  Dumps, too, are put on the condition that
     there are none: so who has lost the turn without knowing writes over nobody's.
+
+    Where the server understands no conditions, two may have the turn.  Who finds that another has
+    claimed the crash after him does not leave before all of one crash is there, and nothing of
+    his among it: not even if what he did has failed, and is tried again.
     """
 
     def __init__(self, objects: CrashObjects, claims: Claims, save: Save) -> None:
         self._objects = objects
         self._claims = claims
         self._save = save
-        self._begun: set[str] = set()  # crashes that this process has claimed and not finished
+        self._begun: dict[str, str | None] = {}  # what this process has claimed, not finished
 
     def __call__(self, crash: Crash) -> None:
         """Save the parts that there are.
@@ -45,35 +50,70 @@ class Create:
             self._objects.put_processed(crash)
 
     def _create(self, crash: Crash, raw: RawCrash) -> None:
+        try:
+            if self._may_lie_among_others(crash, raw):
+                self._save.settle(crash, raw)
+            else:
+                self._put_all(crash, raw)
+        except CrashExists:
+            self._begun.pop(crash.crash_id, None)
+            raise
+        self._begun.pop(crash.crash_id, None)
+
+    def _put_all(self, crash: Crash, raw: RawCrash) -> None:
         crash_id = crash.crash_id
-        is_new = self._claims.claim(crash, raw)
-        if is_new:
-            self._begun.add(crash_id)
-        else:
-            self._take_over(crash, raw)
+        is_new = self._claim(crash, raw)
+        if not is_new and not self._take_over(crash, raw):
+            self._save.settle(crash, raw)
+            return
         raw.put_with_it |= self._put_dumps(crash, raw.sha256)
         self._objects.put_processed(crash)
         create = bool(self._claims.are_respected)
         if not self._objects.put_raw_crash(raw, crash_id, create=create):
-            self._begun.discard(crash_id)
             if is_new:
                 self._withdraw(crash_id, raw)
             raise self._objects.exists(crash_id)
         self._make_sure(crash, raw, is_new)
-        self._begun.discard(crash_id)
+
+    def _claim(self, crash: Crash, raw: RawCrash) -> bool:
+        """Claim the crash, if nobody has; return whether nobody had."""
+        crash_id = crash.crash_id
+        if self._claims.is_claimed(crash_id):
+            return False
+        self._expect_others(crash_id, raw)
+        is_new = self._claims.claim(crash, raw)
+        if is_new:
+            self._begun[crash_id] = raw.save
+        return is_new
+
+    def _expect_others(self, crash_id: str, raw: RawCrash) -> None:
+        """Remember, before anything is put, that it may come to lie among another crash: even if
+        what puts it fails, for it may have been put."""
+        if not self._claims.are_respected:
+            self._begun[crash_id] = raw.save
+
+    def _may_lie_among_others(self, crash: Crash, raw: RawCrash) -> bool:
+        """Whether this process has begun the crash already, and nothing has kept it from it."""
+        crash_id, claims = crash.crash_id, self._claims
+        if crash_id not in self._begun:
+            return False
+        if claims.are_respected is None and self._objects.list_of_dumps(crash_id):
+            claims.learn({part.name for part in crash.dumps}, crash_id, raw.sha256, raw.save)
+        return claims.are_respected is False
 
     def _make_sure(self, crash: Crash, raw: RawCrash, is_new: bool) -> None:
         """See to it that all of it is ours: somebody else may have put something meanwhile."""
-        if is_new:
+        if is_new or not self._claims.are_respected:
             if not self._claims.is_held(crash, raw):
-                self._save.replace(crash, raw)  # what is there now may be some of both
+                self._save.settle(crash, raw)
         elif not self._objects.is_whole(crash, raw):
             if self._objects.list_of_dumps(crash.crash_id):
                 raise self._objects.busy(crash.crash_id)  # who replaces it finds us in the way
             self._save.replace(crash, raw)  # what it was to go on from was being removed
 
-    def _take_over(self, crash: Crash, raw: RawCrash) -> None:
-        """Go on where a save was stopped, if it was.
+    def _take_over(self, crash: Crash, raw: RawCrash) -> bool:
+        """Go on where a save of the same crash was stopped, if it was; return False where it was
+        of another, but ours.
 
         :raises CrashExists: it was not: all is there
         :raises StorageUnavailable: it may still go on
@@ -86,11 +126,12 @@ class Create:
             raise self._objects.busy(crash_id)
         names, listed = {part.name for part in crash.dumps}, self._objects.dump_names(crash_id)
         if names != listed or not is_of(claim, raw.sha256):
-            if crash_id not in self._begun:
-                raise self._objects.busy(crash_id, _UNFINISHED)
-            self._objects.delete_dumps(listed, crash_id)
-            self._objects.put_list(names, crash_id, raw.sha256)
-        self._claims.learn(names, crash_id, raw.sha256)
+            if crash_id in self._begun and claim.metadata.get(SAVE) == self._begun[crash_id]:
+                return False
+            raise self._objects.busy(crash_id, _UNFINISHED)
+        self._expect_others(crash_id, raw)
+        self._claims.take_over(crash, raw, claim)
+        return True
 
     def _withdraw(self, crash_id: str, raw: RawCrash) -> None:
         """Take our list of dumps from beside another program's raw crash, which had none."""

@@ -44,6 +44,9 @@ RAW_CRASH_SHA256 = "raw-crash-sha256"
 DUMPS = "dumps"
 """The name, in a raw crash's metadata, of the marks of the dumps that it was saved with."""
 
+SAVE = "save"
+"""The name, in the metadata of a list of dumps, of a word that no other save has."""
+
 ADDED = "added"
 """The name, in a dump's metadata, of what says that it came later than its raw crash."""
 

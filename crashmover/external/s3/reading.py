@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO
 
 from crashmover.crash import Kind, Part
-from crashmover.errors import CorruptCrash, CrashIDNotFound
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.objects import (
     ADDED,
@@ -61,6 +61,19 @@ class Reader:
             names = self._dump_names(crash_id, raw)
             parts += [self._dump(name, crash_id, raw) for name in names]
         return parts
+
+    def is_whole_other(self, crash_id: str, sha256: str) -> bool:
+        """Whether all of a crash is there, that has another raw crash than the one of this
+        SHA-256, and says so."""
+        raw = self.objects.find_raw_crash(crash_id)
+        if raw is None or raw.metadata.get(SHA256, sha256) == sha256:
+            return False
+        try:
+            for name in self._dump_names(crash_id, raw):
+                _Dump(self, name, crash_id, raw).size()
+        except (CorruptCrash, StorageUnavailable):  # it was saved with others, or is replaced
+            return False
+        return True
 
     def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
         locate = partial(self._location, stored.key)

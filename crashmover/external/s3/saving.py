@@ -6,34 +6,44 @@
 
 import random
 import time
+from collections.abc import Iterator
 
 from crashmover.crash import Crash
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
 from crashmover.external.s3.objects import SHA256
+from crashmover.external.s3.reading import Reader
 
-_TRIES = 10
-_PAUSE = 0.05  # seconds
+_TRIES = 12
+_PAUSE = 0.05  # seconds at least, before the first is repeated
+_LONGEST_PAUSE = 5.0
 
 
 class Save:
     """Saves crashes, one at a time for each crash id.
 
     The list of dumps is put first, the raw crash last, and both on the condition that there is
-    none: of two processes that save a crash one notices the other.
+    none: of two processes that save a crash one notices the other.  Where there are no
+    conditions, and where something is replaced, each looks for the other when it has put all.
+    The list says whose it is: who finds his own there has begun after whoever else is at it, who
+    will not find his; who does not find his own begins again.
+
+    :param reader: of the same bucket
     """
 
-    def __init__(self, objects: CrashObjects, claims: Claims) -> None:
+    def __init__(self, objects: CrashObjects, claims: Claims, reader: Reader) -> None:
         self._objects = objects
         self._claims = claims
+        self._reader = reader
 
     def __call__(self, crash: Crash) -> None:
         """Save the parts that there are."""
         if crash.raw_crash:
             raw = RawCrash(crash.raw_crash)
-            is_new = self._claims.claim(crash, raw) and self._put_all(crash, raw, create=True)
-            if not (is_new and self._claims.is_held(crash, raw)):
+            is_new = not self._claims.is_claimed(crash.crash_id) and self._claims.claim(crash, raw)
+            is_put = is_new and self._put_all(crash, raw, create=True)
+            if not (is_put and self._claims.is_held(crash, raw)):
                 self.replace(crash, raw)
             return
         if crash.dumps:
@@ -43,17 +53,42 @@ class Save:
     def replace(self, crash: Crash, raw: RawCrash) -> None:
         """Put the crash in the place of the one that is there, or of what is left of one, until
         nobody else does the same at that moment."""
-        for turn in range(_TRIES):
-            in_place = self._make_way(crash, raw)
-            names = [part.name for part in crash.dumps]
-            put = self._objects.put_list(names, crash.crash_id, raw.sha256)
-            raw.put_with_it[keys.dump_names_key(crash.crash_id)] = put
-            if self._put_all(crash, raw, create=not in_place) and self._objects.is_whole(
-                crash, raw
-            ):
+        for _ in self._turns(crash.crash_id):
+            if self._put_in_place(crash, raw):
                 return
-            time.sleep(random.uniform(0, _PAUSE * (turn + 1)))  # for the others to finish
-        raise self._objects.busy(crash.crash_id)
+
+    def settle(self, crash: Crash, raw: RawCrash) -> None:
+        """See to it that all of one crash is there, after others have put theirs among ours.
+
+        :raises CrashExists: it is another: nothing of ours is left
+        """
+        for turn in self._turns(crash.crash_id):
+            if self._reader.is_whole_other(crash.crash_id, raw.sha256):
+                raise self._objects.exists(crash.crash_id)
+            if turn and self._put_in_place(crash, raw):  # whose claim it is goes first
+                return
+
+    def _turns(self, crash_id: str) -> Iterator[int]:
+        """Yield turns, and between them wait for the others to finish, who may wait for us: by
+        chance, as long as a turn takes to twice that, then to four times that, and so on.
+
+        :raises StorageUnavailable: these were enough
+        """
+        longest = 0.0
+        for turn in range(_TRIES):
+            time.sleep(random.uniform(0, longest))
+            began = time.monotonic()
+            yield turn
+            longest = min(2 * max(longest, _PAUSE, time.monotonic() - began), _LONGEST_PAUSE)
+        raise self._objects.busy(crash_id)
+
+    def _put_in_place(self, crash: Crash, raw: RawCrash) -> bool:
+        """Put it there; return whether nobody else has put anything since we began to."""
+        in_place = self._make_way(crash, raw)
+        names = [part.name for part in crash.dumps]
+        self._objects.put_list(names, crash.crash_id, raw.sha256, save=raw.save)
+        is_put = self._put_all(crash, raw, create=not in_place)
+        return is_put and self._objects.is_whole(crash, raw)
 
     def _make_way(self, crash: Crash, raw: RawCrash) -> bool:
         """Take the crash that is there away, unless it is this one: return whether it is.
