@@ -7,6 +7,7 @@
 import gzip
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +25,7 @@ from tests.benchmarks.command import run as run_benchmarks
 from tests.benchmarks.contest import OURS, Command, Contender, Results, WrongBytes, hold, take_turn
 from tests.benchmarks.corpus import PROCESSED, Corpus, files_in, make_corpus, realistic, small
 from tests.benchmarks.listing_server import Objects
-from tests.benchmarks.measure import Failed, Sample, measure
+from tests.benchmarks.measure import Failed, Sample, cpu_of, measure
 from tests.benchmarks.report import CPU, Row, at_least, at_most, both_ends, compare, slower_end
 from tests.benchmarks.suite import QUICK, Sizes, Suite, files_are, new_suite
 from tests.cli_helpers import run
@@ -120,6 +121,17 @@ def test_the_memory_and_processor_of_all_processes_count() -> None:
     assert 120e6 < measure([*PYTHON, both]).memory < 160e6
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {spin!r}])"
     assert measure([*PYTHON, child]).cpu >= 0.2
+
+
+def test_a_process_that_has_ended_meanwhile_does_not_count() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    before, now, after = (
+        cpu_of([os.getpid()]),
+        cpu_of([ended.pid, os.getpid()]),
+        cpu_of([os.getpid()]),
+    )
+    assert 0 < before <= now <= after
 
 
 def test_standard_output_goes_into_a_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ Line = Callable[[Path, Path], list[Argument]]
 """The command that copies one directory into another."""
 
 CP, RSYNC, RCLONE = "cp -a; sync", "rsync -a", "rclone copy"
-BARE = "bare system calls"
+BARE, SAFE = "bare system calls", "the same, safely"
 BARE_FILES: list[Argument] = [
     sys.executable,
     Path(__file__).with_name("peers") / "bare_files.py",
@@ -41,6 +41,10 @@ def bare(source: Path, target: Path) -> list[Argument]:
     return [*BARE_FILES, "files", source, target]
 
 
+def safe(source: Path, target: Path) -> list[Argument]:
+    return [*BARE_FILES, "safely", source, target]
+
+
 def and_sync(line: Line) -> Line:
     """Return the line that forces to the disk, too, what the other has copied."""
 
@@ -54,6 +58,7 @@ LINES: dict[str, tuple[Line, str]] = {
     OURS: (copy, "crashmover"),
     CP: (and_sync(cp), "cp"),
     BARE: (bare, sys.executable),
+    SAFE: (safe, sys.executable),
     RSYNC: (rsync, "rsync"),
     RSYNC_AND_SYNC: (and_sync(rsync), "rsync"),
     RCLONE: (rclone, "rclone"),
@@ -76,6 +81,7 @@ def fs_to_fs(suite: Suite) -> Iterator[Row]:
     results = suite.hold("fs -> fs", [contender(name, *line) for name, line in LINES.items()])
     for peer in (CP, RSYNC, RCLONE):
         yield compare("fs -> fs", results, peer, at_least(1))
-    for peer in (RSYNC_AND_SYNC, RCLONE_AND_SYNC, BARE):  # which promise what we do, or half of it
+    for peer in (RSYNC_AND_SYNC, RCLONE_AND_SYNC, BARE, SAFE):  # which promise as much, or half
         yield compare("fs -> fs", results, peer)
-    yield compare("fs -> fs: CPU", results, BARE, figure=CPU)
+    for peer in (BARE, SAFE):
+        yield compare("fs -> fs: CPU", results, peer, figure=CPU)

@@ -7,9 +7,13 @@
 ``bare_files.py files DIRECTORY TO | postgresql SCHEMA TO``: as many processes as we have, each with
 one syncfs for 64 crashes, and the calls and libraries that we have.  But no crash is looked for or
 locked, no file gets its name when it is whole, and nothing is checked.
+
+``bare_files.py safely DIRECTORY TO`` does all of that, and no more: what there is to reach for who
+promises whole crashes or none.
 """
 
 import ctypes
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -54,6 +58,11 @@ def copy(write: Callable[[list[str]], None], crash_ids: Iterable[str], root: str
 def write_and_force(write: Callable[[list[str]], None], root: str, crash_ids: list[str]) -> None:
     """Write the files of some crashes, and force them to the disk."""
     write(crash_ids)
+    force(root)
+
+
+def force(root: str) -> None:
+    """Force a file system to the disk."""
     root_fd = os.open(root, os.O_RDONLY)
     if ctypes.CDLL(None).syncfs(root_fd) != 0:
         raise OSError("what was written is not on the disk")
@@ -94,10 +103,73 @@ def write_from_files(source: str, root: str, crash_ids: list[str]) -> None:
             if name.startswith(crash_id):
                 old = os.open(os.path.join(directory, name), os.O_RDONLY)
                 new = open_to_write(root, crash_id, name.removeprefix(crash_id), os.O_EXCL)
-                while os.copy_file_range(old, new, _AT_ONCE):
-                    pass
+                copy_all(old, new)
                 os.close(old)
                 os.close(new)
+
+
+def copy_all(old: int, new: int) -> None:
+    """Copy a file into another."""
+    while os.copy_file_range(old, new, _AT_ONCE):
+        pass
+
+
+# -- From files, whole crashes or none -----------------------------------------------------
+
+
+def write_safely(source: str, root: str, crash_ids: list[str]) -> None:
+    """Copy the files of some crashes that are not there, those by which a crash is known under
+    other names that are locked, and give them their own when all is on the disk."""
+    locked = [put_aside(source, root, crash_id) for crash_id in crash_ids]
+    force(root)
+    for files in locked:
+        for temporary, fd in files:
+            os.rename(temporary, temporary.removesuffix(".tmp"))
+            os.close(fd)
+
+
+def put_aside(source: str, root: str, crash_id: str) -> list[tuple[str, int]]:
+    """Copy the files of a crash; return those that have still to get their names, which are open:
+    the raw crash last."""
+    there, to = (os.path.join(place, directory_of(crash_id)) for place in (source, root))
+    os.makedirs(to, exist_ok=True)
+    if os.path.exists(os.path.join(to, f"{crash_id}.json")):
+        raise FileExistsError(crash_id)
+    locked = lock(os.path.join(to, f"{crash_id}.json.tmp"))
+    aside = [locked]
+    for name in os.listdir(there):
+        if not name.startswith(crash_id):
+            continue
+        old = os.open(os.path.join(there, name), os.O_RDONLY)
+        if name.endswith(".json"):
+            copy_all(old, locked[1])
+        elif name.endswith(".jsonz"):
+            aside.insert(0, lock(os.path.join(to, f"{name}.tmp")))
+            copy_all(old, aside[0][1])
+            check(old)
+        else:
+            new = open_to_write(root, crash_id, name.removeprefix(crash_id), os.O_EXCL)
+            copy_all(old, new)
+            os.close(new)
+        os.close(old)
+    return aside
+
+
+def lock(path: str) -> tuple[str, int]:
+    """Make a file and lock it, and see that it is still the one of its name."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not os.path.samestat(os.fstat(fd), os.stat(path)):
+        raise BlockingIOError(path)
+    return path, fd
+
+
+def check(packed_fd: int) -> None:
+    """Hold what is packed against its check sum."""
+    unpacker = _zlib().decompressobj(_GZIP)
+    unpacker.decompress(os.pread(packed_fd, os.fstat(packed_fd).st_size, 0))
+    if not unpacker.eof:
+        raise ValueError("it is not whole")
 
 
 # -- From PostgreSQL -----------------------------------------------------------------------
@@ -157,5 +229,7 @@ if __name__ == "__main__":
     what, place, to = sys.argv[1:]
     if what == "files":
         copy(partial(write_from_files, place, to), in_files(place), to)
+    elif what == "safely":
+        copy(partial(write_safely, place, to), in_files(place), to)
     else:
         copy(partial(write_from_table, place, to), in_table(place), to)
