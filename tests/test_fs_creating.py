@@ -28,10 +28,10 @@ class LastForce:
         self.may_go_on = threading.Event()
         self._fails = fails
         self._is_first = True
-        self._directories = forcing.SyncFiles.directories
+        self._finish = forcing.Forcing.finish
 
     def __call__(
-        self, sync: forcing.SyncFiles, below: Sequence[tuple[str, ...]], *, new: bool
+        self, forced: forcing.Forcing, places: Sequence[tuple[str, ...]], *, new: bool
     ) -> None:
         if not new and self._is_first:
             self._is_first = False
@@ -39,7 +39,7 @@ class LastForce:
             assert self.may_go_on.wait(20)
             if self._fails:
                 raise OSError(errno.EIO, "Input/output error")
-        self._directories(sync, below, new=new)
+        self._finish(forced, places, new=new)
 
 
 Patch = Callable[[bool], LastForce]
@@ -50,9 +50,9 @@ def last_force(monkeypatch: pytest.MonkeyPatch) -> Patch:
     def patch(fails: bool) -> LastForce:
         force = LastForce(fails)
         monkeypatch.setattr(
-            forcing.SyncFiles,
-            "directories",
-            lambda sync, below, *, new: force(sync, below, new=new),
+            forcing.Forcing,
+            "finish",
+            lambda forced, places, *, new: force(forced, places, new=new),
         )
         return force
 

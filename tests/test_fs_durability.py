@@ -58,15 +58,16 @@ def names(root: Path) -> set[str]:
     return {path.name.replace(CRASH_ID, "") for path in leaf.iterdir()} if leaf.exists() else set()
 
 
-class WatchedSync:
-    """Forces to the disk as another does, looks at each time, and may fail.
+class WatchedForcing(forcing.Forcing):
+    """Forces to the disk, looks at each time, and may fail.
 
     :param fail: the number of the call that fails
     """
 
-    def __init__(self, sync: forcing.Sync, look: Callable[[], None], fail: int = 0) -> None:
-        self.each_file = sync.each_file
-        self._sync = sync
+    def __init__(
+        self, root_fd: int, look: Callable[[], None], *, together: bool, fail: int = 0
+    ) -> None:
+        super().__init__(root_fd, together=together)
         self._look = look
         self._fail = fail
         self._do: Callable[[], object] = lambda: None
@@ -76,7 +77,7 @@ class WatchedSync:
         """Do this when all is in place."""
         self._do = do
 
-    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+    def finish(self, places: Sequence[tuple[str, ...]], *, new: bool) -> None:
         self.calls += 1
         assert new is (self.calls == 1)  # when directories may have been made just before
         self._look()
@@ -84,7 +85,7 @@ class WatchedSync:
             self._do()
         if self.calls == self._fail:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self._sync.directories(below, new=new)
+        super().finish(places, new=new)
 
 
 class WatchedStorage(FSPermanentStorage):
@@ -96,10 +97,9 @@ class WatchedStorage(FSPermanentStorage):
         self._whole = whole
         self._fail = fail
 
-    def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
-        kind = forcing.SyncFileSystem if self._whole else forcing.SyncFiles
+    def _forcing(self, root_fd: int, crashes: int) -> WatchedForcing:
         look = lambda: self.seen.append(names(self.root))  # noqa: E731
-        return WatchedSync(kind(root_fd), look, self._fail)
+        return WatchedForcing(root_fd, look, together=self._whole, fail=self._fail)
 
 
 both_ways = pytest.mark.parametrize("whole", [False, True], ids=["each file", "file system"])
@@ -395,11 +395,10 @@ def test_the_lock_of_whoever_comes_next_is_left_alone(root: Path, whole: bool, s
     lock = root / LEAF / durable.temporary_name(f"{CRASH_ID}{suffix}")
 
     class Overtaken(WatchedStorage):
-        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
-            sync = super()._sync(root_fd, crashes)
-            assert isinstance(sync, WatchedSync)
-            sync.before_the_last(lambda: lock.write_bytes(b"of the next"))
-            return sync
+        def _forcing(self, root_fd: int, crashes: int) -> WatchedForcing:
+            watched = super()._forcing(root_fd, crashes)
+            watched.before_the_last(lambda: lock.write_bytes(b"of the next"))
+            return watched
 
     Overtaken(root, whole=whole).save_crash(crash_of(contents()))
     assert lock.read_bytes() == b"of the next"
@@ -549,7 +548,7 @@ def test_what_an_error_of_the_system_means(
     root: Path, number: int, kind: type[StorageError]
 ) -> None:
     class Failing(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
+        def _forcing(self, root_fd: int, crashes: int) -> forcing.Forcing:
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(StorageError) as caught:

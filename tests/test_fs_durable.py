@@ -83,29 +83,43 @@ def test_a_whole_file_system_is_forced_only_where_that_says_what_it_could_not_wr
     assert set(system.asked) <= {7}
 
 
-def test_what_could_not_be_forced_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_forced_is_an_error(
+    directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forcing, "can_sync_file_system", lambda fd: True)
     for fails in (False, True):
         system = System(fails=fails)
         monkeypatch.setattr(forcing, "_libc", lambda system=system: system)
-        sync = forcing.SyncFileSystem(7)
-        if fails:
-            with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
-                sync.directories([], new=True)
-            assert caught.value.errno == errno.EIO
-        else:
-            sync.directories([], new=True)
-        assert system.asked == [7]
+        with forcing.Forcing(directory, together=True) as forced:
+            assert not forced.begin(("a",), directory)
+            if fails:
+                with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+                    forced.finish([("a",)], new=True)
+                assert caught.value.errno == errno.EIO
+            else:
+                forced.finish([("a",)], new=True)
+            assert len(system.asked) == 1
+
+
+def test_a_file_system_where_nothing_was_begun_is_not_forced(
+    directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = System(fails=True)
+    monkeypatch.setattr(forcing, "_libc", lambda: system)
+    with forcing.Forcing(directory, together=True) as forced:
+        forced.finish([], new=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nowhere else is there such a call")
 def test_the_kernel_is_asked_for_the_file_system_that_is_meant(directory: int) -> None:
-    forcing.SyncFileSystem(directory).directories([], new=False)
-    forcing.can_sync_file_system(directory)
+    with forcing.Forcing(directory, together=True) as forced:
+        forced.begin((), directory)
+        forced.finish([()], new=False)
     closed = os.dup(directory)
     os.close(closed)
     assert not forcing.can_sync_file_system(closed)
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        forcing.SyncFileSystem(closed).directories([], new=False)
+        forcing.Forcing(closed, together=True)
 
 
 def test_the_directories_themselves_are_forced_only_where_they_may_be_new(
@@ -118,7 +132,8 @@ def test_the_directories_themselves_are_forced_only_where_they_may_be_new(
     monkeypatch.setattr(os, "fsync", lambda fd: forced.append(os.fstat(fd).st_ino))
     for new, expected in ((False, below), (True, [(), ("a",), ("a", "b"), *below])):
         forced.clear()
-        forcing.SyncFiles(directory).directories(below, new=new)
+        with forcing.Forcing(directory, together=False) as each:
+            each.finish(below, new=new)
         assert sorted(forced) == sorted(
             tmp_path.joinpath(*names).stat().st_ino for names in expected
         )

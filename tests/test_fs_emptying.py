@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -240,15 +240,16 @@ def test_many_are_forced_to_the_disk_at_once_and_said_after_that(
     calls: Counter[str] = Counter()
     said = 0
 
-    class Watched(forcing.SyncFileSystem if whole else forcing.SyncFiles):  # type: ignore[misc]
-        def directories(self, below: object, *, new: bool) -> None:
+    class Watched(forcing.Forcing):
+        def finish_file_systems(self, places: Collection[tuple[str, ...]]) -> None:
             calls["at once"] += 1
+            assert all(map(self.is_single, places)) != whole
             assert len(stored(root)) < before  # they are gone,
             assert said == 20 * (calls["at once"] - 1)  # and not said
 
     class Storage(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
-            return Watched(root_fd)
+        def _forcing(self, root_fd: int, crashes: int) -> forcing.Forcing:
+            return Watched(root_fd, together=whole)
 
     def fsync(fd: int) -> None:
         calls["each"] += 1
@@ -262,7 +263,7 @@ def test_many_are_forced_to_the_disk_at_once_and_said_after_that(
             assert error is None
             said += 1
     assert said == 50
-    assert calls["at once"] == (3 if whole else 0)
+    assert calls["at once"] == 3
     assert (calls["each"] > 3) != whole
 
 
@@ -275,7 +276,7 @@ def test_a_disk_that_fails_takes_nothing_for_gone(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(forcing.SyncFileSystem, "directories", fail)
+        patch.setattr(forcing.Forcing, "finish_file_systems", fail)
         patch.setattr(os, "fsync", fail)
         errors = [error for _, error in storage.remove_days(DAY, DAY)]
     assert len(errors) == 20
@@ -286,8 +287,8 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Storage(FSPermanentStorage):
-        def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
-            return forcing.SyncFiles(root_fd)
+        def _forcing(self, root_fd: int, crashes: int) -> forcing.Forcing:
+            return forcing.Forcing(root_fd, together=False)
 
     fsync = os.fsync
     seen: list[os.stat_result] = []

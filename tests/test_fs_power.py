@@ -4,9 +4,7 @@
 
 """The file-system store on a disk that loses its power: at each call of a save in turn.
 
-The disk is a file, mounted where root may do so; the power is taken away by the kernel's own
-means for that (``FS_IOC_SHUTDOWN``), which lets nothing more get to the disk.  What is there
-is seen when it is mounted again.
+What is on the disk is seen when it is mounted again.
 """
 
 import shutil
@@ -19,52 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests import fs_faults
-from tests.conftest import DISKS, Figures, wanted
+from tests.conftest import DISKS, Figures
+from tests.disks import FLAGS, Disk, mounted
 from tests.fs_faults import POWER_CUT, SCENARIOS
-
-FLAGS = {"after its journal was flushed": 1, "at once": 2}  # of FS_IOC_SHUTDOWN
-_IMAGE = 320 << 20  # bytes; as small as XFS will have it
-
-
-class Disk:
-    """A disk of a kind that can be taken away and mounted again."""
-
-    def __init__(self, kind: str, directory: Path) -> None:
-        self.root = directory / "mounted"
-        self._image = directory / "image"
-        self.root.mkdir()
-        with self._image.open("wb") as file:
-            file.truncate(_IMAGE)
-        _run(f"mkfs.{kind}", "-q", self._image)
-        self.mount()
-
-    def mount(self) -> None:
-        _run("mount", "-o", "loop", self._image, self.root)
-
-    def unmount(self) -> None:
-        _run("umount", self.root)
-
-
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(params=DISKS)
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    kind = request.param
-    wanted(request, kind)
-    try:
-        disk = Disk(kind, tmp_path)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.fail(
-            f"no disk can be made here: {error}; be root, and apt install {DISKS[kind]};"
-            f" or leave its tests out: --without {kind}",
-            pytrace=False,
-        )
-    try:
+    root = tmp_path / "mounted"
+    root.mkdir()
+    with mounted(request, request.param, tmp_path / "image", root) as disk:
         yield disk
-    finally:
-        disk.unmount()
 
 
 @pytest.mark.slow
@@ -84,9 +47,10 @@ def test_whenever_the_power_fails_no_crash_is_torn_and_what_was_saved_is_there(
         exit_code = cut(name, root, number, FLAGS[flag])
         if exit_code != POWER_CUT:  # it was saved; now, too, the power fails
             assert exit_code == 0
-            assert cut_now(root, FLAGS[flag]) == POWER_CUT
-        disk.unmount()
-        disk.mount()
+            disk.lose_power(FLAGS[flag])
+        else:
+            disk.unmount()
+            disk.mount()
         seen[fs_faults.what_is_there(scenario, root)] += 1
         faults = list(fs_faults.broken_promises(scenario, root, done=exit_code == 0))
         assert not faults, f"call {number}: {faults}"
@@ -98,8 +62,3 @@ def test_whenever_the_power_fails_no_crash_is_torn_and_what_was_saved_is_there(
 def cut(*args: str | Path | int) -> int:
     command = [sys.executable, "-m", "tests.fs_faults", "cut", *map(str, args)]
     return subprocess.run(command, stdin=subprocess.DEVNULL).returncode
-
-
-def cut_now(root: Path, flag: int) -> int:
-    code = f"from tests.fs_faults import cut_power; cut_power({str(root)!r}, {flag})"
-    return subprocess.run([sys.executable, "-c", code]).returncode

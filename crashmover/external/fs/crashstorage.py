@@ -30,9 +30,10 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
-from crashmover.external.fs import durable, forcing, ownership
+from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
+from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listings
 from crashmover.external.fs.oserrors import Translator
@@ -228,10 +229,12 @@ class FSPermanentStorage(CrashStorageBase):
     def _save(self, crashes: Sequence[Crash], *, create: bool) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(crashes)
         try:
-            with opened(durable.make_root(self.root, self._directory_mode)) as root_fd:
+            with (
+                opened(durable.make_root(self.root, self._directory_mode)) as root_fd,
+                self._forcing(root_fd, len(crashes)) as forcing,
+            ):
                 stage = partial(self._stage, root_fd, create)
-                sync = self._sync(root_fd, len(crashes))
-                save_in_groups(crashes, stage, sync, self._file_mode, results)
+                save_in_groups(crashes, stage, forcing, self._file_mode, results)
         except OSError as error:
             results = [error] * len(crashes)
         return [
@@ -241,10 +244,9 @@ class FSPermanentStorage(CrashStorageBase):
             for crash, error in zip(crashes, results, strict=True)
         ]
 
-    def _sync(self, root_fd: int, crashes: int) -> forcing.Sync:
-        if crashes >= _SYNCFS_FROM and forcing.can_sync_file_system(root_fd):
-            return forcing.SyncFileSystem(root_fd)
-        return forcing.SyncFiles(root_fd)
+    def _forcing(self, root_fd: int, crashes: int) -> Forcing:
+        """Return what makes so many saves or removals durable."""
+        return Forcing(root_fd, together=crashes >= _SYNCFS_FROM)
 
     def _stage(self, root_fd: int, create: bool, crash: Crash) -> StagedSave:
         if not crash.parts:
@@ -325,8 +327,8 @@ class FSPermanentStorage(CrashStorageBase):
             crashid.validate(crash_id)
         try:
             with opened(durable.open_root(self.root)) as root_fd:
-                sync = partial(self._sync, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, sync)
+                forcing = partial(self._forcing, root_fd)
+                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
                 removals = emptying.crashes(crash_ids)
         except FileNotFoundError:  # nothing was ever saved here
             return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
@@ -345,8 +347,8 @@ class FSPermanentStorage(CrashStorageBase):
             except FileNotFoundError:  # nothing was ever saved here
                 return
             with opened(root_fd):
-                sync = partial(self._sync, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, sync)
+                forcing = partial(self._forcing, root_fd)
+                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
                 for removal in emptying.days(since, until, is_stopped):
                     yield removal.crash_id, self._not_removed(removal)
 

@@ -15,12 +15,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
 from crashmover.crash import Kind
-from crashmover.external.fs import durable, forcing
+from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where
 from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
 from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
@@ -37,7 +39,7 @@ class Emptying:
 
     :param listings: of the store
     :param root_fd: its directory, open before anything is removed
-    :param sync: gives what forces the removal of so many to the disk
+    :param forcing: gives what makes the removal of so many durable
     """
 
     def __init__(
@@ -45,25 +47,26 @@ class Emptying:
         layout: Layout,
         listings: Listings,
         root_fd: int,
-        sync: Callable[[int], forcing.Sync],
+        forcing: Callable[[int], Forcing],
     ) -> None:
         self._layout = layout
         self._listings = listings
         self._root_fd = root_fd
-        self._sync = sync
+        self._forcing = forcing
 
     def crashes(self, crash_ids: Sequence[str]) -> list[Removal]:
         """Remove these crashes, and the directories that are left empty."""
         removals = list(map(self._removal, crash_ids))
-        sync, places = self._sync(len(removals)), set[Where]()
-        for removal in removals:
-            try:
-                for where in self._layout.directories(removal.crash_id):
-                    if removal.take_out(where):
-                        places.add(where)
-            except OSError as error:
-                removal.error = error
-        self._force(sync, places, removals)
+        places = set[Where]()
+        with self._forcing(len(removals)) as forcing:
+            for removal in removals:
+                try:
+                    for where in self._layout.directories(removal.crash_id):
+                        if removal.take_out(where, before=partial(forcing.begin, where)):
+                            places.add(where)
+                except OSError as error:
+                    removal.error = error
+            self._force(forcing, places, removals)
         for where in places:
             remove_empty(self._root_fd, where)
         return removals
@@ -101,17 +104,22 @@ class Emptying:
         """Remove what was seen of some crashes, directory by directory, and force that to the
         disk."""
         removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
-        sync, places = self._sync(len(batch)), set[Where]()
+        places = set[Where]()
         everything = sorted(chain.from_iterable(batch), key=_place_of)
-        for where, seen in groupby(everything, key=_place_of):
-            places.add(where)
-            self._take_out_of(where, [(each, removals[each.crash_id]) for each in seen])
-        self._force(sync, places, removals.values())
+        with self._forcing(len(batch)) as forcing:
+            for where, seen in groupby(everything, key=_place_of):
+                places.add(where)
+                found = [(each, removals[each.crash_id]) for each in seen]
+                self._take_out_of(where, found, forcing)
+            self._force(forcing, places, removals.values())
         return removals.values()
 
-    def _take_out_of(self, where: Where, found: list[tuple[Seen, Removal]]) -> None:
+    def _take_out_of(
+        self, where: Where, found: list[tuple[Seen, Removal]], forcing: Forcing
+    ) -> None:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                forcing.begin(where, dir_fd)
                 for seen, removal in found:
                     self._take_out(dir_fd, seen, removal)
         except FileNotFoundError:  # another process has removed them, and the directory
@@ -133,14 +141,12 @@ class Emptying:
                 with suppress(OSError):
                     clear(dir_fd, self._layout, seen.crash_id, kind)
 
-    def _force(self, sync: forcing.Sync, places: set[Where], removals: Iterable[Removal]) -> None:
+    def _force(self, forcing: Forcing, places: set[Where], removals: Iterable[Removal]) -> None:
         """Force what was removed to the disk."""
         try:
-            if sync.each_file:
-                for where in places:
-                    self._force_one(where)
-            elif places:
-                sync.directories((), new=False)
+            for where in filter(forcing.is_single, places):
+                self._force_one(where)
+            forcing.finish_file_systems(places)
         except OSError as error:  # nobody knows which are gone for good
             for removal in removals:
                 if removal.was_there:

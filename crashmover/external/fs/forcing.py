@@ -7,11 +7,12 @@
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Self
 
 from crashmover.external.fs import durable
+from crashmover.external.fs.layout import Where
 
 # Where syncfs is known to write everything and to report what it could not write.  Not
 # FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
@@ -26,57 +27,83 @@ _SYNCFS_TYPES = {
 _SYNCFS_REPORTS_ERRORS = (5, 8)  # the first Linux that does: syncfs(2)
 
 
-class Sync(Protocol):
-    """How a group of saves is made durable."""
+class Forcing:
+    """Makes saves and removals durable: a whole file system at once, or file by file.
 
-    each_file: bool
-    """Whether every file must be forced to the disk as it is written."""
+    Below the root there may be other file systems, such as a disk that is mounted at a day.  Each
+    is forced by itself, through a descriptor that was open before any file was written there: the
+    kernel reports errors from then on.  A context manager, which closes these descriptors.
 
-    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+    :param root_fd: the store's root, open before anything is written
+    :param together: whether to force whole file systems, where that is known to work; else each
+        file and each directory by itself
+    """
+
+    def __init__(self, root_fd: int, *, together: bool) -> None:
+        self._root_fd = root_fd
+        self._together = together
+        self._devices: dict[Where, int] = {}
+        # For each device a descriptor on it; None: its files are forced one by one.
+        self._fds: dict[int, int | None] = {}
+        self._add_file_system(root_fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for fd in filter(None, self._fds.values()):
+            os.close(fd)
+
+    def begin(self, where: Where, dir_fd: int) -> bool:
+        """Take note of a directory before something is written to it, or removed from it.
+
+        :param dir_fd: the directory, open
+        :return: whether each file must be forced as it is written
+        """
+        device = self._devices[where] = self._add_file_system(dir_fd)
+        return self._fds[device] is None
+
+    def _add_file_system(self, dir_fd: int) -> int:
+        """Return which file system a directory is on; hold a descriptor on each."""
+        device = os.fstat(dir_fd).st_dev
+        if device not in self._fds:
+            is_known = self._together and can_sync_file_system(dir_fd)
+            self._fds[device] = os.dup(dir_fd) if is_known else None
+        return device
+
+    def finish(self, places: Sequence[Where], *, new: bool) -> None:
         """Return when all that was written and renamed in these directories is durable.
 
+        :param places: directories that were begun
         :param new: whether the directories themselves may be new
         """
+        self._force_each([where for where in places if self.is_single(where)], new)
+        self.finish_file_systems(places)
 
+    def finish_file_systems(self, places: Collection[Where]) -> None:
+        """As `finish`, but for directories that are forced one by one: these are the caller's."""
+        for device in {self._devices[where] for where in places if where in self._devices}:
+            fd = self._fds[device]
+            if fd is not None and _libc().syncfs(fd) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
 
-class SyncFiles:
-    """Every file and every directory by itself: works everywhere, and waits for nobody
-    else's data."""
+    def is_single(self, where: Where) -> bool:
+        """Whether a directory is to be forced by itself, with its files."""
+        device = self._devices.get(where)
+        return device is None or self._fds[device] is None
 
-    each_file = True
-
-    def __init__(self, root_fd: int) -> None:
-        self._root_fd = root_fd
-
-    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
+    def _force_each(self, places: Sequence[Where], new: bool) -> None:
         """Force each of these; new ones with all above them, which another process may just
         have made."""
-        tops = {names[:depth] for names in below for depth in range(len(names))} if new else set()
-        for names in {*tops, *below}:
+        tops = {names[:depth] for names in places for depth in range(len(names))} if new else set()
+        for names in {*tops, *places}:
             with durable.opened(durable.walk_down(self._root_fd, names)) as fd:
                 os.fsync(fd)
 
 
-class SyncFileSystem:
-    """The whole file system at once: many files for the price of one.
-
-    The descriptor must be open before anything is written: errors are counted from there.
-    """
-
-    each_file = False
-
-    def __init__(self, root_fd: int) -> None:
-        self._root_fd = root_fd
-
-    def directories(self, below: Sequence[tuple[str, ...]], *, new: bool) -> None:
-        """Force all of it."""
-        if _libc().syncfs(self._root_fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-
 def can_sync_file_system(fd: int) -> bool:
-    """Whether `SyncFileSystem` keeps its promise on the file system that `fd` is on."""
+    """Whether syncfs makes everything durable on the file system that `fd` is on."""
     if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
         return False
     buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long

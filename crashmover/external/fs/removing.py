@@ -56,6 +56,10 @@ class Seen:
         return now.st_ino == self.inode and now.st_ctime_ns < self.settled_ns
 
 
+def _nothing(dir_fd: int) -> None:
+    """Do nothing with a directory."""
+
+
 class Removal:
     """Removes a crash from one directory after the other.
 
@@ -80,18 +84,25 @@ class Removal:
     def __call__(self, where: Where) -> bool:
         """Remove what lies in that directory, the raw crash first, and the directories that are
         left empty; return whether there was anything."""
-        if not self.take_out(where, os.fsync):
+        if not self.take_out(where, after=os.fsync):
             return False
         remove_empty(self._root_fd, where)
         return True
 
-    def take_out(self, where: Where, force: Callable[[int], None] = lambda _: None) -> bool:
+    def take_out(
+        self,
+        where: Where,
+        before: Callable[[int], object] = _nothing,
+        after: Callable[[int], object] = _nothing,
+    ) -> bool:
         """As a call, but the directories stay.
 
-        :param force: is given the directory, open, to force it to the disk
+        :param before: is given the directory, open, before anything is removed from it
+        :param after: is given it then, to force it to the disk
         """
         try:
             with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                before(dir_fd)
                 names = self._names(dir_fd, where)
                 if not names:
                     self._remove_left_locks(dir_fd)
@@ -107,7 +118,7 @@ class Removal:
                         durable.remove_file(dir_fd, name)
                         if self._layout.is_dump(name):
                             durable.remove_file(dir_fd, durable.temporary_name(name))
-                force(dir_fd)
+                after(dir_fd)
                 if other:
                     raise CrashChanged(self.crash_id, other)
         except FileNotFoundError:

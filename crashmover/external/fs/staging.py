@@ -15,7 +15,8 @@ from contextlib import suppress
 from functools import partial
 
 from crashmover.crash import Crash, Kind
-from crashmover.external.fs import durable, forcing
+from crashmover.external.fs import durable
+from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
@@ -245,8 +246,8 @@ class GroupCommit:
     :param results: for each crash by its index, None or why it was not saved
     """
 
-    def __init__(self, sync: forcing.Sync, results: list[Exception | None]) -> None:
-        self._sync = sync
+    def __init__(self, forcing: Forcing, results: list[Exception | None]) -> None:
+        self._forcing = forcing
         self._results = results
         self._saves: dict[int, StagedSave] = {}
         self._ids: set[str] = set()
@@ -265,7 +266,7 @@ class GroupCommit:
         try:
             save = self._saves[index] = stage()
             self._ids.add(save.crash.crash_id)
-            save.write(mode, force=self._sync.each_file)
+            save.write(mode, force=self._forcing.begin(save.where, save.dir_fd))
         except Exception as error:
             self._fail(index, error)
 
@@ -294,7 +295,7 @@ class GroupCommit:
         if not self._saves:
             return
         try:
-            self._sync.directories([save.where for save in self._saves.values()], new=new)
+            self._forcing.finish([save.where for save in self._saves.values()], new=new)
         except OSError as error:
             for index in list(self._saves):
                 self._fail(index, error)
@@ -314,7 +315,7 @@ class GroupCommit:
 def save_in_groups(
     crashes: Sequence[Crash],
     stage: Callable[[Crash], StagedSave],
-    sync: forcing.Sync,
+    forcing: Forcing,
     mode: int,
     results: list[Exception | None],
 ) -> None:
@@ -324,7 +325,7 @@ def save_in_groups(
     :param mode: of the files
     :param results: for each crash, None; or is told why it was not saved
     """
-    group = GroupCommit(sync, results)
+    group = GroupCommit(forcing, results)
     try:
         # By id: whoever locks some of the same crashes locks them in the same order.
         for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
