@@ -116,6 +116,8 @@ def _try_writing(
         checkup.warnings.append(f"cannot be saved to: {error.reason}")
         return False
     checkup.found.append("write" if probe else "write not tried")
+    prefix = f"{checkup.uri}: "
+    checkup.warnings += [risk.removeprefix(prefix) for risk in storage.durability_risks()]
     return True
 
 

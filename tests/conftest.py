@@ -9,14 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from crashmover.external.fs.mounts import mounts_of
 from tests.servers import KINDS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import MissingServer
@@ -56,6 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
     look like tests that passed."""
     # A shell lets what it starts in the background ignore this, and so all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Stores in memory are warned of, and most tests are not about that.
+    if any(mount.risk() for mount in islice(mounts_of(Path(tempfile.gettempdir())), 1)):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
     unknown = _without(config) - KINDS.keys() - set(DISKS) - set(TOOLS)
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(sorted(unknown))}")

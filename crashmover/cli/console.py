@@ -112,6 +112,15 @@ def warn_before_writing(*stores: "CrashStorageBase") -> None:
             logger.warning("%s", caution)
 
 
+def warn_of_risks(store: "CrashStorageBase") -> None:
+    """Say why what was saved may be lost all the same; a store that does not answer is silent."""
+    from crashmover.errors import StorageError
+
+    with suppress(StorageError):
+        for risk in store.durability_risks():
+            logger.warning("%s", risk)
+
+
 def is_json() -> bool:
     """Whether messages are for machines."""
     return _messages.as_json

@@ -169,6 +169,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             console.warn_before_writing(destination, *([source] * options["remove_source"]))
         stack.enter_context(mover)
         mover.verify_access()
+        if not options["dry_run"]:
+            console.warn_of_risks(destination)
         report = stack.enter_context(writing_report(options["report"]))
         bar = stack.enter_context(console.progress(options["progress"], selected.total))
         code = _run(mover, selected, options, report, bar)

@@ -91,6 +91,7 @@ def command(
     with settings.open_storage(destinations) as storage:
         console.warn_before_writing(storage)
         RetryPolicy().call(lambda: storage.save_crash(crash))
+        console.warn_of_risks(storage)
     click.echo(crash_id)
 
 

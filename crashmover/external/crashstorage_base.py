@@ -281,6 +281,14 @@ class CrashStorageBase(SocorroAPI, ABC):
         asking anybody."""
         return ()
 
+    def durability_risks(self) -> Iterable[str]:
+        """Yield why what is saved here may be lost when the power, the system or the server fails,
+        one line each.  May ask the server.
+
+        :raises StorageError: the server does not answer
+        """
+        return ()
+
     def probe_write(self) -> dt.datetime | None:
         """Write where a crash of today would be saved, and take it away again.  Nobody sees a crash
         of it, at no time; and nothing is left, unless this is killed: then nothing that is seen.

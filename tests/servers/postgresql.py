@@ -68,8 +68,6 @@ class PostgreSQL(ServerProcess):
             "listen_addresses": self.host,
             "port": self.port,
             "unix_socket_directories": self.directory,
-            "fsync": "off",
-            "full_page_writes": "off",
             "shared_buffers": "32MB",
             "max_connections": 100,
         }

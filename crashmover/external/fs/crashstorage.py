@@ -36,6 +36,7 @@ from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Listings
+from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFiles
@@ -121,6 +122,11 @@ class FSPermanentStorage(CrashStorageBase):
         """As the base class says: root is told whose directory it is."""
         if owner := ownership.another_owner(self.root):
             yield f"{self.uri}: it belongs to {owner}; what root saves there will be root's"
+
+    def durability_risks(self) -> Iterator[str]:
+        """Yield which of the file systems at the root and below it do not keep what they have."""
+        if risks := list(filter(None, (mount.risk() for mount in mounts_of(self.root)))):
+            yield f"{self.uri}: {'; '.join(risks)}"
 
     def probe_write(self) -> dt.datetime:
         """As the base class says; the time is that of the file server, if there is one."""

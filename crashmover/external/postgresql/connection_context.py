@@ -161,6 +161,9 @@ class ConnectionContext:
         connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
         connection.timeout = self._timeout
         connection.prepare_threshold = 1
+        # Of the transactions that we begin: a default of the role or the database would let one
+        # see nothing of what was committed while it waited for a lock.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
     def _give_back(self, connection: Connection) -> None:

@@ -103,6 +103,11 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """As the base class says; nothing is changed."""
         self._tables.verify(write=write)
 
+    def durability_risks(self) -> Iterator[str]:
+        """Yield what the server, or a partition, is set up to lose."""
+        if risks := list(self._tables.durability_risks()):
+            yield f"{self.uri}: {'; '.join(risks)}"
+
     def probe_write(self) -> None:
         """As the base class says, in a transaction that is rolled back."""
         self._saver.rehearse(probe_crash())

@@ -34,7 +34,15 @@ _IN_HAND = 16 << 20  # bytes of them in memory, over all threads; then each save
 _SAVING = 2  # threads at a time: a connection keeps the memory for its largest transaction
 _PATIENCE = 2.0  # seconds until a thread saves beside them: the server may have stopped
 
-_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+# With it, as every transaction that changes crashes begins so: a role or a database may have
+# synchronous_commit=off, and a commit would be reported before it is on the disk.  Other values
+# wait for the disk at least, and stay.
+_LOCK = """
+    SELECT pg_advisory_xact_lock(key),
+        CASE WHEN current_setting('synchronous_commit') = 'off'
+            THEN set_config('synchronous_commit', 'on', true) END
+    FROM unnest(%s::bigint[]) AS key
+"""
 _DELETE: LiteralString = (
     "DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s AND kind = ANY(%s)"
 )

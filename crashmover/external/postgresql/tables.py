@@ -5,7 +5,7 @@
 """Tables: the tables and partitions of a store, made when they are first needed."""
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import LiteralString, TypeVar
@@ -31,6 +31,11 @@ _MAY_CREATE = """
         ELSE has_database_privilege(current_database(), 'CREATE') END
 """
 _MAY_MAKE_PARTITIONS = "SELECT has_function_privilege(%s, 'EXECUTE')"
+_RISKS = """
+    SELECT current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off',
+        (SELECT count(*) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+            WHERE inhparent = to_regclass(%s) AND relpersistence = 'u')
+"""
 _MAKE_PARTITION: LiteralString = "SELECT {}.make_partition(%s)"
 
 
@@ -108,8 +113,11 @@ class Tables:
     def _make_missing(self, connection: Connection, weeks: set[dt.date], are_made: bool) -> None:
         if not are_made and not self._are_there(connection):
             self._create(connection)
-        for week in sorted(weeks):
-            connection.execute(self.sql(_MAKE_PARTITION), (week,))
+        # In a transaction of ours: with a snapshot from before it waited, as serializable has it,
+        # the function would not see the partition that another process has just made.
+        with connection.transaction():
+            for week in sorted(weeks):
+                connection.execute(self.sql(_MAKE_PARTITION), (week,))
 
     def _create(self, connection: Connection) -> None:
         try:
@@ -153,6 +161,22 @@ class Tables:
                 )
             elif not _is_true(connection, _MAY_CREATE, (self._name,) * 2):
                 self._create_is_denied()
+
+    def durability_risks(self) -> Iterator[str]:
+        """Yield why what is saved may be lost when the server, or its machine, fails.
+
+        :raises StorageError: the server does not answer
+        """
+        with self._context() as connection:
+            row = connection.execute(_RISKS, (self._table,)).fetchone()
+        without_fsync, without_pages, unlogged = row or (False, False, 0)
+        if without_fsync:
+            yield "the server runs with fsync=off, and a power failure may lose everything"
+        if without_pages:
+            yield "the server runs with full_page_writes=off, and a power failure may damage rows"
+        if unlogged:
+            partitions = f"{unlogged} unlogged partition{'s' * (unlogged > 1)}"
+            yield f"a crash of the server empties {partitions}"
 
     def _verify_rights(self, connection: Connection) -> None:
         if _is_true(connection, "SELECT current_setting('transaction_read_only') = 'on'", ()):
