@@ -12,8 +12,6 @@ to import, and is imported only when its credential chain is needed.
 import datetime as dt
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -21,18 +19,21 @@ from urllib.parse import quote
 
 from obstore.store import S3Store
 
-from crashmover.errors import MissingExtra, StorageDenied, StorageError
+from crashmover.errors import StorageDenied, StorageError
+from crashmover.external.s3.account import (
+    Account,
+    Accounts,
+    endpoint_of,
+    endpoint_of_environment,
+    may_have_endpoint,
+)
+from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint
 from crashmover.external.s3.s3errors import DRIVER_ERRORS, explain
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
-
-CHECKSUMS = {"sha256": "SHA256", "crc64nvme": "CRC64NVME", "none": None}
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
-_ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
-_IN_HEADERS = re.compile(r"[\x20-\x7e]+")
-_CREDENTIALS_LAST = dt.timedelta(minutes=5)  # botocore renews them at least ten minutes ahead
 
 # A server that lets one byte after the other drip would never be given up otherwise.  What is
 # too large to come in that time is asked for again from there on.
@@ -51,55 +52,6 @@ _RETRY: "RetryConfig" = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class S3Options:
-    """How to reach a bucket; what is not said comes from the environment and the profile, as
-    with the AWS command line.
-
-    :param region: the bucket's
-    :param endpoint_url: of a server that is not Amazon's
-    :param profile: in the AWS configuration files
-    :param anonymous: send no credentials
-    :param checksum: that the server holds each upload against: ``sha256``, ``crc64nvme`` or
-        ``none``
-    :param addressing_style: whether the bucket is in the host name: ``virtual``, ``path``,
-        or ``auto``: at Amazon yes, elsewhere no
-    :param storage_class: of what is saved
-    :param sse: server-side encryption: ``AES256``, ``aws:kms`` or ``aws:kms:dsse``
-    :param sse_kms_key_id: the key for it
-    :param request_payer: ``requester``: pay for the requests
-    :param ca_bundle: file of certificates to be trusted besides the system's
-    :param verify_ssl: whether to check the server's certificate
-    :param connect_timeout: seconds
-    :param read_timeout: seconds without an answer, or without a further byte of one; a request
-        as a whole may take 20 times as long
-    """
-
-    region: str | None = None
-    endpoint_url: str | None = None
-    profile: str | None = None
-    anonymous: bool = False
-    checksum: str = "sha256"
-    addressing_style: str = "auto"
-    storage_class: str | None = None
-    sse: str | None = None
-    sse_kms_key_id: str | None = None
-    request_payer: str | None = None
-    ca_bundle: str | None = None
-    verify_ssl: bool = True
-    connect_timeout: float = 5.0
-    read_timeout: float = 30.0
-
-
-@dataclass(frozen=True)
-class _Account:
-    """What a profile or the environment says."""
-
-    region: str | None
-    endpoint_url: str | None
-    credentials: "Callable[[], S3Credential] | None"
-
-
 class S3ConnectionContext:
     """Makes the client for a bucket when it is first needed; safe for many threads.
 
@@ -115,8 +67,7 @@ class S3ConnectionContext:
         self._client: S3Store | None = None
         self._endpoint: str | None = None
         self._region = ""
-        self._refusal: StorageDenied | None = None
-        self._secrets: set[str] = set()
+        self._accounts = Accounts(options, uri)
         self._lock = Lock()
 
     @property
@@ -127,13 +78,13 @@ class S3ConnectionContext:
     def endpoint_url(self) -> str | None:
         """Return the URL of the server, as it is said or as the profile has it; None where it
         is Amazon's.  Nobody is contacted."""
-        endpoint = self._endpoint_url(None)
-        if endpoint or not _may_have_endpoint(self.options.profile):
+        endpoint = endpoint_of_environment(self.options)
+        if endpoint or not may_have_endpoint(self.options.profile):
             return endpoint
         try:
             import boto3
 
-            return _endpoint_of(boto3.Session(profile_name=self.options.profile))
+            return endpoint_of(boto3.Session(profile_name=self.options.profile))
         except Exception:  # whatever is wrong with the profile is said when it is used
             return None
 
@@ -145,7 +96,7 @@ class S3ConnectionContext:
         """
         if self._client is None:
             with self._lock:
-                self._client = self._client or self._make_client(self._account())
+                self._client = self._client or self._make_client(self._accounts.find())
         return self._client
 
     def server_url(self) -> str:
@@ -167,7 +118,7 @@ class S3ConnectionContext:
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""
         # The client wraps, and garbles, what goes wrong when it asks for credentials.
-        refusal, self._refusal = self._refusal, None
+        refusal, self._accounts.refusal = self._accounts.refusal, None
         self._mask(error)
         return refusal or explain(error, self.uri, crash_id)
 
@@ -175,14 +126,14 @@ class S3ConnectionContext:
         """Take our credentials out of its text, which has the server's answer in it: some of
         these repeat a token that they do not accept."""
         text = known = str(error)
-        for secret in self._secrets:
+        for secret in self._accounts.secrets:
             text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
         if text != known:
             error.args = (text,)
 
-    def _make_client(self, account: _Account) -> S3Store:
+    def _make_client(self, account: Account) -> S3Store:
         options = self.options
-        endpoint = self._endpoint = self._endpoint_url(account.endpoint_url)
+        endpoint = self._endpoint = endpoint_of_environment(options, account.endpoint_url)
         try:
             check_endpoint(endpoint or "https://s3")
         except ValueError as error:
@@ -238,85 +189,12 @@ class S3ConnectionContext:
             config["endpoint"] = endpoint
         return config
 
-    def _endpoint_url(self, of_profile: str | None) -> str | None:
-        environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        endpoint = self.options.endpoint_url or environment or of_profile
-        return endpoint.rstrip("/") if endpoint else None
-
     def _read_ca_bundle(self, path: str) -> bytes:
         try:
             return Path(path).read_bytes()
         except OSError as error:
             reason = f"ca_bundle {path} cannot be read: {error.strerror}"
             raise StorageDenied(reason, uri=self.uri) from error
-
-    # Whose credentials
-
-    def _account(self) -> _Account:
-        environment = os.environ
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-        endpoint = self._endpoint_url(None)
-        is_amazons = not endpoint and not _may_have_endpoint(self.options.profile)
-        # Servers of other makers take any region, Amazon's only the right one.
-        known = bool(endpoint or (is_amazons and (self.options.region or region)))
-        profile = self.options.profile or environment.get("AWS_PROFILE")
-        if self.options.anonymous and known:
-            return _Account(region, None, None)
-        key, secret = _environment("ACCESS_KEY_ID"), _environment("SECRET_ACCESS_KEY")
-        if key and secret and known and not profile:
-            token = _environment("SESSION_TOKEN")
-            return _Account(region, None, lambda: self._credential(key, secret, token))
-        return self._account_of_boto3()
-
-    def _account_of_boto3(self) -> _Account:
-        try:
-            import boto3
-            import botocore.exceptions
-        except ModuleNotFoundError as error:
-            raise MissingExtra("s3: no module named 'boto3'; try: pip install boto3") from error
-        try:
-            session = boto3.Session(profile_name=self.options.profile)
-            endpoint = _endpoint_of(session)
-            if self.options.anonymous:
-                return _Account(session.region_name, endpoint, None)
-            credentials = session.get_credentials()
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            # Not from it: it comes from what quotes a line of the file, with the secret.
-            raise self._denied(error) from None
-        if credentials is None:
-            reason = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a"
-            raise StorageDenied(f"{reason} ?profile=, or say ?anonymous=true", uri=self.uri)
-
-        def provide() -> "S3Credential":
-            try:
-                frozen = credentials.get_frozen_credentials()
-            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-                self._refusal = self._denied(error)
-                raise
-            expires = dt.datetime.now(dt.UTC) + _CREDENTIALS_LAST
-            return self._credential(frozen.access_key, frozen.secret_key, frozen.token, expires)
-
-        return _Account(session.region_name, endpoint, provide)
-
-    def _credential(
-        self, key: str, secret: str, token: str | None, expires: dt.datetime | None = None
-    ) -> "S3Credential":
-        for name, value in (("access key", key), ("session token", token)):
-            if value and not _IN_HEADERS.fullmatch(value):
-                reason = f"the {name} has a character in it that none can have: a line's end?"
-                self._refusal = StorageDenied(f"no credentials: {reason}", uri=self.uri)
-                raise self._refusal
-        self._secrets |= {text for text in (key, secret, token) if text}
-        return {
-            "access_key_id": key,
-            "secret_access_key": secret,
-            "token": token,
-            "expires_at": expires,
-        }
-
-    def _denied(self, error: Exception) -> StorageDenied:
-        text = " ".join(str(error).split())
-        return StorageDenied(f"no credentials: {text[:300]}", uri=self.uri)
 
 
 class _Translating:
@@ -334,41 +212,6 @@ class _Translating:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, DRIVER_ERRORS):
             raise self._context.explain(error, self._crash_id) from error
-
-
-def check_endpoint(text: str) -> str:
-    """Return the URL of a server; `ValueError` where it is none.  One with a user and password in
-    it would be in what the client says of every failure."""
-    if not _ENDPOINT.fullmatch(text):
-        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
-    return text
-
-
-def _may_have_endpoint(profile: str | None) -> bool:
-    """Whether a profile has to be asked for an endpoint: by boto3, which takes long to import."""
-    file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
-    try:
-        return bool(profile or os.environ.get("AWS_PROFILE")) or b"endpoint" in file.read_bytes()
-    except OSError:
-        return False
-
-
-def _environment(name: str) -> str | None:
-    return os.environ.get(f"AWS_{name}") or None
-
-
-def _endpoint_of(session: Any) -> str | None:
-    """Return the ``endpoint_url`` that the profile has for S3, or for every service."""
-    from botocore.configprovider import ConfiguredEndpointProvider
-
-    core = session._session
-    provider = ConfiguredEndpointProvider(
-        full_config=core.full_config,
-        scoped_config=core.get_scoped_config(),
-        client_name="s3",
-    )
-    endpoint: str | None = provider.provide()
-    return endpoint
 
 
 def _given(**values: Any) -> Any:
