@@ -478,7 +478,7 @@ def test_one_bucket_is_one_store_however_its_server_is_said(
     assert open_storage("s3://crashes/a").identity() != by_option
     monkeypatch.setenv("AWS_PROFILE", "crashes")
     assert open_storage("s3://crashes/a").identity() == by_option
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.delenv("AWS_PROFILE")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     assert open_storage("s3://crashes/a/").identity() == by_option
     assert open_storage("s3://crashes/b").identity() != by_option

@@ -10,7 +10,6 @@ to import, and is imported only when its credential chain is needed.
 """
 
 import datetime as dt
-import os
 import re
 from pathlib import Path
 from threading import Lock
@@ -19,20 +18,16 @@ from urllib.parse import quote
 
 from obstore.store import S3Store
 
-from crashmover.errors import StorageDenied, StorageError
-from crashmover.external.s3.account import (
-    Account,
-    Accounts,
-    endpoint_of,
-    endpoint_of_environment,
-    may_have_endpoint,
-)
-from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint
+from crashmover.errors import CrashMoverError, StorageDenied, StorageError
+from crashmover.external.s3.account import VARIABLES, Account, Place
+from crashmover.external.s3.hiding import hidden
+from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import DRIVER_ERRORS, explain
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
+_NO_CREDENTIALS = "External AWS credential provider"
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 
 # A server that lets one byte after the other drip would never be given up otherwise.  What is
@@ -65,28 +60,33 @@ class S3ConnectionContext:
         self.uri = uri
         self._bucket = bucket
         self._client: S3Store | None = None
-        self._endpoint: str | None = None
-        self._region = ""
-        self._accounts = Accounts(options, uri)
+        self._account = Account(options, uri)
         self._lock = Lock()
 
     @property
     def is_aws(self) -> bool:
-        """Whether the server is Amazon's own; known once there is a client."""
-        return self._endpoint is None
+        """Whether the server is Amazon's own.
+
+        :raises StorageDenied: as `place`
+        """
+        return self.place.endpoint_url is None
+
+    @property
+    def place(self) -> Place:
+        """Where the store is; no server is asked.
+
+        :raises StorageDenied: there is no such profile, or what it says is invalid
+        :raises MissingExtra: boto3 is needed to read the profile, and not installed
+        """
+        return self._account.place
 
     def endpoint_url(self) -> str | None:
-        """Return the URL of the server, as it is said or as the profile has it; None where it
-        is Amazon's.  Nobody is contacted."""
-        endpoint = endpoint_of_environment(self.options)
-        if endpoint or not may_have_endpoint(self.options.profile):
-            return endpoint
+        """Return the URL of the server, as `place` has it; None where it is Amazon's, or where
+        the profile cannot be read, which is said when it is used."""
         try:
-            import boto3
-
-            return endpoint_of(boto3.Session(profile_name=self.options.profile))
-        except Exception:  # whatever is wrong with the profile is said when it is used
-            return None
+            return self.place.endpoint_url
+        except CrashMoverError:
+            return self.options.endpoint_url
 
     def client(self) -> S3Store:
         """Return the client.
@@ -96,20 +96,8 @@ class S3ConnectionContext:
         """
         if self._client is None:
             with self._lock:
-                self._client = self._client or self._make_client(self._accounts.find())
+                self._client = self._client or self._make_client()
         return self._client
-
-    def server_url(self) -> str:
-        """Return the URL of the server, be it Amazon's own.
-
-        :raises StorageDenied: as `client`, for it may be in a profile
-        """
-        self.client()
-        return self._endpoint or f"https://s3.{self._region}.amazonaws.com"
-
-    def ca_bundle(self) -> str | None:
-        """Return the file of certificates to be trusted besides the system's."""
-        return self.options.ca_bundle or os.environ.get("AWS_CA_BUNDLE")
 
     def translating(self, crash_id: str | None = None) -> "_Translating":
         """Raise what the client raises as a `StorageError` of this store."""
@@ -118,75 +106,84 @@ class S3ConnectionContext:
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""
         # The client wraps, and garbles, what goes wrong when it asks for credentials.
-        refusal, self._accounts.refusal = self._accounts.refusal, None
+        if _NO_CREDENTIALS in str(error) and self._account.refusal:
+            return StorageDenied(f"no credentials: {self._account.refusal}", uri=self.uri)
         self._mask(error)
-        return refusal or explain(error, self.uri, crash_id)
+        return explain(error, self.uri, crash_id)
 
     def _mask(self, error: Exception) -> None:
         """Take our credentials out of its text, which has the server's answer in it: some of
         these repeat a token that they do not accept."""
         text = known = str(error)
-        for secret in self._accounts.secrets:
+        for secret in self._account.secrets:
             text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
         if text != known:
             error.args = (text,)
 
-    def _make_client(self, account: Account) -> S3Store:
-        options = self.options
-        endpoint = self._endpoint = endpoint_of_environment(options, account.endpoint_url)
+    def _make_client(self) -> S3Store:
+        credentials = self._account.credentials()
+        config, client_config = self._config(), self._client_config()
+        bundle = self.place.ca_bundle
         try:
-            check_endpoint(endpoint or "https://s3")
-        except ValueError as error:
-            reason = f"AWS_ENDPOINT_URL, or the profile's endpoint_url: {error}"
-            raise StorageDenied(reason, uri=self.uri) from None
-        region = self._region = options.region or account.region or "us-east-1"
+            with hidden(_is_hidden):
+                return S3Store(
+                    config=config,
+                    client_options=client_config,
+                    retry_config=_RETRY,
+                    credential_provider=credentials,
+                )
+        except DRIVER_ERRORS as error:
+            if not bundle:
+                raise self.explain(error) from error
+            reason = f"ca_bundle {bundle} has no certificate in it that can be read"
+            raise StorageDenied(reason, uri=self.uri) from error
+
+    def _config(self) -> "S3Config":
+        options, place = self.options, self.place
+        virtual = self._is_virtual()
+        url = place.server_url
+        if virtual:
+            scheme, _, host = url.partition("://")
+            url = f"{scheme}://{self._bucket}.{host}"
         config: S3Config = {
             "bucket": self._bucket,
-            "region": region,
-            "conditional_put": "etag",
+            "region": place.region,
+            "endpoint": url,
+            "aws_endpoint_url_s3": url,  # which counts more than the other one
+            "virtual_hosted_style_request": virtual,
             "skip_signature": options.anonymous,
+            "request_payer": bool(options.request_payer),
+            "conditional_put": "etag",
+            "copy_if_not_exists": "multipart",
+            "disable_bulk_delete": False,
+            "disable_tagging": False,
+            "s3_express": False,
+            "unsigned_payload": False,
         }
-        config |= self._addressing(endpoint, region)
         config |= _given(
             checksum_algorithm=CHECKSUMS[options.checksum],
             server_side_encryption=options.sse,
             sse_kms_key_id=options.sse_kms_key_id,
-            request_payer=options.request_payer,
         )
-        client_config: ClientConfig = {
-            "allow_http": bool(endpoint and endpoint.startswith("http:")),
+        return config
+
+    def _is_virtual(self) -> bool:
+        """Whether the bucket is in the host name."""
+        if self.options.addressing_style == "auto":
+            return self.is_aws and _DNS_NAME.fullmatch(self._bucket) is not None
+        return self.options.addressing_style == "virtual"
+
+    def _client_config(self) -> "ClientConfig":
+        options, place = self.options, self.place
+        config: ClientConfig = {
+            "allow_http": place.server_url.startswith("http:"),
             "allow_invalid_certificates": not options.verify_ssl,
             "connect_timeout": dt.timedelta(seconds=options.connect_timeout),
             "read_timeout": dt.timedelta(seconds=options.read_timeout),
             "timeout": dt.timedelta(seconds=_TIMES * options.read_timeout),
         }
-        if bundle := self.ca_bundle():
-            client_config["root_certificate"] = self._read_ca_bundle(bundle)
-        try:
-            return S3Store(
-                config=config,
-                client_options=client_config,
-                retry_config=_RETRY,
-                credential_provider=account.credentials,
-            )
-        except DRIVER_ERRORS as error:
-            if not bundle:
-                raise
-            reason = f"ca_bundle {bundle} has no certificate in it that can be read"
-            raise StorageDenied(reason, uri=self.uri) from error
-
-    def _addressing(self, endpoint: str | None, region: str) -> "S3Config":
-        style = self.options.addressing_style
-        if style == "auto":
-            virtual = not endpoint and _DNS_NAME.fullmatch(self._bucket) is not None
-        else:
-            virtual = style == "virtual"
-        config: S3Config = {"virtual_hosted_style_request": virtual}
-        if endpoint and virtual:
-            scheme, _, host = endpoint.partition("://")
-            endpoint = f"{scheme}://{self._bucket}.{host}"
-        if endpoint:
-            config["endpoint"] = endpoint
+        if place.ca_bundle:
+            config["root_certificate"] = self._read_ca_bundle(place.ca_bundle)
         return config
 
     def _read_ca_bundle(self, path: str) -> bytes:
@@ -216,3 +213,13 @@ class _Translating:
 
 def _given(**values: Any) -> Any:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _is_hidden(variable: str) -> bool:
+    """Whether the client must not see a variable of the environment.
+
+    It makes an option of each ``AWS_`` variable, in small letters or large ones, whose name it
+    knows.  Some options have no value that says what not to give them says.  Those of `VARIABLES`
+    can stay: the client is given all that they stand for.
+    """
+    return variable.startswith("AWS_") and variable not in VARIABLES

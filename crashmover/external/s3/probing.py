@@ -85,7 +85,7 @@ def _headers(context: S3ConnectionContext) -> "Message | None":
         def redirect_request(self, *_args: object) -> None:
             return None
 
-    request = Request(context.server_url(), method="HEAD")
+    request = Request(context.place.server_url, method="HEAD")
     try:
         opener = build_opener(HTTPSHandler(context=_tls(context)), Stay)
         with opener.open(request, timeout=context.options.connect_timeout) as answer:
@@ -102,7 +102,7 @@ def _tls(context: S3ConnectionContext) -> "ssl.SSLContext":
     import ssl
 
     tls = ssl.create_default_context()
-    if bundle := context.ca_bundle():
+    if bundle := context.place.ca_bundle:
         tls.load_verify_locations(bundle)
     if not context.options.verify_ssl:
         tls.check_hostname = False
