@@ -18,11 +18,12 @@ from urllib.parse import quote
 
 from obstore.store import S3Store
 
-from crashmover.errors import CrashMoverError, StorageDenied, StorageError
+from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.s3.account import VARIABLES, Account, Place
 from crashmover.external.s3.hiding import hidden
 from crashmover.external.s3.options import CHECKSUMS, S3Options
-from crashmover.external.s3.s3errors import DRIVER_ERRORS, explain
+from crashmover.external.s3.s3errors import DRIVER_ERRORS, NOT_S3, explain
+from crashmover.proxies import Proxy, proxy_for, with_proxy
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -109,7 +110,15 @@ class S3ConnectionContext:
         if _NO_CREDENTIALS in str(error) and self._account.refusal:
             return StorageDenied(f"no credentials: {self._account.refusal}", uri=self.uri)
         self._mask(error)
-        return explain(error, self.uri, crash_id)
+        return explain(error, self.uri, crash_id, self._proxy())
+
+    def not_s3(self, crash_id: str | None) -> StorageUnavailable:
+        """Return what to raise where something else than an S3 server answers."""
+        reason = with_proxy(NOT_S3, self._proxy())
+        return StorageUnavailable(reason, crash_id=crash_id, uri=self.uri)
+
+    def _proxy(self) -> Proxy | None:
+        return proxy_for(self._url())
 
     def _mask(self, error: Exception) -> None:
         """Take our credentials out of its text, which has the server's answer in it: some of
@@ -133,24 +142,19 @@ class S3ConnectionContext:
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:
-            if not bundle:
+            if not bundle or "No CA certificates" in str(error):
                 raise self.explain(error) from error
             reason = f"ca_bundle {bundle} has no certificate in it that can be read"
             raise StorageDenied(reason, uri=self.uri) from error
 
     def _config(self) -> "S3Config":
-        options, place = self.options, self.place
-        virtual = self._is_virtual()
-        url = place.server_url
-        if virtual:
-            scheme, _, host = url.partition("://")
-            url = f"{scheme}://{self._bucket}.{host}"
+        options, place, url = self.options, self.place, self._url()
         config: S3Config = {
             "bucket": self._bucket,
             "region": place.region,
             "endpoint": url,
             "aws_endpoint_url_s3": url,  # which counts more than the other one
-            "virtual_hosted_style_request": virtual,
+            "virtual_hosted_style_request": self._is_virtual(),
             "skip_signature": options.anonymous,
             "request_payer": bool(options.request_payer),
             "conditional_put": "etag",
@@ -166,6 +170,11 @@ class S3ConnectionContext:
             sse_kms_key_id=options.sse_kms_key_id,
         )
         return config
+
+    def _url(self) -> str:
+        """Return the URL that requests go to, with the bucket where that is in the host name."""
+        scheme, _, host = self.place.server_url.partition("://")
+        return f"{scheme}://{self._bucket}.{host}" if self._is_virtual() else f"{scheme}://{host}"
 
     def _is_virtual(self) -> bool:
         """Whether the bucket is in the host name."""

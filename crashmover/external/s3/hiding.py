@@ -7,7 +7,7 @@
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock
@@ -16,7 +16,9 @@ _lock = Lock()
 
 
 @contextmanager
-def hidden(is_hidden: Callable[[str], bool]) -> Iterator[None]:
+def hidden(
+    is_hidden: Callable[[str], bool], shown: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Hide variables from compiled code in this process while the context is entered.
 
     ``os.environ`` is left as it is, and with it what Python code reads, boto3's in another thread
@@ -26,17 +28,19 @@ def hidden(is_hidden: Callable[[str], bool]) -> Iterator[None]:
     ``unsetenv`` and ``setenv`` would change and move the list while another thread reads it.
 
     :param is_hidden: whether a variable of this name is to be hidden
+    :param shown: variables to be there instead
     """
     with _lock:
         pointer = _environ()
         before = pointer.value
         entries = list(_entries(before))
         hides = [_name(entry) for entry in entries if is_hidden(_name(entry))]
-        if not hides:
+        if not hides and not shown:
             yield
             return
-        kept = tuple(entry for entry in entries if not is_hidden(_name(entry)))
-        ours = pointer.value = ctypes.addressof(_list_of(kept))
+        kept = [entry for entry in entries if not is_hidden(_name(entry))]
+        kept += [_entry(name, value) for name, value in (shown or {}).items()]
+        ours = pointer.value = ctypes.addressof(_list_of(tuple(kept)))
         try:
             yield
         finally:
@@ -69,6 +73,15 @@ def _entries(address: int | None) -> Iterator[int]:
 
 def _name(entry: int) -> str:
     return os.fsdecode(ctypes.string_at(entry).partition(b"=")[0])
+
+
+def _entry(name: str, value: str) -> int:
+    return ctypes.addressof(_buffer(os.fsencode(f"{name}={value}")))
+
+
+@lru_cache(maxsize=64)
+def _buffer(text: bytes) -> "ctypes.Array[ctypes.c_char]":
+    return ctypes.create_string_buffer(text)
 
 
 @lru_cache(maxsize=64)
