@@ -124,13 +124,13 @@ class Account:
             endpoint_url=(options.endpoint_url or endpoint or "").rstrip("/") or None,
             ca_bundle=options.ca_bundle or bundle,
         )
+        if not place.endpoint_url and not _REGION.fullmatch(place.region):
+            raise StorageDenied(f"the region {place.region!r} is invalid", uri=self._uri)
         try:
             check_endpoint(place.server_url)
         except ValueError as error:
             reason = f"AWS_ENDPOINT_URL, or the profile's endpoint_url: {error}"
             raise StorageDenied(reason, uri=self._uri) from None
-        if not place.endpoint_url and not _REGION.fullmatch(place.region):
-            raise StorageDenied(f"the region {place.region!r} is invalid", uri=self._uri)
         return place
 
     def _configured(self) -> tuple[str | None, str | None, str | None]:

@@ -14,8 +14,9 @@ from crashmover.external.s3.hiding import hidden
 
 T = TypeVar("T")
 
+_FEWEST = 2  # threads of the client
 _WORKERS = "TOKIO_WORKER_THREADS"
-_NO_THREADS = "S3 needs {} further threads here: allow more processes (ulimit -u, pids.max)"
+_NO_THREADS = "too few threads can be started: allow more processes (ulimit -u, pids.max)"
 
 
 class ClientPanicked(Exception):
@@ -77,7 +78,7 @@ def _call_elsewhere(function: Callable[[], T]) -> T:
     try:
         threading.Thread(target=run, name="s3", daemon=True).start()
     except RuntimeError as error:
-        raise NoThreads(_NO_THREADS.format(_wanted() + 1)) from error
+        raise NoThreads(_NO_THREADS) from error
     return future.result()
 
 
@@ -97,8 +98,8 @@ def _start() -> None:
             return
         wanted = _wanted()
         possible = _possible(wanted)
-        if possible < 2:
-            raise NoThreads(_NO_THREADS.format(wanted))
+        if possible < _FEWEST:
+            raise NoThreads(_NO_THREADS)
         few = {} if possible == wanted else {_WORKERS: str(possible - 1)}
         with hidden(lambda name: name == _WORKERS, few):
             obstore.list_with_delimiter(MemoryStore())

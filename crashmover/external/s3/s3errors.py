@@ -123,9 +123,9 @@ def _by_code(text: str) -> Explanation:
         region = _REGION.search(text)
         where = f"region {region.group(1)}" if region else "another region"
         return StorageDenied, f"the bucket is in {where}: say so with ?region="
-    if code == "InvalidObjectState":  # of this object; others can be read
+    if code == "InvalidObjectState":
         found = _STORAGE_CLASS.search(text)
-        return StorageError, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
+        return StorageDenied, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
     if code in _DENIALS:
         return StorageDenied, _DENIALS[code]
     if code in _PASSING:
