@@ -271,4 +271,5 @@ def _words(error: Exception) -> str:
     if isinstance(error, (BotoCoreError, ClientError)):
         return " ".join(str(error).split())[:300]
     # Its text may quote what it could not read.
-    return f"what was found cannot be used ({type(error).__name__})"
+    kind = type(error).__name__
+    return f"what was found cannot be used ({kind}); aws sts get-caller-identity may say more"

@@ -22,7 +22,12 @@ from crashmover.errors import CrashMoverError, StorageDenied, StorageError, Stor
 from crashmover.external.s3.account import VARIABLES, Account, Place
 from crashmover.external.s3.hiding import hidden
 from crashmover.external.s3.options import CHECKSUMS, S3Options
-from crashmover.external.s3.s3errors import DRIVER_ERRORS, NOT_S3, explain
+from crashmover.external.s3.s3errors import (
+    DRIVER_ERRORS,
+    NOT_S3,
+    explain,
+    lacks_certificates,
+)
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 
 if TYPE_CHECKING:
@@ -142,7 +147,7 @@ class S3ConnectionContext:
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:
-            if not bundle or "No CA certificates" in str(error):
+            if not bundle or lacks_certificates(error):
                 raise self.explain(error) from error
             reason = f"ca_bundle {bundle} has no certificate in it that can be read"
             raise StorageDenied(reason, uri=self.uri) from error

@@ -88,6 +88,11 @@ def may_be_complete(error: BaseException | None) -> bool:
     return "<CompleteMultipartUploadResult" in text or _code(text) == "NoSuchUpload"
 
 
+def lacks_certificates(error: BaseException) -> bool:
+    """Whether the client found no certificates of the system, without which it cannot be made."""
+    return "No CA certificates were loaded" in str(error)
+
+
 def explain(
     error: Exception, uri: str, crash_id: str | None = None, proxy: Proxy | None = None
 ) -> StorageError:
@@ -108,6 +113,8 @@ def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:
         return StorageUnavailable, text
     if isinstance(error, ClientPanicked):
         return StorageUnavailable, NOT_S3
+    if lacks_certificates(error):
+        return StorageDenied, _NO_CERTIFICATES
     for explanation in (_by_code, _by_key, _by_status, _by_transport):
         if found := explanation(text):
             return found
@@ -157,8 +164,6 @@ def _by_transport(text: str) -> Explanation:
     match = _HTTP_KIND.search(text)
     if not match:
         return (StorageUnavailable, NOT_S3) if _NO_ANSWER.search(text) else None
-    if "No CA certificates" in text:
-        return StorageDenied, _NO_CERTIFICATES
     if _TLS.search(text):
         return StorageDenied, "no trusted TLS connection can be made"
     if "dns error" in text:
