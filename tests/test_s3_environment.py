@@ -362,7 +362,7 @@ def test_endpoints_that_are_to_be_ignored_are_ignored(
     monkeypatch.delenv("NO_PROXY")
     with refusing_proxy() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        result = run("list", "-s", "s3://crashes")
+        result = run("doctor", "-s", "s3://crashes")
     assert result.exit_code == 4
     assert f"the proxy 127.0.0.1:{proxy.port} of HTTPS_PROXY" in result.output
     assert {line.split()[1] for line in proxy.asked} == {b"crashes.s3.us-west-2.amazonaws.com:443"}
