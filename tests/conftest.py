@@ -35,6 +35,7 @@ DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 TOOLS = {
     "atheris": "pip install atheris, on Linux on x86_64",
     "devices": "be root, on Linux",
+    "setpriv": "be root, on Linux; apt install util-linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",
 }

@@ -6,6 +6,7 @@
 
 import http.client
 import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -56,10 +57,14 @@ class Hang(Fault):
 
 @dataclass(frozen=True)
 class Says(Fault):
-    """The answer is an error."""
+    """The answer is an error.
+
+    :param detail: further elements of the answer
+    """
 
     status: int
     code: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class Proxy:
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
         self.requests: list[Request] = []
+        self.heads: list[dict[str, str]] = []
+        """The headers of each request, by their names in small letters."""
         self.closed = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
@@ -231,6 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         request = Request(self.command, self.path)
         proxy.requests.append(request)
+        proxy.heads.append({name.lower(): value for name, value in self.headers.items()})
         fault = proxy.plan.pick(request)
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(size, fault.after) if isinstance(fault, ResetWithin) else size)
@@ -239,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Hang | Reset | ResetWithin):
             self._reset()
         elif isinstance(fault, Says):
-            self._answer(fault.status, [], f"<Error><Code>{fault.code}</Code></Error>".encode())
+            error = f"<Error><Code>{fault.code}</Code>{fault.detail}</Error>"
+            self._answer(fault.status, [], error.encode())
         elif isinstance(fault, Replies):
             self._answer(200, [], fault.body)
         else:
@@ -323,3 +332,35 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _flipped(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1]) if data else data
+
+
+class RefusingProxy:
+    """:param port: where it listens"""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked: list[bytes] = []
+        """The first line of each request."""
+
+
+@contextmanager
+def refusing_proxy(status: str = "403 Forbidden") -> Iterator[RefusingProxy]:
+    """Run a proxy that refuses every request."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            proxy.asked.append(self.rfile.readline())
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        proxy = RefusingProxy(server.server_address[1])
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield proxy
+        server.shutdown()
+        thread.join()

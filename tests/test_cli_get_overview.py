@@ -248,7 +248,7 @@ def test_a_link_in_the_place_of_a_dump_is_shown_beside_the_rest(store: Path) -> 
     path.symlink_to("/etc/hostname")
     result = run("get", "-s", store, CRASH.crash_id)
     assert result.exit_code == 1 and "symbolic link" in result.stderr
-    assert "damaged" in result.stdout and str(path) in result.stdout
+    assert "unreadable" in result.stdout and str(path) in result.stdout
     assert "annotations" in result.stdout
 
 

@@ -187,7 +187,7 @@ def test_credentials_that_expire_are_asked_for_again(
     program.chmod(0o755)
     _profile(tmp_path / "config", monkeypatch, credential_process=str(program))
     ago = dt.timedelta(minutes=-1)
-    monkeypatch.setattr("crashmover.external.s3.connection_context._CREDENTIALS_LAST", ago)
+    monkeypatch.setattr("crashmover.external.s3.account._CREDENTIALS_LAST", ago)
     storage = open_storage(signed.uri(signed.new_bucket(), profile="crashes"))
     storage.save_crash(crash_of(contents()))
     assert read(storage) == contents()
@@ -478,7 +478,7 @@ def test_one_bucket_is_one_store_however_its_server_is_said(
     assert open_storage("s3://crashes/a").identity() != by_option
     monkeypatch.setenv("AWS_PROFILE", "crashes")
     assert open_storage("s3://crashes/a").identity() == by_option
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.delenv("AWS_PROFILE")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     assert open_storage("s3://crashes/a/").identity() == by_option
     assert open_storage("s3://crashes/b").identity() != by_option

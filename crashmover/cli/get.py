@@ -28,7 +28,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
-_MOST_NAMED = 10  # damaged parts that are named on standard error; all are among those shown
+_MOST_NAMED = 10  # unreadable parts that are named on standard error; all are among those shown
 
 
 @click.command("get", epilog=exit_codes.HELP)
@@ -92,21 +92,21 @@ def command(
         else:
             shown = RetryPolicy().call(lambda: overview(storage, crash_id))
             click.echo(json.dumps(shown) if as_json else as_text(shown))
-            _end_if_damaged(shown)
+            _end_if_unreadable(shown)
 
 
-def _end_if_damaged(shown: dict[str, Any]) -> None:
-    """Name what is damaged of the crash that was shown, and end with the exit code for that."""
-    damaged = [part for part in shown["parts"] if "error" in part]
+def _end_if_unreadable(shown: dict[str, Any]) -> None:
+    """Name the parts that cannot be read, and end with the exit code for that."""
+    unreadable = [part for part in shown["parts"] if "error" in part]
     where = f"crashmover: {shown['store']}: {shown['crash_id']}"
-    for part in damaged[:_MOST_NAMED]:
+    for part in unreadable[:_MOST_NAMED]:
         label = f"{part['kind']} {part['name']}".strip() + ": "
         said = label + part["error"].removeprefix(label)
         say(f"{where}: {said}", crash_id=shown["crash_id"])
-    if len(damaged) > _MOST_NAMED:
-        more = f"{len(damaged) - _MOST_NAMED:,} further parts are damaged"
+    if len(unreadable) > _MOST_NAMED:
+        more = f"{len(unreadable) - _MOST_NAMED:,} further parts cannot be read"
         say(f"{where}: {more}", crash_id=shown["crash_id"])
-    if damaged:
+    if unreadable:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 

@@ -80,8 +80,8 @@ def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
             minidumps[part.name] = found.minidump
         public[part.kind] = found.public
         where = {"size": found.size, "location": part.location}
-        damage = {"error": found.error} if found.error else {}
-        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **damage})
+        trouble = {"error": found.error, "damaged": found.is_damaged} if found.error else {}
+        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **trouble})
     shown["annotations"] = public.get(Kind.RAW_CRASH, {})
     if crash.processed_crash:
         shown["processed"] = public[Kind.PROCESSED_CRASH]
@@ -97,13 +97,15 @@ class _Examined:
     :param size: in bytes; None where it cannot be read
     :param public: what may be shown of it, where it is a JSON object
     :param minidump: what it is of, where it is a minidump
-    :param error: in what it is damaged: whoever asks for a crash may well ask for that
+    :param error: why it cannot be read: the user may ask for the crash because of that
+    :param is_damaged: whether it is damaged, and not only out of reach
     """
 
     size: int | None = None
     public: dict[str, Any] = field(default_factory=dict)
     minidump: dict[str, Any] | None = None
     error: str | None = None
+    is_damaged: bool = False
 
 
 def _examine(part: Part, redactor: Redactor) -> _Examined:
@@ -116,7 +118,9 @@ def _examine(part: Part, redactor: Redactor) -> _Examined:
             found.public = _public(part, redactor)
     except LargeDocument:  # which is no damage
         pass
-    except (CorruptCrash, StorageDenied) as error:  # denied is a link in the place of a file, too
+    except CorruptCrash as error:
+        found.error, found.is_damaged = error.reason, True
+    except StorageDenied as error:  # an archived object, or a link in the place of a file
         found.error = error.reason
     return found
 
@@ -245,7 +249,9 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 def _size_of(part: Mapping[str, Any]) -> str:
     size = "" if part["size"] is None else f"{part['size']:,} bytes"
-    return f"damaged, {size}".removesuffix(", ") if "error" in part else size
+    if "error" not in part:
+        return size
+    return f"{'damaged' if part['damaged'] else 'unreadable'}, {size}".removesuffix(", ")
 
 
 def _minidump_lines(found: Mapping[str, Any]) -> list[str]:

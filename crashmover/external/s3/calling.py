@@ -4,16 +4,27 @@
 
 """Calling a client that is made for other languages: what its threads must not do."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from crashmover.external.s3.hiding import hidden
+
 T = TypeVar("T")
+
+_FEWEST = 2  # threads of the client
+_WORKERS = "TOKIO_WORKER_THREADS"
+_NO_THREADS = "too few threads can be started: allow more processes (ulimit -u, pids.max)"
 
 
 class ClientPanicked(Exception):
     """The client met what its authors took for impossible, as in the answer of a server."""
+
+
+class NoThreads(Exception):
+    """Fewer threads can be started than the client needs."""
 
 
 class _Thread(threading.local):
@@ -24,6 +35,8 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_start_lock = threading.Lock()
+_is_started = False
 
 
 def call_client(function: Callable[[], T]) -> T:
@@ -36,6 +49,8 @@ def call_client(function: Callable[[], T]) -> T:
     """
     if _thread.must_not_call:
         return _call_elsewhere(function)
+    if not _is_started:
+        _start()
     _thread.must_not_call = True
     try:
         return function()
@@ -60,5 +75,56 @@ def _call_elsewhere(function: Callable[[], T]) -> T:
             future.set_exception(error)
 
     # A daemon, so that nobody waits for it at exit.
-    threading.Thread(target=run, name="s3", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="s3", daemon=True).start()
+    except RuntimeError as error:
+        raise NoThreads(_NO_THREADS) from error
     return future.result()
+
+
+def _start() -> None:
+    """Let the client start its threads, once in a process.
+
+    Where the system refuses one of them, the client writes a trace to standard error and cannot
+    be used any more.  So it is tried first how many there may be.  What the environment says of
+    their number is no more than another way to make the client fail.
+    """
+    global _is_started
+    import obstore
+    from obstore.store import MemoryStore
+
+    with _start_lock:
+        if _is_started:
+            return
+        wanted = _wanted()
+        possible = _possible(wanted)
+        if possible < _FEWEST:
+            raise NoThreads(_NO_THREADS)
+        few = {} if possible == wanted else {_WORKERS: str(possible - 1)}
+        with hidden(lambda name: name == _WORKERS, few):
+            obstore.list_with_delimiter(MemoryStore())
+        _is_started = True
+
+
+def _wanted() -> int:
+    """Return how many threads the client starts: one for each core, and one that asks for the
+    addresses of hosts."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def _possible(wanted: int) -> int:
+    """Return how many threads can be started now, up to so many."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(wanted)]
+    started: list[threading.Thread] = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        pass
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+    return len(started)

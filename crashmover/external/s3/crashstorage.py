@@ -25,16 +25,12 @@ from crashmover.external.crashstorage_base import CrashStorageBase, results_of
 from crashmover.external.probing import probe_id
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
-from crashmover.external.s3.connection_context import (
-    CHECKSUMS,
-    S3ConnectionContext,
-    S3Options,
-    check_endpoint,
-)
+from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.crashobjects import CrashObjects
 from crashmover.external.s3.creating import Create
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import Objects
+from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint
 from crashmover.external.s3.probing import clock_of, try_upload
 from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.saving import Save

@@ -25,7 +25,6 @@ from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import (
-    NOT_S3,
     AlreadyThere,
     is_missing_object,
     may_be_complete,
@@ -116,7 +115,7 @@ class Objects:
     def verify_access(self) -> None:
         """Raise `StorageError` unless objects can be read."""
         if self._get(keys.dump_names_key(_NOBODYS), None):
-            raise self._not_s3(None)
+            raise self._context.not_s3(None)
 
     def look(self, key: str, crash_id: str) -> StoredObject | None:
         """Return what is known of an object without its body, or None where there is none."""
@@ -177,12 +176,9 @@ class Objects:
                     self.verify_access()  # whose answer has a body, and says why
                 raise self._context.explain(error, crash_id) from error
         if result and not result.meta["e_tag"]:  # a page to log in, perhaps
-            raise self._not_s3(crash_id)
+            raise self._context.not_s3(crash_id)
         self._bucket_is_there |= result is not None or not head
         return result
-
-    def _not_s3(self, crash_id: str | None) -> StorageUnavailable:
-        return StorageUnavailable(NOT_S3, crash_id=crash_id, uri=self._context.uri)
 
     def _rest(self, stored: StoredObject, crash_id: str, start: int) -> "GetResult":
         """Ask for the bytes of an object from `start` on, if it is still the same."""

@@ -77,7 +77,16 @@ def _headers(context: S3ConnectionContext) -> "Message | None":
     """Return the headers of an answer; None where there is none."""
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+    from urllib.parse import urlsplit
+    from urllib.request import (
+        HTTPRedirectHandler,
+        HTTPSHandler,
+        ProxyHandler,
+        Request,
+        build_opener,
+    )
+
+    from crashmover.proxies import proxy_for
 
     class Stay(HTTPRedirectHandler):
         """Another server may have another clock."""
@@ -85,9 +94,12 @@ def _headers(context: S3ConnectionContext) -> "Message | None":
         def redirect_request(self, *_args: object) -> None:
             return None
 
-    request = Request(context.server_url(), method="HEAD")
+    url = context.place.server_url
+    request = Request(url, method="HEAD")
+    proxy = proxy_for(url)  # the same one as the client's
+    proxies = ProxyHandler({urlsplit(url).scheme: proxy.url} if proxy else {})
     try:
-        opener = build_opener(HTTPSHandler(context=_tls(context)), Stay)
+        opener = build_opener(HTTPSHandler(context=_tls(context)), Stay, proxies)
         with opener.open(request, timeout=context.options.connect_timeout) as answer:
             headers: Message = answer.headers
             return headers
@@ -102,7 +114,7 @@ def _tls(context: S3ConnectionContext) -> "ssl.SSLContext":
     import ssl
 
     tls = ssl.create_default_context()
-    if bundle := context.ca_bundle():
+    if bundle := context.place.ca_bundle:
         tls.load_verify_locations(bundle)
     if not context.options.verify_ssl:
         tls.check_hostname = False

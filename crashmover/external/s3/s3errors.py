@@ -9,7 +9,8 @@ import re
 import obstore.exceptions
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.calling import ClientPanicked
+from crashmover.external.s3.calling import ClientPanicked, NoThreads
+from crashmover.proxies import Proxy, with_proxy
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
@@ -18,6 +19,7 @@ _NO_ANSWER = re.compile(
     r"MissingContentLength|^Generic S3 error: (Got invalid|Unable to extract)|"
     r"Server returned error response"
 )
+_STORAGE_CLASS = re.compile(r"<(?:StorageClass|AccessTier)>\s*([A-Z_]{1,40})\s*<")
 _REGION = re.compile(r"<Region>\s*([a-z0-9-]{1,40})\s*</Region>")
 _HTTP_KIND = re.compile(r"HttpError \{\s*kind: ([A-Za-z]+)")
 _OS_MESSAGE = re.compile(r'Os \{[^}]*message: "([^"]{1,100})"')
@@ -41,7 +43,10 @@ _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "Req
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
+_RESTORE = "restore it first"
 NOT_S3 = "the answer is not that of an S3 server"
+_NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
+_NO_CERTIFICATES += " install the package ca-certificates"
 _TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
@@ -55,6 +60,7 @@ DRIVER_ERRORS = (
     ValueError,
     OSError,
     ClientPanicked,
+    NoThreads,
 )
 """What the client raises on its own."""
 
@@ -82,17 +88,37 @@ def may_be_complete(error: BaseException | None) -> bool:
     return "<CompleteMultipartUploadResult" in text or _code(text) == "NoSuchUpload"
 
 
-def explain(error: Exception, uri: str, crash_id: str | None = None) -> StorageError:
+def lacks_certificates(error: BaseException) -> bool:
+    """Whether the client found no certificates of the system, without which it cannot be made."""
+    return "No CA certificates were loaded" in str(error)
+
+
+def explain(
+    error: Exception, uri: str, crash_id: str | None = None, proxy: Proxy | None = None
+) -> StorageError:
     """Return what to raise instead.  The client's own text is never shown: it is long, and
-    has addresses and headers in it."""
+    has addresses and headers in it.
+
+    :param proxy: that requests go through; it is named unless the S3 server itself has answered
+    """
     text = str(error)
+    kind, reason = _explanation(error, text)
+    if not _code(text) and not isinstance(error, NoThreads):
+        reason = with_proxy(reason, proxy)
+    return kind(reason, crash_id=crash_id, uri=uri)
+
+
+def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:
+    if isinstance(error, NoThreads):
+        return StorageUnavailable, text
     if isinstance(error, ClientPanicked):
-        return StorageUnavailable(NOT_S3, crash_id=crash_id, uri=uri)
+        return StorageUnavailable, NOT_S3
+    if lacks_certificates(error):
+        return StorageDenied, _NO_CERTIFICATES
     for explanation in (_by_code, _by_key, _by_status, _by_transport):
         if found := explanation(text):
-            kind, reason = found
-            return kind(reason, crash_id=crash_id, uri=uri)
-    return StorageError(_first_line(text), crash_id=crash_id, uri=uri)
+            return found
+    return StorageError, _first_line(text)
 
 
 Explanation = tuple[type[StorageError], str] | None
@@ -104,6 +130,9 @@ def _by_code(text: str) -> Explanation:
         region = _REGION.search(text)
         where = f"region {region.group(1)}" if region else "another region"
         return StorageDenied, f"the bucket is in {where}: say so with ?region="
+    if code == "InvalidObjectState":
+        found = _STORAGE_CLASS.search(text)
+        return StorageDenied, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
     if code in _DENIALS:
         return StorageDenied, _DENIALS[code]
     if code in _PASSING:
@@ -122,7 +151,7 @@ def _by_status(text: str) -> Explanation:
         return None
     status, code = int(match.group(1)), _code(text)
     says = f"the server says {status}" + (f" {code}" if code else "")
-    if status in (401, 403):
+    if status in (401, 403, 407):
         return StorageDenied, f"access denied{f' ({code})' if code else ''}"
     if status == 501:  # not implemented, now or later
         return StorageError, says
