@@ -6,7 +6,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -19,10 +18,8 @@ from crashmover.comparison import (
     compare,
 )
 from crashmover.crash import MAIN_DUMP, Kind, Part, Write
-from crashmover.errors import CorruptCrash
 from crashmover.testing import (
     BROWSER,
-    CRASH_ID,
     MAIN,
     PROCESSED,
     RAW,

@@ -23,12 +23,14 @@ class Summary:
 
     def __init__(self) -> None:
         self._counts: Counter[Status] = Counter()
+        self._lacking = 0
         self._bytes = 0
         self._begun = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
         """Count a crash."""
         self._counts[outcome.status] += 1
+        self._lacking += outcome.status is Status.COPIED and bool(outcome.lacking_dumps)
         self._bytes += outcome.bytes
 
     @property
@@ -42,6 +44,7 @@ class Summary:
             **(would if any(would.values()) else {}),
             "skipped": self._counts[Status.SKIPPED],
             "failed": self.failed,
+            "lacking_dumps": self._lacking,
             "bytes": self._bytes,
             "seconds": round(time.monotonic() - self._begun, 3),
         }
@@ -51,8 +54,12 @@ class Summary:
 
         counts = self.as_dict()
         size, seconds = decimal(counts.pop("bytes")), counts.pop("seconds")
-        shown = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())
-        return f"{shown}; {size} in {seconds:.1f} s"
+        del counts["lacking_dumps"]
+        shown = {name: f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()}
+        if self._lacking:
+            verb, its = ("lacks", "its") if self._lacking == 1 else ("lack", "their")
+            shown["copied"] += f" ({self._lacking:,} {verb} dumps that {its} raw crash names)"
+        return f"{', '.join(shown.values())}; {size} in {seconds:.1f} s"
 
 
 @contextmanager
