@@ -121,11 +121,13 @@ def _why_no_match(expected: bytes, dump: MeasuredPart, _data: bytes | None) -> s
 
 
 def _why_no_document(document: MeasuredPart, data: bytes | None) -> str | None:
-    """Return why a processed crash is damaged.  One that is too large to be read as JSON is not
-    known to be."""
     part = document.part
-    if data is not None:
-        part = Part.of_bytes(part.kind, data)
+    return why_no_document(part if data is None else Part.of_bytes(part.kind, data))
+
+
+def why_no_document(part: Part) -> str | None:
+    """Return why a processed crash is damaged; None where it is a JSON object, or where it is too
+    large to be read as JSON: then it is not known to be damaged."""
     try:
         with in_turn(part):
             json_object(part)

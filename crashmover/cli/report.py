@@ -39,12 +39,13 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         would = {"would_copy": self._counts[Status.WOULD_COPY]}
+        lacking = {"lacking_dumps": self._lacking}
         return {
             "copied": self._counts[Status.COPIED],
             **(would if any(would.values()) else {}),
             "skipped": self._counts[Status.SKIPPED],
             "failed": self.failed,
-            "lacking_dumps": self._lacking,
+            **(lacking if self._lacking else {}),
             "bytes": self._bytes,
             "seconds": round(time.monotonic() - self._begun, 3),
         }
@@ -54,7 +55,7 @@ class Summary:
 
         counts = self.as_dict()
         size, seconds = decimal(counts.pop("bytes")), counts.pop("seconds")
-        del counts["lacking_dumps"]
+        counts.pop("lacking_dumps", None)
         shown = {name: f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()}
         if self._lacking:
             verb, its = ("lacks", "its") if self._lacking == 1 else ("lack", "their")
@@ -71,9 +72,16 @@ def writing_report(path: str | None) -> Iterator[Callable[[Outcome], None]]:
     with open_output(path, "w", "--report") as file:
 
         def write(outcome: Outcome) -> None:
-            print(json.dumps(asdict(outcome)), file=file, flush=True)
+            print(json.dumps(_line(outcome)), file=file, flush=True)
 
         yield write
+
+
+def _line(outcome: Outcome) -> dict[str, Any]:
+    line = asdict(outcome)
+    if not outcome.lacking_dumps:
+        del line["lacking_dumps"]
+    return line
 
 
 def open_output(path: str, mode: str, option: str) -> TextIO:
