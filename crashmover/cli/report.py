@@ -17,6 +17,8 @@ import click
 
 from crashmover.mover import Outcome, Status
 
+_LACK = "lack dumps that their raw crashes name"
+
 
 class Summary:
     """What a run has done."""
@@ -58,8 +60,9 @@ class Summary:
         counts.pop("lacking_dumps", None)
         shown = {name: f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()}
         if self._lacking:
-            verb, its = ("lacks", "its") if self._lacking == 1 else ("lack", "their")
-            shown["copied"] += f" ({self._lacking:,} {verb} dumps that {its} raw crash names)"
+            is_one = self._lacking == 1
+            says = "lacks dumps that its raw crash names" if is_one else _LACK
+            shown["copied"] += f" ({self._lacking:,} {says})"
         return f"{', '.join(shown.values())}; {size} in {seconds:.1f} s"
 
 
