@@ -14,7 +14,14 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Outcome, Status
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CrashChanged, CrashIDNotFound, CrashMoverError, StorageError
+from crashmover.errors import (
+    CrashChanged,
+    CrashIDNotFound,
+    CrashMoverError,
+    PolyCrashStorageError,
+    StorageError,
+    describe,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
@@ -87,6 +94,18 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 
     parts = [redacted_part(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
     return Crash(crash.crash_id, parts)
+
+
+def explain(error: Exception, source: str) -> str:
+    """Say what went wrong, and in which store.
+
+    :param source: the URI of the source, which is meant where the error names no store: then
+        something is wrong with a part as such
+    """
+    if not isinstance(error, StorageError):
+        return describe(error)
+    names_stores = error.uri or isinstance(error, PolyCrashStorageError)
+    return error.brief() if names_stores else f"{source}: {error.brief()}"
 
 
 def kinds_to_load(kinds: Set[Kind], *, verify: bool) -> frozenset[Kind]:

@@ -21,16 +21,15 @@ from crashmover.errors import (
     CrashConflict,
     CrashIDNotFound,
     CrashMoverError,
-    PolyCrashStorageError,
     StorageError,
     StorageUnavailable,
-    describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import (
     Job,
     Moved,
     Task,
+    explain,
     kinds_to_load,
     loading,
     measured,
@@ -372,16 +371,8 @@ class Mover:
 
     def _failed(self, job: Job, errors: list[Exception]) -> Outcome:
         conflict = all(isinstance(error, CrashConflict) for error in errors)
-        text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
+        text = "; ".join(dict.fromkeys(explain(error, self._source.uri) for error in errors))
         return job.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
-
-    def _explain(self, error: Exception) -> str:
-        if not isinstance(error, StorageError):
-            return describe(error)
-        if isinstance(error, PolyCrashStorageError):
-            return error.brief()
-        # Stores name themselves; what is wrong with a part as such comes from the source.
-        return error.brief() if error.uri else f"{self._source.uri}: {error.brief()}"
 
     def _remove_if_whole(self, job: Job, crash: MeasuredCrash) -> None:
         """Remove the crash from the source, if all of it is at every destination."""

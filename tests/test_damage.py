@@ -119,7 +119,7 @@ def test_each_damage_is_said_alike(make: MakeStore, tmp_path: Path, figures: Fig
         outcome = outcomes[crash.crash_id]
         assert (outcome["status"], said[name] in outcome["error"]) == ("failed", True), name
         assert said[name] in findings[crash.crash_id], name
-        for args in ([], ["--json"], ["--all", "-o", tmp_path / "parts"]):
+        for args in ([], ["--json"], ["--all", "-o", str(tmp_path / "parts")]):
             shown = run("get", "-s", store.uri, crash.crash_id, *args)
             assert (shown.exit_code, said[name] in shown.stderr) == (1, True), (name, args)
             assert "Traceback" not in shown.stderr
@@ -135,7 +135,7 @@ def test_what_is_sound_is_said_alike(make: MakeStore, tmp_path: Path, figures: F
     for other in (store.uri, str(tmp_path / "copies")):
         assert run("check", "-s", store.uri, "-d", other, "--digest").exit_code == 0
     for name, crash in sound.items():
-        for args in ([], ["--all", "-o", tmp_path / "parts"]):
+        for args in ([], ["--all", "-o", str(tmp_path / "parts")]):
             shown = run("get", "-s", store.uri, crash.crash_id, *args)
             assert (shown.exit_code, shown.stderr) == (0, ""), (name, args)
     figures(sound=len(sound))
@@ -179,7 +179,7 @@ def test_a_dump_that_is_taken_away_is_named(make: MakeStore, tmp_path: Path) -> 
     take(store, crash, ".dump")
     for args in (
         ["get", "-s", store.uri],
-        ["copy", "-s", store.uri, "-d", tmp_path / "copies", "--verify"],
+        ["copy", "-s", store.uri, "-d", str(tmp_path / "copies"), "--verify"],
         ["check", "-s", store.uri, "-d", store.uri, "--digest"],
     ):
         done = run(*args, crash.crash_id)
@@ -193,7 +193,7 @@ def test_a_processed_crash_that_is_not_whole_gzip_is_said_alike(tmp_path: Path) 
     store.exchange(crash, ".jsonz", gzip.compress(GOOD[PROCESSED])[:-9])
     for args in (
         ["get", "-s", store.uri],
-        ["copy", "-s", store.uri, "-d", tmp_path / "copies", "--verify"],
+        ["copy", "-s", store.uri, "-d", str(tmp_path / "copies"), "--verify"],
         ["check", "-s", store.uri, "-d", store.uri, "--digest"],
     ):
         done = run(*args, crash.crash_id)
