@@ -26,10 +26,10 @@ from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
-from crashmover.errors import CrashIDNotFound
+from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
-from crashmover.soundness import mismatch
+from crashmover.soundness import mismatch, missing
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
 _MOST_NAMED = 10  # damaged parts that are named on standard error; all are among those shown
@@ -192,10 +192,19 @@ def _write(find: Callable[[], Part], output: Path | None) -> bytes:
 
 def _write_dump(storage: CrashStorageBase, crash_id: str, name: str, output: Path | None) -> None:
     """Write a dump as it is stored, and then say if it is not what was received."""
-    kinds = {Kind.RAW_CRASH, Kind.DUMP}
-    crash = RetryPolicy().call(lambda: storage.load_crash(crash_id, kinds))
-    held = Held(crash.raw_crash)
-    digest = _write(lambda: storage.find_dump(crash_id, name), output)
+    held = Held(None)
+
+    def find() -> Part:
+        nonlocal held
+        crash = storage.load_crash(crash_id, {Kind.RAW_CRASH, Kind.DUMP})
+        held = Held(crash.raw_crash)
+        part = crash.part(Kind.DUMP, name)
+        if part is None:
+            reason = missing(name) if name in held.checksums else f"no dump {name}"
+            raise DumpNotFound(crash_id, uri=storage.uri, reason=reason)
+        return part
+
+    digest = _write(find, output)
     _warn_if_not_compared(held, crash_id)
     if held.expected(name) not in (None, digest):
         _end_if_damaged(storage.uri, crash_id, [mismatch(name)])
@@ -220,7 +229,7 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
         digest = _write(lambda part=part: part, path)  # type: ignore[misc]
         if part.kind is Kind.DUMP:
             digests[part.name] = digest
-    held = Held(crash.raw_crash)
+    held = RetryPolicy().call(lambda: Held(crash.raw_crash))
     _warn_if_not_compared(held, crash_id)
     faults = held.faults(crash, digests)
     _end_if_damaged(storage.uri, crash_id, faults)
