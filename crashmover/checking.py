@@ -17,7 +17,6 @@ from typing import Self
 from crashmover.comparison import (
     Difference,
     MeasuredCrash,
-    check_dump_checksums,
     compare,
     has_same_size,
 )
@@ -30,7 +29,7 @@ from crashmover.errors import (
     in_brief,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import loading
+from crashmover.job import kinds_to_load, loading, measured
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers
 
@@ -87,8 +86,9 @@ class Checker:
     :param source: the crashes as they should be
     :param destination: the stores that should have them, each of which is checked
     :param kinds: which parts to look at
-    :param digest: read every part on both sides and compare SHA-256, and hold the source's dumps
-        against the checksums in its own raw crash
+    :param digest: read every part on both sides and compare SHA-256; a crash also differs where
+        the source's raw or processed crash is not a JSON object, or where its dumps are missing or
+        differ by the checksums in its own raw crash
     :param workers: how many batches of crashes at a time; the stores know a good number
     """
 
@@ -187,11 +187,12 @@ class Checker:
     # In a worker, which never raises for a crash
 
     def _check(self, crash_ids: list[str]) -> _Checked:
-        found = self._source.load_crashes(crash_ids, self._kinds)
+        kinds = kinds_to_load(self._kinds, verify=self._digest)
+        found = self._source.load_crashes(crash_ids, kinds)
         there = [store.load_crashes(crash_ids, self._kinds) for store in self._stores]
         findings: list[Finding] = []
         for crash_id in crash_ids:
-            load = loading(self._source, crash_id, next(found), self._kinds)
+            load = loading(self._source, crash_id, next(found), kinds)
             check = _Check(crash_id, self._source, load, self._kinds, self._digest)
             for store, listed in zip(self._stores, there, strict=True):
                 load = loading(store, crash_id, next(listed), self._kinds)
@@ -233,7 +234,7 @@ class _Check:
         self._kinds = kinds
         self._digest = digest
         self._measured: MeasuredCrash | None = None
-        self._refuted: str | None = None  # what its own raw crash says against it
+        self._refuted: str | None = None  # in what it is damaged by its own word
 
     def __call__(self, store: CrashStorageBase, load: Callable[[], Crash]) -> Finding:
         """Return what there is to say of it in a store.
@@ -273,29 +274,20 @@ class _Check:
     def _measure(self) -> MeasuredCrash:
         """Return the crash of the source, once all of it has been looked at."""
         if self._measured is None:
-            measured = MeasuredCrash(self._load(), hashing=self._digest)
+            found = measured(self._load(), self._kinds, verify=self._digest)
             try:
-                for part in measured.measured.values():
+                for part in found.measured.values():
                     if self._digest:
-                        part.read()
+                        part.sha256()
                     else:
                         part.look()
+                fault = found.find_fault() if self._digest else None
             except CorruptCrash as error:
                 error.uri = error.uri or self._source.uri
                 raise
-            self._refuted = self._refutation(measured) if self._digest else None
-            self._measured = measured
+            self._refuted = f"{self._source.uri}: {fault}" if fault else None
+            self._measured = found
         return self._measured
-
-    def _refutation(self, measured: MeasuredCrash) -> str | None:
-        """Return in what the dumps are not those that the crash's collector received."""
-        if Kind.DUMP not in self._kinds:
-            return None
-        try:
-            check_dump_checksums(measured)
-        except CorruptCrash as error:
-            return f"{self._source.uri}: {error.reason}"
-        return None
 
 
 def _verdict(difference: Difference) -> Verdict:

@@ -5,17 +5,21 @@
 """Comparing a crash in one store with the same crash in another, to the byte."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
-from crashmover.crash import Crash, Kind, Part, Write, canonical_dump_name
-from crashmover.documents import LargeDocument, in_turn, json_object
-from crashmover.errors import CorruptCrash, InvalidDumpName
+from crashmover.crash import CHUNK, Crash, Kind, Part, Write
+from crashmover.documents import SMALL
+from crashmover.errors import CorruptCrash
+from crashmover.partfiles import file_of_chunks
 
 Key = tuple[Kind, str]
 
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
+Examine = Callable[["MeasuredPart", bytes | None], str | None]
+"""Is called when all of a part has been read, with the part and its bytes, where these were to be
+kept and are few; returns what is wrong with it, or None."""
 
 
 @dataclass(eq=False)
@@ -24,12 +28,19 @@ class MeasuredPart:
     SHA-256: a copy that is verified reads its source once.
 
     :param hashing: whether to work out the SHA-256
+    :param examine: what looks at it then; where it finds something wrong, the reading fails
+        before its end, so that no store makes a crash of it
+    :param keeps_bytes: whether `examine` wants the bytes
     """
 
     part: Part
     hashing: bool
     count: int | None = None
+    examine: Examine | None = field(default=None, repr=False)
+    keeps_bytes: bool = False
     _sha256: bytes | None = field(default=None, repr=False)
+    _is_examined: bool = False
+    _fault: str | None = None
 
     def as_part(self) -> Part:
         """Return the part to be read instead."""
@@ -41,14 +52,22 @@ class MeasuredPart:
         return self.part.size if self.count is None else self.count
 
     def sha256(self) -> bytes:
-        """Return the SHA-256 of the part, reading it if nobody has yet."""
+        """Return the SHA-256 of the part, reading it if that was not done yet.  What `examine`
+        finds wrong is kept for `find_fault`."""
         if self._sha256 is None:
-            self._sha256 = sha256(self.part)
+            gauge = _Gauge(self, hashing=True)
+            self.part.pump(gauge.see)
+            gauge.close()
+        assert self._sha256
         return self._sha256
 
-    def read(self) -> None:
-        """Read all of it, for what is measured then."""
-        self.as_part().pump(lambda piece: None)
+    def find_fault(self) -> str | None:
+        """Return what `examine` finds wrong, reading the part if that was not done yet."""
+        if self.examine and not self._is_examined:
+            gauge = _Gauge(self)
+            self.part.pump(gauge.see)
+            gauge.close()
+        return self._fault
 
     def look(self) -> None:
         """Make sure that it is there, and find out its size where that takes no reading."""
@@ -67,29 +86,47 @@ class MeasuredPart:
         self.part.packed(write, see)
         gauge.finish()
 
-    def measured(self, count: int, digest: bytes | None) -> None:
-        """Take note of a reading that came to the end."""
+    def measured(self, count: int, digest: bytes | None, data: bytes | None) -> str | None:
+        """Take note of a reading that came to the end; return what is wrong with the part."""
         self.count = count
         self._sha256 = digest or self._sha256
+        if self.examine:
+            self._fault = self.examine(self, data)
+            self._is_examined = True
+        return self._fault
 
 
-@dataclass
 class _Gauge:
     """Measures a reading as it goes on."""
 
-    measured: MeasuredPart
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self._digest = hashlib.sha256() if self.measured.hashing else None
+    def __init__(self, measured: MeasuredPart, *, hashing: bool = False) -> None:
+        self._measured = measured
+        self._count = 0
+        self._digest = hashlib.sha256() if hashing or measured.hashing else None
+        self._kept = bytearray() if measured.keeps_bytes else None
 
     def see(self, piece: bytes | memoryview) -> None:
-        self.count += len(piece)
+        self._count += len(piece)
         if self._digest:
             self._digest.update(piece)
+        if self._kept is not None:
+            self._kept += piece
+            if len(self._kept) > SMALL:
+                self._kept = None
+
+    def close(self) -> str | None:
+        """Say that all of it has been read; return what is wrong with it."""
+        digest = self._digest.digest() if self._digest else None
+        kept = None if self._kept is None else bytes(self._kept)
+        return self._measured.measured(self._count, digest, kept)
 
     def finish(self) -> None:
-        self.measured.measured(self.count, self._digest.digest() if self._digest else None)
+        """As `close`.
+
+        :raises CorruptCrash: something is wrong with it
+        """
+        if fault := self.close():
+            raise CorruptCrash(fault)
 
 
 class _Measuring(Part):
@@ -101,28 +138,42 @@ class _Measuring(Part):
     def __init__(self, measured: MeasuredPart) -> None:
         part = measured.part
         packed = measured.pump_packed if part.packed else None
-        super().__init__(part.kind, part.name, part.open, part.size, packed)
+        super().__init__(part.kind, part.name, self._open, part.size, packed)
         object.__setattr__(self, "_measured", measured)
+
+    def _open(self) -> AbstractContextManager[BinaryIO]:
+        # A store that reads the file by itself meets what is wrong with it, too.
+        measured = self._measured
+        return file_of_chunks(self.chunks()) if measured.examine else measured.part.open()
 
     def chunks(self) -> Iterator[bytes]:
         gauge = _Gauge(self._measured)
+        held = b""  # the last piece is passed on when nothing is wrong
         for chunk in self._measured.part.chunks():
             gauge.see(chunk)
-            yield chunk
+            if held:
+                yield held
+            held = chunk
         gauge.finish()
+        if held:
+            yield held
 
     def read(self) -> bytes:
-        gauge = _Gauge(self._measured)
-        data = self._measured.part.read()
-        gauge.see(data)
-        gauge.finish()
+        measured = self._measured
+        data = measured.part.read()
+        digest = hashlib.sha256(data).digest() if measured.hashing else None
+        if fault := measured.measured(len(data), digest, data if len(data) <= SMALL else None):
+            raise CorruptCrash(fault)
         return data
 
     def pump(self, write: Write) -> None:
         measured = self._measured
-        if self.size is not None and not measured.hashing:
+        if self.size is not None and not measured.hashing and not measured.examine:
             measured.part.pump(write)  # which counts
             measured.count = self.size
+            return
+        if self.size is not None and self.size <= CHUNK:
+            write(memoryview(self.read()))
             return
         gauge = _Gauge(measured)
 
@@ -137,9 +188,22 @@ class _Measuring(Part):
 class MeasuredCrash:
     """A crash of which every part is measured as it is read."""
 
+    fault: str | None = None
+    """What is wrong with it, as far as that shows before its parts are read; see `find_fault`."""
+
+    lacking: tuple[str, ...] = ()
+    """The dumps that its raw crash names and that it does not have, as far as that was looked
+    for."""
+
     def __init__(self, crash: Crash, *, hashing: bool) -> None:
         self.measured = {part.key: MeasuredPart(part, hashing) for part in crash.parts}
         self.crash = Crash(crash.crash_id, [part.as_part() for part in self.measured.values()])
+
+    def find_fault(self) -> str | None:
+        """Return what is wrong with it: `fault`, or the first thing that `MeasuredPart.examine`
+        finds wrong with a part."""
+        faults = (part.find_fault() for part in self.measured.values())
+        return self.fault or next(filter(None, faults), None)
 
     def only(self, keys: set[Key]) -> Crash:
         """Return the crash with only some of its parts."""
@@ -219,43 +283,3 @@ def sha256(part: Part) -> bytes:
     digest = hashlib.sha256()
     part.pump(digest.update)
     return digest.digest()
-
-
-def check_dump_checksums(source: MeasuredCrash) -> None:
-    """Hold a crash's dumps against the ``metadata.dump_checksums`` of its own raw crash,
-    which its collector worked out as it received them.
-
-    Source of the rule: Mozilla Antenna, ``antenna/breakpad_resource.py``.  A raw crash that
-    is not JSON or has no checksums says nothing, and so does a checksum that is no SHA-256.
-
-    :raises CorruptCrash: a dump is missing or not what was received
-    """
-    for name, expected in _dump_checksums(source.crash).items():
-        measured = source.measured.get((Kind.DUMP, name))
-        if measured is None:
-            raise CorruptCrash(f"dump {name} is missing: the raw crash has a checksum of it")
-        if measured.sha256() != expected:
-            raise CorruptCrash(f"dump {name} does not match its checksum in the raw crash")
-
-
-def _dump_checksums(crash: Crash) -> dict[str, bytes]:
-    if crash.raw_crash is None:
-        return {}
-    try:
-        with in_turn(crash.raw_crash):
-            metadata = json_object(crash.raw_crash).get("metadata")
-    except LargeDocument:  # whether it has any is not known
-        raise
-    except CorruptCrash:
-        return {}
-    checksums = metadata.get("dump_checksums") if isinstance(metadata, dict) else None
-    if not isinstance(checksums, dict):
-        return {}
-    found = {}
-    for name, text in checksums.items():
-        if isinstance(text, str) and _SHA256.fullmatch(text):
-            try:
-                found[canonical_dump_name(name)] = bytes.fromhex(text)
-            except InvalidDumpName:
-                continue
-    return found

@@ -55,6 +55,8 @@ class Outcome:
     :param bytes: how many bytes these have; counted once, however many destinations
     :param attempts: how often it was tried
     :param error: one line, where `status` is conflict, missing or failed
+    :param lacking_dumps: the names of dumps that its raw crash names and the source did not have
+        when it was copied, in their order; with ``verify`` such a crash fails
     """
 
     crash_id: str
@@ -63,6 +65,7 @@ class Outcome:
     bytes: int = 0
     attempts: int = 1
     error: str | None = None
+    lacking_dumps: tuple[str, ...] = ()
 
 
 @dataclass

@@ -29,7 +29,8 @@ MOST = 96 << 20
 LONGEST = 16 << 20
 """Bytes of a document, whatever is in it."""
 
-_SMALL = 256 << 10  # bytes of one that waits for no other, and may be kept in memory
+SMALL = 256 << 10
+"""Bytes of a document that waits for no other, and may be kept in memory."""
 
 # Bytes that these take at most, beside the text: an object, its key, a list, a further item, and
 # half a string.
@@ -50,13 +51,13 @@ def text_of(part: Part) -> str:
     if not data.isascii() and 5 * len(data) > MOST:  # each character may take four bytes
         raise _large(part)
     text = data.decode(json.detect_encoding(data), "surrogatepass")
-    if len(data) > _SMALL and _memory_for(text) > MOST:
+    if len(data) > SMALL and _memory_for(text) > MOST:
         raise _large(part)
     return text
 
 
 def _bytes_of(part: Part) -> bytes:
-    if part.size is not None and part.size <= _SMALL:
+    if part.size is not None and part.size <= SMALL:
         return part.read()
     data = bytearray()
     for chunk in part.chunks():
@@ -136,13 +137,13 @@ share_turns = _turn.share
 
 def in_turn(part: Part) -> AbstractContextManager[None]:
     """Wait until nobody else has a large document in memory; to be held until that is gone."""
-    is_small = part.size is not None and part.size <= _SMALL
+    is_small = part.size is not None and part.size <= SMALL
     return nullcontext() if is_small else _turn
 
 
 def kept(data: bytes) -> BinaryIO:
     """Return a file that holds these bytes; on disk, where they are many."""
-    if len(data) <= _SMALL:
+    if len(data) <= SMALL:
         return io.BytesIO(data)
     import tempfile  # only where it is needed: most are small
 

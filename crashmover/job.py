@@ -14,10 +14,18 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Outcome, Status
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CrashChanged, CrashIDNotFound, CrashMoverError, StorageError
+from crashmover.errors import (
+    CrashChanged,
+    CrashIDNotFound,
+    CrashMoverError,
+    PolyCrashStorageError,
+    StorageError,
+    describe,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
+from crashmover.soundness import demand_soundness, note_lacking
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Job:
             bytes=self.crash.bytes_of(keys) if self.crash else 0,
             attempts=max((delivery.attempts for delivery in self.deliveries), default=1),
             error=error,
+            lacking_dumps=self.crash.lacking if self.crash else (),
         )
 
 
@@ -85,6 +94,49 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 
     parts = [redacted_part(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
     return Crash(crash.crash_id, parts)
+
+
+def explain(error: Exception, source: str) -> str:
+    """Say what went wrong, and in which store.
+
+    :param source: the URI of the source, which is meant where the error names no store: then
+        something is wrong with a part as such
+    """
+    if not isinstance(error, StorageError):
+        return describe(error)
+    names_stores = error.uri or isinstance(error, PolyCrashStorageError)
+    return error.brief() if names_stores else f"{source}: {error.brief()}"
+
+
+def kinds_to_load(kinds: Set[Kind], *, verify: bool) -> frozenset[Kind]:
+    """Return the kinds of parts that are read where these are copied or compared: dumps are held
+    against the raw crash."""
+    needs_raw_crash = verify and Kind.DUMP in kinds
+    return frozenset({*kinds, Kind.RAW_CRASH} if needs_raw_crash else kinds)
+
+
+def measured(
+    crash: Crash, kinds: Set[Kind], *, verify: bool, redactor: Redactor | None = None
+) -> MeasuredCrash:
+    """Return a crash that is measured while it is copied.
+
+    :param crash: with parts of `kinds_to_load`
+    :param kinds: those that are copied
+    :param verify: whether it has to be sound, see `demand_soundness`; else the dumps are noted
+        that it lacks
+    """
+    raw_crash = crash.raw_crash
+    if not all(part.kind in kinds for part in crash.parts):
+        crash = Crash(crash.crash_id, [part for part in crash.parts if part.kind in kinds])
+    if redactor:
+        crash = redacted(crash, redactor)
+    found = MeasuredCrash(crash, hashing=verify)
+    if verify:
+        as_stored = kinds - {Kind.PROCESSED_CRASH} if redactor else kinds
+        demand_soundness(found, raw_crash, as_stored)
+    elif kinds >= {Kind.RAW_CRASH, Kind.DUMP}:
+        note_lacking(found)
+    return found
 
 
 def loading(

@@ -8,24 +8,34 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from queue import SimpleQueue
 from typing import Self
 
-from crashmover.comparison import MeasuredCrash, check_dump_checksums
+from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
 from crashmover.errors import (
+    CorruptCrash,
     CrashChanged,
     CrashConflict,
     CrashIDNotFound,
     CrashMoverError,
-    PolyCrashStorageError,
     StorageError,
     StorageUnavailable,
-    describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, remove_copied
+from crashmover.job import (
+    Job,
+    Moved,
+    Task,
+    explain,
+    kinds_to_load,
+    loading,
+    measured,
+    refuse_loss,
+    remove_copied,
+)
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, next_of
@@ -50,8 +60,9 @@ class Mover:
         it lacks
     :param kinds: the kinds of parts to copy
     :param existing: what to do about a crash that a destination has
-    :param verify: read every part back and compare SHA-256, and hold the dumps against the
-        checksums in the raw crash
+    :param verify: read every part back and compare SHA-256; copy no crash of which the raw or
+        processed crash is not a JSON object, or a dump is missing or differs by the checksums in
+        the raw crash
     :param remove_source: remove a crash from the source once every destination has all of
         it: because it was saved there, or compared
     :param redactor: what to take out of processed crashes
@@ -288,20 +299,24 @@ class Mover:
         return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
 
     def _load(self, jobs: list[Job]) -> None:
-        found = self._source.load_crashes([job.crash_id for job in jobs], self._kinds)
+        kinds = kinds_to_load(self._kinds, verify=self._verify)
+        found = self._source.load_crashes([job.crash_id for job in jobs], kinds)
         for job in jobs:
             try:
                 if self._failure:
                     raise self._failure
-                load = loading(self._source, job.crash_id, next(found), self._kinds)
-                crash = self._retry.call(load)
-                if self._redactor:
-                    crash = redacted(crash, self._redactor)
-                job.crash = MeasuredCrash(crash, hashing=self._verify)
+                load = loading(self._source, job.crash_id, next(found), kinds)
+                job.crash = self._retry.call(partial(self._measured, load))
             except Exception as error:
                 job.error = error
                 if is_retryable(error):  # the others of its batch need not find out as slowly
                     self._probe_source()
+
+    def _measured(self, load: Callable[[], Crash]) -> MeasuredCrash:
+        found = measured(load(), self._kinds, verify=self._verify, redactor=self._redactor)
+        if found.fault:
+            raise CorruptCrash(found.fault)
+        return found
 
     def _at_each_destination(self, jobs: list[Job]) -> Iterator[list[tuple[Job, Delivery]]]:
         def bring(number: int) -> list[tuple[Job, Delivery]]:
@@ -342,8 +357,8 @@ class Mover:
         if job.crash is None or job.errors:
             return self._failed(job, job.errors)
         try:
-            if self._verify and Kind.DUMP in self._kinds:
-                check_dump_checksums(job.crash)
+            if fault := job.crash.find_fault() if self._verify else None:
+                raise CorruptCrash(fault)
             self._remove_if_whole(job, job.crash)
         except Exception as error:
             return self._failed(job, [error])
@@ -356,16 +371,8 @@ class Mover:
 
     def _failed(self, job: Job, errors: list[Exception]) -> Outcome:
         conflict = all(isinstance(error, CrashConflict) for error in errors)
-        text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
+        text = "; ".join(dict.fromkeys(explain(error, self._source.uri) for error in errors))
         return job.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
-
-    def _explain(self, error: Exception) -> str:
-        if not isinstance(error, StorageError):
-            return describe(error)
-        if isinstance(error, PolyCrashStorageError):
-            return error.brief()
-        # Stores name themselves; what is wrong with a part as such comes from the source.
-        return error.brief() if error.uri else f"{self._source.uri}: {error.brief()}"
 
     def _remove_if_whole(self, job: Job, crash: MeasuredCrash) -> None:
         """Remove the crash from the source, if all of it is at every destination."""

@@ -29,7 +29,7 @@ RAW, PROCESSED = ".json", ".jsonz"
 _ROW = 1 << 20  # bytes of a part that are in a row at most
 _KINDS = {RAW: Kind.RAW_CRASH, PROCESSED: Kind.PROCESSED_CRASH}
 
-SUMMARY = re.compile(r"copied \d+, .*skipped \d+, failed \d+; .*\n|published \d+.*\n")
+SUMMARY = re.compile(r"copied \d+( \(.*\))?, .*skipped \d+, failed \d+; .*\n|published \d+.*\n")
 
 
 # -- Running a command -------------------------------------------------------------------

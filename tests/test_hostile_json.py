@@ -118,8 +118,7 @@ def test_nobody_looks_into_what_is_copied(
     store, planted = make(), crashes(DOCUMENTS)
     plant(store, planted, suffix)
     before = {name: store.stored(crash) for name, crash in planted.items()}
-    args = ("--verify",) if suffix == RAW else ()
-    done, found = copy(store, tmp_path / "copies", *args)
+    done, found = copy(store, tmp_path / "copies")
     assert (done.code, set(found.values())) == (0, {"copied"})
     copies = Directory(tmp_path / "copies")
     for name, crash in planted.items():
@@ -128,6 +127,18 @@ def test_nobody_looks_into_what_is_copied(
         assert there(copies, crash)[part] == expected, name
         assert store.stored(crash) == before[name]
     figures(copied=len(planted))
+
+
+@pytest.mark.parametrize("suffix", [RAW, PROCESSED])
+def test_what_is_verified_is_a_json_object(make: MakeStore, tmp_path: Path, suffix: str) -> None:
+    store, planted = make(), crashes(DOCUMENTS)
+    plant(store, planted, suffix)
+    done, found = copy(store, tmp_path / "copies", "--verify")
+    assert done.code == 1
+    assert found == {
+        crash.crash_id: "failed" if name in OTHERS else "copied" for name, crash in planted.items()
+    }
+    assert not any(there(Directory(tmp_path / "copies"), planted[name]) for name in OTHERS)
 
 
 def there(store: Directory, crash: Sample) -> dict[str, bytes]:

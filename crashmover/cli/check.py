@@ -39,8 +39,9 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 @click.option(
     "--digest",
     is_flag=True,
-    help="Read every part on both sides and compare SHA-256, and hold dumps against the"
-    " checksums in the raw crash.",
+    help="Read every part on both sides and compare SHA-256. A crash also differs where the"
+    " source's raw or processed crash is not a JSON object, or where a dump is missing or differs"
+    " by the checksums in the raw crash.",
 )
 @click.option("--all", "everything", is_flag=True, help="Print the crashes that are ok, too.")
 @click.option(

@@ -77,8 +77,9 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read every part back and compare SHA-256, and hold dumps against the checksums in"
-    " the raw crash.",
+    help="Read every part back and compare SHA-256. A crash fails before it is visible at any"
+    " destination where its raw or processed crash is not a JSON object, or where a dump is missing"
+    " or differs by the checksums in the raw crash.",
 )
 @click.option(
     "--remove-source",

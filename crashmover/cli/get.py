@@ -4,12 +4,14 @@
 
 """``crashmover get``."""
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -19,13 +21,15 @@ import click
 from crashmover.cli import exit_codes
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
+from crashmover.cli.holding import Held, telling_of_dumps
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
-from crashmover.errors import CrashIDNotFound
+from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
+from crashmover.soundness import mismatch, missing
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
 _MOST_NAMED = 10  # unreadable parts that are named on standard error; all are among those shown
@@ -65,6 +69,9 @@ def command(
 
     Without an option that names a part: each part with its size and where it lies, and what is
     public of the annotations, of the processed crash, and of each minidump of at most 64 MiB.
+    Dumps of at most 64 MiB are compared with the checksums in the raw crash; a damaged or missing
+    part is named, and the exit code is 1.
+
     CRASH_ID may be given as bp-ID, or as the URL of a report.
 
     \b
@@ -81,32 +88,38 @@ def command(
     unredacted: bool = what["unredacted"]
     with settings.open_storage(sources) as storage:
         RetryPolicy().call(storage.verify_access)
-        if what["everything"]:
-            _write_all(storage, crash_id, unredacted, output or Path(crash_id))
-        elif what["dump"] is not None:
-            _write(lambda: storage.find_dump(crash_id, what["dump"]), output)
-        elif what["raw_crash"]:
-            _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
-        elif what["processed_crash"]:
-            _write(lambda: _processed(storage, crash_id, unredacted), output)
-        else:
-            shown = RetryPolicy().call(lambda: overview(storage, crash_id))
-            click.echo(json.dumps(shown) if as_json else as_text(shown))
-            _end_if_unreadable(shown)
+        with telling_of_dumps(storage, crash_id):
+            if what["everything"]:
+                _write_all(storage, crash_id, unredacted, output or Path(crash_id))
+            elif what["dump"] is not None:
+                _write_dump(storage, crash_id, canonical_dump_name(what["dump"]), output)
+            elif what["raw_crash"]:
+                _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
+            elif what["processed_crash"]:
+                _write(lambda: _processed(storage, crash_id, unredacted), output)
+            else:
+                shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+                click.echo(json.dumps(shown) if as_json else as_text(shown))
+                damaged = [part for part in shown["parts"] if "error" in part]
+                _end_if_damaged(shown["store"], crash_id, list(map(_damage, damaged)))
 
 
-def _end_if_unreadable(shown: dict[str, Any]) -> None:
-    """Name the parts that cannot be read, and end with the exit code for that."""
-    unreadable = [part for part in shown["parts"] if "error" in part]
-    where = f"crashmover: {shown['store']}: {shown['crash_id']}"
-    for part in unreadable[:_MOST_NAMED]:
-        label = f"{part['kind']} {part['name']}".strip() + ": "
-        said = label + part["error"].removeprefix(label)
-        say(f"{where}: {said}", crash_id=shown["crash_id"])
-    if len(unreadable) > _MOST_NAMED:
-        more = f"{len(unreadable) - _MOST_NAMED:,} further parts cannot be read"
-        say(f"{where}: {more}", crash_id=shown["crash_id"])
-    if unreadable:
+def _damage(part: Mapping[str, Any]) -> str:
+    """Say which part is damaged, and in what."""
+    label = f"{part['kind']} {part['name']}".strip()
+    error: str = part["error"]
+    return error if error.startswith((f"{label} ", f"{label}:")) else f"{label}: {error}"
+
+
+def _end_if_damaged(store: str, crash_id: str, faults: list[str]) -> None:
+    """Name what is damaged of a crash, and end with the exit code for that."""
+    where = f"crashmover: {store}: {crash_id}"
+    for fault in faults[:_MOST_NAMED]:
+        say(f"{where}: {fault}", crash_id=crash_id)
+    if len(faults) > _MOST_NAMED:
+        more = f"{len(faults) - _MOST_NAMED:,} further parts are damaged"
+        say(f"{where}: {more}", crash_id=crash_id)
+    if faults:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
@@ -151,16 +164,21 @@ def _processed(storage: CrashStorageBase, crash_id: str, unredacted: bool) -> Pa
     return json_part(Kind.PROCESSED_CRASH, storage.get_processed(crash_id))
 
 
-def _write(find: Callable[[], Part], output: Path | None) -> None:
-    """Write a part, once all of it has been read: half a part is never passed on."""
+def _write(find: Callable[[], Part], output: Path | None) -> bytes:
+    """Write a part, once all of it has been read: half a part is never passed on.  Return its
+    SHA-256."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
 
-        def fetch() -> None:
+        def fetch() -> bytes:
             spool.seek(0)
             spool.truncate()
-            spool.writelines(find().chunks())
+            digest = hashlib.sha256()
+            for chunk in find().chunks():
+                digest.update(chunk)
+                spool.write(chunk)
+            return digest.digest()
 
-        RetryPolicy().call(fetch)
+        digest = RetryPolicy().call(fetch)
         spool.seek(0)
         if output is None:
             _refuse_binary_on_terminal(spool)
@@ -169,18 +187,52 @@ def _write(find: Callable[[], Part], output: Path | None) -> None:
         else:
             with _naming(output), _whole_file(output) as file:
                 shutil.copyfileobj(spool, file)
+    return digest
+
+
+def _write_dump(storage: CrashStorageBase, crash_id: str, name: str, output: Path | None) -> None:
+    """Write a dump as it is stored, and then say if it is not what was received."""
+    held = Held(None)
+
+    def find() -> Part:
+        nonlocal held
+        crash = storage.load_crash(crash_id, {Kind.RAW_CRASH, Kind.DUMP})
+        held = Held(crash.raw_crash)
+        part = crash.part(Kind.DUMP, name)
+        if part is None:
+            reason = missing(name) if name in held.checksums else f"no dump {name}"
+            raise DumpNotFound(crash_id, uri=storage.uri, reason=reason)
+        return part
+
+    digest = _write(find, output)
+    _warn_if_not_compared(held, crash_id)
+    if held.expected(name) not in (None, digest):
+        _end_if_damaged(storage.uri, crash_id, [mismatch(name)])
+
+
+def _warn_if_not_compared(held: Held, crash_id: str) -> None:
+    if held.why_not_compared:
+        text = f"crashmover: dumps were not compared with their checksums: {held.why_not_compared}"
+        say(text, level=logging.WARNING, crash_id=crash_id)
 
 
 def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, directory: Path) -> None:
     crash = RetryPolicy().call(lambda: load(storage, crash_id))
     with _naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
+    digests = {}
     for part in crash.parts:
         path = directory / _file_name(crash_id, part)
         if part.kind is Kind.PROCESSED_CRASH:
             _write(lambda: _processed(storage, crash_id, unredacted), path)
-        else:
-            _write(lambda part=part: part, path)  # type: ignore[misc]
+            continue
+        digest = _write(lambda part=part: part, path)  # type: ignore[misc]
+        if part.kind is Kind.DUMP:
+            digests[part.name] = digest
+    held = RetryPolicy().call(lambda: Held(crash.raw_crash))
+    _warn_if_not_compared(held, crash_id)
+    faults = held.faults(crash, digests)
+    _end_if_damaged(storage.uri, crash_id, faults)
 
 
 def _file_name(crash_id: str, part: Part) -> str:

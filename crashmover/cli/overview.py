@@ -4,6 +4,7 @@
 
 """What ``crashmover get`` shows of a crash: where it lies, and what is public in it."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,12 +13,14 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any, BinaryIO, cast
 
 from crashmover.cli.console import printable
+from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.minidump import MAGIC, read_minidump
 from crashmover.redactor import Redactor
+from crashmover.soundness import mismatch, missing
 
 PUBLIC_ANNOTATIONS = (
     "ProductName",
@@ -64,6 +67,7 @@ LARGEST_MINIDUMP = 64 << 20
 
 _IN_MEMORY = 8 << 20  # bytes of a dump; the rest waits on disk
 _TOO_LARGE = f"not looked into: larger than {LARGEST_MINIDUMP >> 20} MiB"
+_NOT_COMPARED = f"not compared with its checksum: larger than {LARGEST_MINIDUMP >> 20} MiB"
 _WIDTH = 80
 _SIGNATURE_LINES = 4
 
@@ -72,22 +76,33 @@ def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
     """Return what is shown of a crash, as it is going to be written as JSON."""
     crash = load(storage, crash_id)
     shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
+    held = Held(crash.raw_crash)
     minidumps = {}
     public: dict[Kind, dict[str, Any]] = {}
     for part in sorted(crash.parts, key=_order):
-        found = _examine(part, storage.redactor)
+        found = _examine(part, storage.redactor, held)
         if found.minidump is not None:
             minidumps[part.name] = found.minidump
         public[part.kind] = found.public
         where = {"size": found.size, "location": part.location}
-        trouble = {"error": found.error, "damaged": found.is_damaged} if found.error else {}
-        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **trouble})
+        said: dict[str, Any] = {
+            name: text for name in ("error", "note") if (text := getattr(found, name))
+        }
+        if found.error:
+            said["damaged"] = found.is_damaged
+        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **said})
+    shown["parts"] += map(_missing_dump, held.lacking(crash))
     shown["annotations"] = public.get(Kind.RAW_CRASH, {})
     if crash.processed_crash:
         shown["processed"] = public[Kind.PROCESSED_CRASH]
     if minidumps:
         shown["minidumps"] = minidumps
     return shown
+
+
+def _missing_dump(name: str) -> dict[str, Any]:
+    which = {"kind": Kind.DUMP.value, "name": name, "size": None, "location": None}
+    return {**which, "missing": True, "error": missing(name), "damaged": True}
 
 
 @dataclass
@@ -99,6 +114,7 @@ class _Examined:
     :param minidump: what it is of, where it is a minidump
     :param error: why it cannot be read: the user may ask for the crash because of that
     :param is_damaged: whether it is damaged, and not only out of reach
+    :param note: what was not looked at
     """
 
     size: int | None = None
@@ -106,18 +122,19 @@ class _Examined:
     minidump: dict[str, Any] | None = None
     error: str | None = None
     is_damaged: bool = False
+    note: str | None = None
 
 
-def _examine(part: Part, redactor: Redactor) -> _Examined:
+def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
     found = _Examined()
     try:
         if part.kind is Kind.DUMP:
-            found.size, found.minidump = _look_into(part)
+            _look_into(part, held.expected(part.name), found)
         else:
             found.size = part.measure()
             found.public = _public(part, redactor)
-    except LargeDocument:  # which is no damage
-        pass
+    except LargeDocument as error:  # which is no damage
+        found.note = error.reason
     except CorruptCrash as error:
         found.error, found.is_damaged = error.reason, True
     except StorageDenied as error:  # an archived object, or a link in the place of a file
@@ -181,26 +198,37 @@ def _chosen(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
 # What a dump is
 
 
-def _look_into(part: Part) -> tuple[int, dict[str, Any] | None]:
-    """Return how large a dump is, and what it is of where it is a minidump.
+def _look_into(part: Part, expected: bytes | None, found: _Examined) -> None:
+    """Find out how large a dump is, what it is of where it is a minidump, and whether it is what
+    was received.
 
-    One that is no minidump, or a large one, is not read to its end where its size is known.
+    A large one, and one that is no minidump and has no checksum, is not read to its end where its
+    size is known.
+
+    :param expected: the SHA-256 that it should have
     """
     known = part.look()
-    size, head = 0, b""
+    size, head, digest = 0, b"", hashlib.sha256()
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         for chunk in part.chunks():
             head += chunk[: len(MAGIC) - len(head)]
             size += len(chunk)
+            digest.update(chunk)
             may_be_one = MAGIC.startswith(head)
-            if known is not None and (known > LARGEST_MINIDUMP or not may_be_one):
+            is_wanted = may_be_one or expected is not None
+            if known is not None and (known > LARGEST_MINIDUMP or not is_wanted):
                 size = known
+                found.note = _NOT_COMPARED if expected else None
                 break
             if may_be_one and size <= LARGEST_MINIDUMP:
                 spool.write(chunk)
-        if head != MAGIC:
-            return size, None
-        return size, {"error": _TOO_LARGE} if size > LARGEST_MINIDUMP else _minidump(spool)
+        else:
+            if expected not in (None, digest.digest()):
+                found.error = mismatch(part.name)
+        found.size = size
+        if head == MAGIC:
+            is_large = size > LARGEST_MINIDUMP
+            found.minidump = {"error": _TOO_LARGE} if is_large else _minidump(spool)
 
 
 def _minidump(file: IO[bytes]) -> dict[str, Any]:
@@ -236,7 +264,7 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         (
             f"{part['kind']} {part['name']}".strip(),
             _size_of(part),
-            filter(None, (part.get("error"), part["location"])),
+            filter(None, (part.get("error"), part.get("note"), part["location"])),
         )
         for part in parts
     ]
@@ -248,6 +276,8 @@ def _part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _size_of(part: Mapping[str, Any]) -> str:
+    if "missing" in part:
+        return "missing"
     size = "" if part["size"] is None else f"{part['size']:,} bytes"
     if "error" not in part:
         return size

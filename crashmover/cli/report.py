@@ -17,18 +17,22 @@ import click
 
 from crashmover.mover import Outcome, Status
 
+_LACK = "lack dumps that their raw crashes name"
+
 
 class Summary:
     """What a run has done."""
 
     def __init__(self) -> None:
         self._counts: Counter[Status] = Counter()
+        self._lacking = 0
         self._bytes = 0
         self._begun = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
         """Count a crash."""
         self._counts[outcome.status] += 1
+        self._lacking += outcome.status is Status.COPIED and bool(outcome.lacking_dumps)
         self._bytes += outcome.bytes
 
     @property
@@ -37,11 +41,13 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         would = {"would_copy": self._counts[Status.WOULD_COPY]}
+        lacking = {"lacking_dumps": self._lacking}
         return {
             "copied": self._counts[Status.COPIED],
             **(would if any(would.values()) else {}),
             "skipped": self._counts[Status.SKIPPED],
             "failed": self.failed,
+            **(lacking if self._lacking else {}),
             "bytes": self._bytes,
             "seconds": round(time.monotonic() - self._begun, 3),
         }
@@ -51,8 +57,13 @@ class Summary:
 
         counts = self.as_dict()
         size, seconds = decimal(counts.pop("bytes")), counts.pop("seconds")
-        shown = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())
-        return f"{shown}; {size} in {seconds:.1f} s"
+        counts.pop("lacking_dumps", None)
+        shown = {name: f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items()}
+        if self._lacking:
+            is_one = self._lacking == 1
+            says = "lacks dumps that its raw crash names" if is_one else _LACK
+            shown["copied"] += f" ({self._lacking:,} {says})"
+        return f"{', '.join(shown.values())}; {size} in {seconds:.1f} s"
 
 
 @contextmanager
@@ -64,9 +75,16 @@ def writing_report(path: str | None) -> Iterator[Callable[[Outcome], None]]:
     with open_output(path, "w", "--report") as file:
 
         def write(outcome: Outcome) -> None:
-            print(json.dumps(asdict(outcome)), file=file, flush=True)
+            print(json.dumps(_line(outcome)), file=file, flush=True)
 
         yield write
+
+
+def _line(outcome: Outcome) -> dict[str, Any]:
+    line = asdict(outcome)
+    if not outcome.lacking_dumps:
+        del line["lacking_dumps"]
+    return line
 
 
 def open_output(path: str, mode: str, option: str) -> TextIO:

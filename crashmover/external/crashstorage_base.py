@@ -154,6 +154,14 @@ class CrashStorageBase(SocorroAPI, ABC):
             return False
         return True
 
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return the names of the dumps that are there of a crash whose raw crash is missing: no
+        reader sees them.  Another process may be saving the crash; or its raw crash was lost.
+
+        A store that cannot hold such dumps, or does not look, returns none.
+        """
+        return ()
+
     def load_crashes(
         self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
     ) -> Iterator[Crash | Exception]:

@@ -237,6 +237,11 @@ class PolyCrashStorage(CrashStorageBase):
             raise PolyCrashStorageError(errors, crash_id=crash_id)
         return False
 
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return those of every child, each name once."""
+        found = [name for child in self.children for name in child.dumps_alone(crash_id)]
+        return list(dict.fromkeys(found))
+
     def new_crashes(
         self,
         since: dt.date | None = None,

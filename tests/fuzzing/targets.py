@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from crashmover import crashid
-from crashmover.comparison import MeasuredCrash, check_dump_checksums
+from crashmover.comparison import MeasuredCrash
 from crashmover.config import Config
-from crashmover.crash import MAIN_DUMP, Crash, Kind, Part, canonical_dump_name
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part, canonical_dump_name
 from crashmover.documents import json_object, json_part
 from crashmover.errors import (
     CorruptCrash,
@@ -44,6 +44,7 @@ from crashmover.minidump import read_minidump
 from crashmover.redactor import FORBIDDEN_KEYS, Redactor
 from crashmover.registry import open_queue, open_storage
 from crashmover.selection import CrashIDs, parse_day
+from crashmover.soundness import demand_soundness, names_no_other, read_dump_checksums
 from crashmover.uri import StorageURI
 from tests import minidumps
 from tests.test_hostile_bytes import assert_as_gzip
@@ -228,10 +229,15 @@ def checksums(data: bytes) -> None:
         Part.of_bytes(Kind.RAW_CRASH, data),
         Part.of_bytes(Kind.DUMP, b"MDMP", MAIN_DUMP),
     ]
+    crash = MeasuredCrash(Crash(ID, parts), hashing=True)
+    demand_soundness(crash, parts[0], ALL_KINDS)
+    if fault := crash.find_fault():
+        assert_says_little(CorruptCrash(fault))
     try:
-        check_dump_checksums(MeasuredCrash(Crash(ID, parts), hashing=False))
-    except CorruptCrash as error:
-        assert_says_little(error)
+        named = read_dump_checksums(parts[0])
+    except CorruptCrash:
+        return
+    assert not names_no_other(data, {MAIN_DUMP}) or named.keys() <= {MAIN_DUMP}
 
 
 def dump_names(data: bytes) -> None:

@@ -169,6 +169,20 @@ class FSPermanentStorage(CrashStorageBase):
             return self._find(root_fd, crash_id, kind) is not None
         return False
 
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return the names of the dumps that lie where the crash would."""
+        crashid.validate(crash_id)
+        names: list[str] = []
+        with (
+            self._translator.translating("cannot be read", crash_id),
+            suppress(CrashIDNotFound),
+            self._reading(crash_id) as root_fd,
+        ):
+            for where, dir_fd in self._directories(root_fd, crash_id):
+                files = self._listings.names_of(crash_id, None, dir_fd, where)
+                names += map(self.layout.dump_name, filter(self.layout.is_dump, files))
+        return list(dict.fromkeys(names))
+
     @contextmanager
     def _reading(self, crash_id: str) -> Iterator[int]:
         """Open the root; where it is not there yet, no crash is."""

@@ -35,6 +35,11 @@ _HAS: LiteralString = """
     SELECT 1 FROM {}.crash_parts
     WHERE crash_id = %s AND date_processed = %s AND kind = %s AND chunk = 0
 """
+_DUMPS: LiteralString = """
+    SELECT name FROM {}.crash_parts
+    WHERE crash_id = %s AND date_processed = %s AND kind = 'dump' AND chunk = 0
+    ORDER BY name
+"""
 _LIST: LiteralString = """
     SELECT crash_id::text AS id, date_processed FROM {}.crash_parts
     WHERE kind = %s AND kind <> 'dump' AND chunk = 0
@@ -172,6 +177,11 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """As the base class says."""
         crashid.validate(crash_id)
         return bool(self._fetch(_HAS, (*key_of(crash_id), kind.value), crash_id))
+
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return the names in the rows of its dumps."""
+        crashid.validate(crash_id)
+        return [name for (name,) in self._fetch(_DUMPS, key_of(crash_id), crash_id)]
 
     def new_crashes(
         self,

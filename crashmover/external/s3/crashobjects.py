@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 
 from crashmover import comparison
-from crashmover.crash import CHUNK, Crash, Part
+from crashmover.crash import CHUNK, MAIN_DUMP, Crash, Part
 from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE
@@ -23,6 +23,7 @@ from crashmover.external.s3.objects import (
     StoredObject,
 )
 from crashmover.external.s3.s3errors import AlreadyThere
+from crashmover.external.s3.unlisted import unlisted_dumps
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -93,9 +94,29 @@ class CrashObjects:
 
     def dump_names(self, crash_id: str) -> set[str]:
         """Return what is in the list of dumps; nothing, where that is none."""
+        return self.listed_dumps(crash_id) or set()
+
+    def dumps_of(self, raw: StoredObject | None, crash_id: str) -> set[str]:
+        """Return the names of the dumps in the list; where there is no list, of those that are
+        beside the raw crash.
+
+        :raises CorruptCrash: there is no list, and the raw crash is too large to be looked into
+        """
+        listed = self.listed_dumps(crash_id)
+        if listed is None and raw:
+            return self.unlisted_dumps(raw, crash_id)
+        return listed or set()
+
+    def unlisted_dumps(self, raw: StoredObject, crash_id: str) -> set[str]:
+        """Return the names of the dumps that are beside a raw crash without a list; raises as
+        `dumps_of`."""
+        return set(unlisted_dumps(self._objects, raw, crash_id))
+
+    def listed_dumps(self, crash_id: str) -> set[str] | None:
+        """Return what is in the list of dumps; None where there is no list."""
         found = self._objects.open(keys.dump_names_key(crash_id), crash_id)
         if found is None:
-            return set()
+            return None
         with found[1] as file:
             try:
                 return set(keys.parse_dump_names(file.read(keys.LONGEST_DUMP_NAMES + 1)))
@@ -182,11 +203,13 @@ class CrashObjects:
             create=create,
         )
 
-    def add_to_list(self, dumps: Sequence[Part], crash_id: str, sha256: str | None) -> None:
-        """Add dumps to the list."""
-        listed = self.dump_names(crash_id)
-        if not {part.name for part in dumps} <= listed:
-            self.put_list(listed | {part.name for part in dumps}, crash_id, sha256)
+    def add_to_list(self, dumps: Sequence[Part], crash_id: str, raw: StoredObject) -> None:
+        """Add dumps to the list; where there is none, to the dumps that are beside the raw crash:
+        a list hides what it does not name."""
+        added, listed = {part.name for part in dumps}, self.listed_dumps(crash_id)
+        if listed is None or not added <= listed:
+            names = self.unlisted_dumps(raw, crash_id) if listed is None else listed
+            self.put_list(names | added, crash_id, raw.metadata.get(SHA256))
 
     def put_dump(
         self,
@@ -244,12 +267,16 @@ class CrashObjects:
 
         :raises CrashIDNotFound: there was nothing of it
         """
-        others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id)]
-        if not self.raw_crash(crash_id) and not any(
-            self._objects.look(key, crash_id) for key in others
-        ):
+        raw = self.raw_crash(crash_id)
+        main_dump = keys.dump_key(crash_id, MAIN_DUMP)  # the rest of a crash that has no list
+        others = [keys.dump_names_key(crash_id), keys.processed_crash_key(crash_id), main_dump]
+        if not raw and not any(self._objects.look(key, crash_id) for key in others):
             raise CrashIDNotFound(crash_id, uri=self._uri)
-        self.delete_all(crash_id, self.dump_names(crash_id))
+        try:
+            names = self.dumps_of(raw, crash_id)
+        except CorruptCrash:  # what it names cannot be known
+            names = set()
+        self.delete_all(crash_id, names | {MAIN_DUMP})
 
     def delete_all(self, crash_id: str, names: Iterable[str]) -> None:
         """Delete all of a crash that has dumps of these names, the raw crash first."""

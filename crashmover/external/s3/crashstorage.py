@@ -129,6 +129,13 @@ class S3CrashStorage(CrashStorageBase):
             return self._objects.look(keys.processed_crash_key(crash_id), crash_id) is not None
         return self._objects.find_raw_crash(crash_id) is not None
 
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return the names of the dumps that are there: of those in the list of dumps, and the main
+        dump.  No others can be found."""
+        crashid.validate(crash_id)
+        names = self._crash_objects.dump_names(crash_id) | {MAIN_DUMP}
+        return [name for name in sorted(names) if self._crash_objects.dump(crash_id, name)]
+
     def new_crashes(
         self,
         since: dt.date | None = None,

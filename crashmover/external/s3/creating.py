@@ -5,7 +5,7 @@
 """Create: the order in which the objects of a crash are put where there is none."""
 
 from crashmover.crash import Crash
-from crashmover.errors import CrashExists
+from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
@@ -66,7 +66,13 @@ class Create:
         if not is_new and not self._take_over(crash, raw):
             self._save.settle(crash, raw)
             return
-        raw.put_with_it |= self._put_dumps(crash, raw.sha256)
+        try:
+            raw.put_with_it |= self._put_dumps(crash, raw.sha256)
+        except StorageUnavailable:
+            is_alone = is_new and self._claims.are_respected  # there was no other list
+            if is_alone and self._withdraw(crash_id, raw):
+                raise self._objects.exists(crash_id) from None
+            raise
         self._objects.put_processed(crash)
         create = bool(self._claims.are_respected)
         if not self._objects.put_raw_crash(raw, crash_id, create=create):
@@ -133,23 +139,29 @@ class Create:
         self._claims.take_over(crash, raw, claim)
         return True
 
-    def _withdraw(self, crash_id: str, raw: RawCrash) -> None:
-        """Take our list of dumps from beside another program's raw crash, which had none."""
+    def _withdraw(self, crash_id: str, raw: RawCrash) -> bool:
+        """Take our list of dumps from beside another program's raw crash, which had none; return
+        True if that is so.  Its dumps are found without a list, and hidden by ours."""
         there, claim = self._objects.raw_crash(crash_id), self._objects.list_of_dumps(crash_id)
         is_ours = claim and is_of(claim, raw.sha256)
         if there and there.metadata.get(SHA256) != raw.sha256 and is_ours:
             self._objects.delete_list(crash_id)
+            return True
+        return False
 
     def _add_dumps(self, crash: Crash) -> None:
         raw = self._objects.raw_crash_for_dumps(crash.crash_id)
-        listed = self._objects.dump_names(crash.crash_id)
+        found = self._objects.listed_dumps(crash.crash_id)
+        listed = self._objects.unlisted_dumps(raw, crash.crash_id) if found is None else found
         if {part.name for part in crash.dumps} & listed:
             raise self._objects.exists(crash.crash_id)
         sha256 = raw.metadata.get(SHA256)
+        if found is None:
+            self._objects.put_list(listed, crash.crash_id, sha256)
         self._claims.learn(listed, crash.crash_id, sha256)
         self._objects.put_processed(crash)
         self._put_dumps(crash, sha256, added=True)
-        self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
+        self._objects.add_to_list(crash.dumps, crash.crash_id, raw)
 
     def _put_dumps(
         self, crash: Crash, sha256: str | None, *, added: bool = False

@@ -80,7 +80,7 @@ class StoredObject:
     body: bytes | None = field(default=None, repr=False)
 
     @property
-    def state(self) -> object:
+    def state(self) -> tuple[object, ...]:
         """What tells it from any other object of its key."""
         return self.e_tag, *sorted(self.metadata.items())
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import BinaryIO
 
 from crashmover.crash import Kind, Part
+from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.objects import (
@@ -20,6 +21,9 @@ from crashmover.external.s3.objects import (
     Objects,
     StoredObject,
 )
+from crashmover.external.s3.unlisted import open_as_found, unlisted_dumps
+
+_UNLISTED = ("dump_names", "missing")  # in the state of a raw crash, as the list may come later
 
 
 class Reader:
@@ -56,11 +60,15 @@ class Reader:
         raw = self.objects.find_raw_crash(crash_id, body=wanted)
         if raw is None:
             raise CrashIDNotFound(crash_id, uri=self._uri)
-        parts = [self._part(Kind.RAW_CRASH, raw, crash_id)] if wanted else []
+        names: list[str] | None = []
+        dumps: list[Part] = []
         if Kind.DUMP in kinds:
-            names = self._dump_names(crash_id, raw)
-            parts += [self._dump(name, crash_id, raw) for name in names]
-        return parts
+            names = self._listed(crash_id, raw)
+            there = self._unlisted(crash_id, raw) if names is None else names
+            dumps = [self._dump(name, crash_id, raw) for name in there]
+        if not wanted:
+            return dumps
+        return [self._part(Kind.RAW_CRASH, raw, crash_id, is_listed=names is not None), *dumps]
 
     def is_whole_other(self, crash_id: str, sha256: str) -> bool:
         """Whether all of a crash is there, that has another raw crash than the one of this
@@ -69,16 +77,20 @@ class Reader:
         if raw is None or raw.metadata.get(SHA256, sha256) == sha256:
             return False
         try:
-            for name in self._dump_names(crash_id, raw):
+            listed = self._listed(crash_id, raw)
+            for name in self._unlisted(crash_id, raw) if listed is None else listed:
                 _Dump(self, name, crash_id, raw).size()
         except (CorruptCrash, StorageUnavailable):  # it was saved with others, or is replaced
             return False
         return True
 
-    def _part(self, kind: Kind, stored: StoredObject, crash_id: str) -> Part:
+    def _part(
+        self, kind: Kind, stored: StoredObject, crash_id: str, *, is_listed: bool = True
+    ) -> Part:
         locate = partial(self._location, stored.key)
-        opener = partial(self._open, stored, crash_id)
-        return Part(kind, "", opener, stored.size, locate=locate, state=stored.state)
+        opener = partial(open_as_found, self.objects, stored, crash_id)
+        state = stored.state if is_listed else (*stored.state, _UNLISTED)
+        return Part(kind, "", opener, stored.size, locate=locate, state=state)
 
     def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
         dump = _Dump(self, name, crash_id, raw)
@@ -87,27 +99,34 @@ class Reader:
             Kind.DUMP, name, dump.open, ask_size=dump.size, locate=locate, ask_state=dump.state
         )
 
-    def _open(self, stored: StoredObject, crash_id: str) -> BinaryIO:
-        if stored.body is not None:
-            return stored.open_body()
-        found = self.objects.open(stored.key, crash_id)
-        if found is None or found[0].e_tag != stored.e_tag:
-            raise self.objects.replaced(crash_id)
-        return found[1]
-
-    def _dump_names(self, crash_id: str, raw: StoredObject) -> list[str]:
+    def _listed(self, crash_id: str, raw: StoredObject) -> list[str] | None:
+        """Return the names in the list of dumps; None where there is no list."""
         stored = self.objects.fetch(keys.dump_names_key(crash_id), crash_id)
         if stored is None:
-            self.raise_if_replaced(crash_id, raw)  # or it would seem to have had no dumps
-            return []
+            return None
         self.check_belongs(stored, raw, "dump_names", crash_id)
         if stored.size > keys.LONGEST_DUMP_NAMES:
             raise self.corrupt("dump_names is too long", crash_id)
-        with self._open(stored, crash_id) as file:
+        with open_as_found(self.objects, stored, crash_id) as file:
             try:
                 return keys.parse_dump_names(file.read())
             except CorruptCrash as error:
                 raise self.corrupt(error.reason, crash_id) from error
+
+    def _unlisted(self, crash_id: str, raw: StoredObject) -> list[str]:
+        """Return the names of the dumps beside a raw crash that had no list of them.
+
+        :raises StorageUnavailable: the crash is being saved, replaced or removed
+        """
+        try:
+            names = unlisted_dumps(self.objects, raw, crash_id)
+        except LargeDocument as error:
+            reason = f"there is no dump_names, and {error.reason}"
+            raise self.corrupt(reason, crash_id) from error
+        if self.objects.look(keys.dump_names_key(crash_id), crash_id):
+            raise self.objects.replaced(crash_id)
+        self.raise_if_replaced(crash_id, raw)
+        return names
 
     def check_belongs(
         self, stored: StoredObject, raw: StoredObject, what: str, crash_id: str

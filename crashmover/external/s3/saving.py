@@ -7,8 +7,10 @@
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from crashmover.crash import Crash
+from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
@@ -99,6 +101,9 @@ class Save:
         objects, crash_id = self._objects, crash.crash_id
         there = objects.raw_crash(crash_id)
         old_names = objects.dump_names(crash_id)
+        if there and SHA256 not in there.metadata:  # another program's: the list may be ours
+            with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
+                old_names |= objects.unlisted_dumps(there, crash_id)
         names = {part.name for part in crash.dumps}
         has_same = there and there.metadata.get(SHA256) == raw.sha256 and names == old_names
         if there and has_same and all(objects.has(part, crash_id) for part in crash.dumps):
@@ -128,7 +133,7 @@ class Save:
         sha256 = raw.metadata.get(SHA256)
         for dump in crash.dumps:
             self._objects.put_dump(dump, crash.crash_id, sha256, added=True)
-        self._objects.add_to_list(crash.dumps, crash.crash_id, sha256)
+        self._objects.add_to_list(crash.dumps, crash.crash_id, raw)
 
 
 def _read_through(crash: Crash) -> None:
