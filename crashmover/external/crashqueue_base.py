@@ -9,88 +9,31 @@ The author of a backend writes `from_uri`, `send_messages`, `receive_messages`, 
 """
 
 import logging
-import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Self, TypeVar
 
-from crashmover import crashid
-from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID, QueueError
+from crashmover.errors import CrashIdsFailedToPublish, QueueError
 from crashmover.external.leases import Leases, keeping
+from crashmover.external.messages import BATCH, Delivery, Message, QueueName, batches, parse_body
 from crashmover.external.quarantine import Quarantine
 from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI
+
+__all__ = ["BATCH", "CrashQueueBase", "Delivery", "Message", "QueueName", "parse_body"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 1000
-"""How many messages a request carries at most: Pub/Sub's own limit."""
-
-_RULESET = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 _PROBE = b"test"  # what a collector sends to find out whether it may publish
 _TURN = 10  # of so many pulls, one begins with a queue of lower rank
 _POLL = 0.1  # seconds between two looks at a queue that cannot be waited for
-
-
-class QueueName(StrEnum):
-    """The three queues, in the order in which they are served."""
-
-    PRIORITY = "priority"
-    STANDARD = "standard"
-    REPROCESSING = "reprocessing"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What a queue handed out, not looked at yet.
-
-    :param handle: what the backend acks it by
-    :param attempt: how often it was handed out, this time included; 0 where nobody counts
-    """
-
-    queue: QueueName
-    body: bytes
-    handle: Hashable
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A crash id that is ours until its lease ends: to be acked or nacked.
-
-    :param ruleset: which rules the processor shall run, where the message says so
-    """
-
-    queue: QueueName
-    crash_id: str
-    ruleset: str | None
-    handle: Hashable
-    attempt: int = 0
-
-    @property
-    def body(self) -> str:
-        """As it is published: ``ID`` or ``ID:RULESET``."""
-        return f"{self.crash_id}:{self.ruleset}" if self.ruleset else self.crash_id
-
-
-def parse_body(text: str) -> tuple[str, str | None]:
-    """Return crash id and ruleset of ``ID`` or ``ID:RULESET``.
-
-    :raises InvalidCrashID: it is neither, to the letter
-    """
-    crash_id, colon, ruleset = text.partition(":")
-    if colon and not _RULESET.fullmatch(ruleset):
-        raise InvalidCrashID(text, "what follows its colon is not the name of a ruleset")
-    return crashid.validate(crash_id), ruleset or None
 
 
 class CrashQueueBase(ABC):
@@ -208,7 +151,7 @@ class CrashQueueBase(ABC):
             parse_body(text)
         failed: list[str] = []
         cause: QueueError | None = None
-        for batch in _batches(crash_ids):
+        for batch in batches(crash_ids):
             if cause is None:
                 try:
                     self._try(partial(self.send_messages, name, [i.encode() for i in batch]))
@@ -249,7 +192,7 @@ class CrashQueueBase(ABC):
         """
         self._leases.release(deliveries)
         late = 0
-        for batch in _batches(deliveries):
+        for batch in batches(deliveries):
             late += self._try(partial(self.ack_messages, batch))
         if late:
             logger.warning(
@@ -264,7 +207,7 @@ class CrashQueueBase(ABC):
         :raises QueueError: the queue did not confirm it; it happens when their leases end
         """
         self._leases.release(deliveries)
-        for batch in _batches(deliveries):
+        for batch in batches(deliveries):
             self._try(partial(self.nack_messages, batch))
 
     def give_back(self) -> None:
@@ -279,7 +222,7 @@ class CrashQueueBase(ABC):
 
         :raises QueueError: the queue did not confirm it
         """
-        for batch in _batches(deliveries):
+        for batch in batches(deliveries):
             self._try(partial(self.extend_messages, batch, seconds))
 
     def accept(self, messages: Iterable[Message]) -> list[Delivery]:
@@ -346,7 +289,7 @@ class CrashQueueBase(ABC):
 
     def _extend_held(self) -> None:
         now = monotonic()
-        for batch in _batches(self._leases.due(now)):
+        for batch in batches(self._leases.due(now)):
             try:
                 self.extend_messages(batch, self.lease)
                 when = now + self.lease / 3
@@ -369,8 +312,3 @@ class CrashQueueBase(ABC):
         path = self._quarantine.add(self.uri, message.queue, message.body)
         logger.warning("%s: a malformed message, now in %s", where, path)
         self.ack([delivery])
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
