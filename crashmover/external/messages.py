@@ -5,7 +5,7 @@
 """What a queue carries: messages, as they arrive, and deliveries, which are crash ids."""
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -34,13 +34,15 @@ class Message:
     """What a queue handed out, not looked at yet.
 
     :param handle: what the backend acks it by
-    :param attempt: how often it was handed out, this time included; 0 where nobody counts
+    :param attempt: how often it was handed out, this time included; 0 where that is unknown
+    :param about: what else the queue knows of it, fit for JSON; kept if it must be put aside
     """
 
     queue: QueueName
     body: bytes
     handle: Hashable
     attempt: int = 0
+    about: Callable[[], Mapping[str, object]] = dict
 
 
 @dataclass(frozen=True, slots=True)
