@@ -31,6 +31,7 @@ class SocorroQueue(ABC):
         self._leases = Leases[Delivery]()
         self._keeper: Keeper | None = None
         self._iterators = 0
+        self._untaken: list[list[Delivery]] = []
         self._counting = threading.Lock()
 
     @abstractmethod
@@ -60,7 +61,8 @@ class SocorroQueue(ABC):
 
         The leases of what is handed out are kept in the background until `finished_func` is called,
         for `handed_out_for` seconds at most, and not after `close`.  What the consumer has not
-        taken yet is kept as long as the iterator lives, and given back when that is closed or gone.
+        taken yet is kept as long as the iterator lives, and given back when that or the queue is
+        closed.
         """
         with self._iterating():
             while deliveries := self.pull(max_messages=_FEW):
@@ -68,15 +70,23 @@ class SocorroQueue(ABC):
 
     def _handed_out(self, deliveries: list[Delivery]) -> Iterator[Item]:
         rest = deliveries[::-1]
+        self._untaken.append(rest)
         try:
             while rest:
                 delivery = rest.pop()
                 self._leases.end_at(delivery, monotonic() + self.handed_out_for)
                 yield (delivery.body,), {"finished_func": partial(self.ack, [delivery])}
         finally:
-            if rest:
-                with suppress(QueueError):
-                    self.give_back(rest)
+            self._give_back_untaken(rest)
+
+    def _give_back_untaken(self, rest: list[Delivery]) -> None:
+        with self._counting:
+            self._untaken = [each for each in self._untaken if each is not rest]
+            back = rest[:]
+            rest.clear()
+        if back:
+            with suppress(QueueError):
+                self.give_back(back)
 
     @contextmanager
     def _iterating(self) -> Iterator[None]:
@@ -99,7 +109,10 @@ class SocorroQueue(ABC):
         return self.new_crashes()
 
     def stop_keeping(self) -> None:
-        """Extend no more leases of what an iterator has handed out."""
+        """Extend no more leases for iterators; give back what they have not handed out."""
         with self._counting:
             if self._keeper:
                 self._keeper.stop()
+            untaken = self._untaken[:]
+        for rest in untaken:
+            self._give_back_untaken(rest)
