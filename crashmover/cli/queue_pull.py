@@ -40,7 +40,12 @@ _WAIT = 5.0
     help="Stop when nothing has come for S seconds.",
 )
 @click.option("--follow", is_flag=True, help="Go on until a signal comes.")
-@click.option("--no-ack", is_flag=True, help="Only look: give them all back at the end.")
+@click.option(
+    "--no-ack",
+    is_flag=True,
+    help="Only look: give them all back at the end.  In a queue in a file, this does not count as"
+    " a delivery.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
 @click.pass_obj
 def command(settings: Settings, /, queue: str, **options: Any) -> None:
