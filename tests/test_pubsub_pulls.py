@@ -23,8 +23,8 @@ from tests.servers import pubsub
 from tests.servers.late_pubsub import LatePubSub
 from tests.servers.pubsub import Emulator
 
-LATE = 2.5
-"""Seconds after the end of its wait in which a command has ended, with the start of Python."""
+LATE = 8.0
+"""Seconds after the end of its wait in which a command has ended, on a machine that is busy."""
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_a_server_that_never_answers_in_time_delays_the_end_by_seconds(
         assert queue.pull() == []
         queue.pull_arrived()
         begun = time.monotonic()
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < LATE
 
 
 # What waits at the first call
