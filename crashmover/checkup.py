@@ -99,6 +99,7 @@ def check_queue(queue: CrashQueueBase, checkup: Checkup) -> None:
     """
     with queue:
         checkup.warnings += _RETRY.call(queue.diagnose)
+        checkup.warnings += queue.diagnose_quarantine()
         checkup.found += [name.value for name in queue.queues]
 
 

@@ -175,22 +175,33 @@ class QueuedIDs:
             else:
                 self._failed[crash_id] = (monotonic() + _HOLD, deliveries)
 
-    def close(self) -> None:
-        """Ack what is done, and nack all else, once.
+    def close(self, *, is_outage: bool = False) -> None:
+        """Ack what is done, nack what failed, and give back all else, once.
 
+        :param is_outage: a store is down: what failed is not to blame, and is given back, too
         :raises QueueError: the queue did not confirm it; what was not acked comes again
         """
         with self._lock:
             done, self._done = self._done, []
-            others = [d for found in self._in_hand.values() for d in found]
-            others += [d for _, found in self._failed.values() for d in found]
+            unused = [d for found in self._in_hand.values() for d in found]
+            failed = [d for _, found in self._failed.values() for d in found]
             self._in_hand.clear()
             self._failed.clear()
             self._ready.clear()
         try:
             self._queue.ack(done)
         finally:
-            self._queue.nack(others)
+            if is_outage or self._keep:
+                unused, failed = [*unused, *failed], []
+            try:
+                self._queue.nack(failed)
+            finally:
+                self._queue.give_back(unused)
+
+    @property
+    def given_up_count(self) -> int:
+        """How many crash ids the queue has put aside, as they were handed out too often."""
+        return self._queue.given_up_count
 
     def _has_ended(self) -> bool:
         if self._wait is None or self._in_hand:
@@ -200,8 +211,11 @@ class QueuedIDs:
     def _pull(self) -> None:
         if self._wait is not None and len(self._failed) >= _MOST_FAILED:
             return
-        wait = 0.0 if self._in_hand else _STEP if self._wait is None else min(_STEP, self._wait)
-        found = self._queue.pull(max_messages=self._batch_size, wait=wait)
+        if self._in_hand:
+            found = self._queue.pull_arrived(self._batch_size)
+        else:
+            step = _STEP if self._wait is None else min(_STEP, self._wait)
+            found = self._queue.pull(max_messages=self._batch_size, wait=step)
         with self._lock:
             for delivery in found:
                 self._add(delivery)

@@ -22,6 +22,7 @@ from crashmover.errors import InvalidURI
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,4}", re.ASCII)
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
 
@@ -129,6 +130,16 @@ def seconds(text: str) -> float:
     if not _SECONDS.fullmatch(text) or not float(text):
         raise ValueError("it is a number of seconds, such as 30 or 0.5")
     return float(text)
+
+
+def count(text: str) -> int:
+    """Convert an option that is a number of things, 0 to 9999.
+
+    :raises ValueError: it is not such a number
+    """
+    if not _COUNT.fullmatch(text):
+        raise ValueError("it is a number, such as 20; 0 means without an end")
+    return int(text)
 
 
 def _host(netloc: str) -> str:

@@ -11,8 +11,10 @@ import pytest
 
 from crashmover import open_queue
 from crashmover.external.crashqueue_base import CrashQueueBase
+from crashmover.external.pubsub.crashqueue import PubSubCrashQueue
 from crashmover.testing import LeaseConformance, QueueConformance
 from tests.servers import pubsub
+from tests.servers.late_pubsub import LatePubSub
 from tests.servers.pubsub import PubSub
 
 PUBSUBS = pytest.mark.parametrize("pubsub_server", pubsub.servers(), indirect=True)
@@ -62,3 +64,16 @@ class TestPubSubQueue(QueueConformance):
     ) -> Iterator[CrashQueueBase]:
         use_pubsub(pubsub_server)
         yield from opened(pubsub_server.uri(), quarantine)
+
+
+class TestLatePubSubLeases(LeaseConformance):
+    """At a server of the tests: Pub/Sub that can be had from PyPI has no leases that end."""
+
+    @pytest.fixture
+    def queue(self, monkeypatch: pytest.MonkeyPatch, quarantine: Path) -> Iterator[CrashQueueBase]:
+        monkeypatch.setattr(PubSubCrashQueue, "first_lease", 2.0)
+        with LatePubSub() as server:
+            monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server.address)
+            for queue in opened(server.uri(), quarantine):
+                server.deadlines = dict.fromkeys(server.deadlines, queue.first_lease)
+                yield queue

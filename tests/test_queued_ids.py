@@ -28,6 +28,7 @@ class Watched(InMemoryCrashQueue):
         self.pulls: list[tuple[int, float]] = []
         self.acked: list[str] = []
         self.nacked: list[str] = []
+        self.given_back: list[str] = []
         self.fails: set[str] = set()
 
     def pull(
@@ -35,6 +36,10 @@ class Watched(InMemoryCrashQueue):
     ) -> list[Delivery]:
         self.pulls.append((max_messages, wait))
         return super().pull(queues, max_messages, 0.0)
+
+    def pull_arrived(self, max_messages: int = 1000) -> list[Delivery]:
+        self.pulls.append((max_messages, 0.0))
+        return super().pull_arrived(max_messages)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         if "ack" in self.fails:
@@ -45,6 +50,10 @@ class Watched(InMemoryCrashQueue):
     def nack(self, deliveries: Sequence[Delivery]) -> None:
         super().nack(deliveries)
         self.nacked += [delivery.crash_id for delivery in deliveries]
+
+    def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None:
+        super().give_back(deliveries)
+        self.given_back += [delivery.crash_id for delivery in deliveries or ()]
 
 
 class Clock:
@@ -234,7 +243,8 @@ def test_at_the_end_all_that_is_not_done_is_given_back_once(queue: Watched) -> N
     for _ in range(2):  # the second time, nothing is left
         queued.close()
         assert queue.acked == [ids[0]]
-        assert sorted(queue.nacked) == sorted(ids[1:])
+        assert queue.nacked == [ids[1]]
+        assert sorted(queue.given_back) == sorted(ids[2:])
     assert sorted(d.crash_id for d in queue.pull()) == sorted(ids[1:])
     assert taken(queued) == []
 
@@ -250,7 +260,17 @@ def test_all_is_given_back_though_the_queue_does_not_confirm_what_is_done(
     queue.fails = {"ack"}
     with pytest.raises(QueueError, match="not confirmed"):
         queued.close()
-    assert sorted(queue.nacked) == sorted(ids[1:])
+    assert (queue.nacked, queue.given_back) == ([ids[1]], [ids[2]])
+
+
+def test_where_a_store_is_down_what_failed_is_given_back_too(queue: Watched) -> None:
+    ids = new_ids(3)
+    queued = queued_ids(queue, *ids)
+    assert taken(queued) == ids
+    queued.settle(ids[0], False)
+    queued.close(is_outage=True)
+    assert (queue.nacked, sorted(queue.given_back)) == ([], sorted(ids))
+    assert [delivery.attempt for delivery in queue.pull()] == [1, 1, 1]
 
 
 def test_what_is_due_is_given_back_though_the_queue_does_not_confirm_what_is_done(
@@ -276,7 +296,7 @@ def test_where_everything_is_to_be_kept_what_is_done_is_given_back_too(queue: Wa
         queued.settle(crash_id, True)
     assert has_ended(queued)
     queued.close()
-    assert (queue.acked, sorted(queue.nacked)) == ([], sorted(ids))
+    assert (queue.acked, queue.nacked, sorted(queue.given_back)) == ([], [], sorted(ids))
 
 
 def test_a_run_ends_when_nothing_has_come_for_as_long_as_is_waited(

@@ -36,7 +36,7 @@ from crashmover.cli.selecting import (
     named_ids,
 )
 from crashmover.crash import Kind
-from crashmover.errors import CrashMoverError
+from crashmover.errors import CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
@@ -302,7 +302,7 @@ def _run(
             raise
         try:
             if queued:
-                queued.close()
+                queued.close(is_outage=isinstance(failure, StorageError))
         except CrashMoverError as error:
             failure = failure or error
     if failure:
@@ -315,7 +315,8 @@ def _run(
         return ExitCode.SIGNAL + stopper.number
     if failure:
         return exit_codes.of_error(failure)
-    return ExitCode.FAILED if summary.failed else ExitCode.OK
+    given_up = queued.given_up_count if queued else 0
+    return ExitCode.FAILED if summary.failed or given_up else ExitCode.OK
 
 
 def _tell(summary: Summary, options: dict[str, Any]) -> None:

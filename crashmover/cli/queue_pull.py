@@ -40,7 +40,12 @@ _WAIT = 5.0
     help="Stop when nothing has come for S seconds.",
 )
 @click.option("--follow", is_flag=True, help="Go on until a signal comes.")
-@click.option("--no-ack", is_flag=True, help="Only look: give them all back at the end.")
+@click.option(
+    "--no-ack",
+    is_flag=True,
+    help="Only look: give them all back at the end.  In a queue in a file, this does not count as"
+    " a delivery.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
 @click.pass_obj
 def command(settings: Settings, /, queue: str, **options: Any) -> None:
@@ -58,6 +63,7 @@ def command(settings: Settings, /, queue: str, **options: Any) -> None:
         raise click.UsageError("--no-ack gives back at the end, and --follow has none")
     with ExitStack() as stack:
         opened = stack.enter_context(settings.open_queue(queue))
+        opened.max_deliveries = None  # a person who takes a crash id out is to see it
         opened.verify_access()
         stopper = signals.Stopper(abandon=lambda: _give_back(opened))
         stack.enter_context(signals.handling(stopper))
@@ -95,7 +101,7 @@ def _pull(queue: CrashQueueBase, stopper: signals.Stopper, options: dict[str, An
                 break
     finally:
         if shown:
-            queue.nack(shown)
+            queue.give_back(shown)
     return ExitCode.OK
 
 
@@ -107,7 +113,7 @@ def _print(queue: CrashQueueBase, deliveries: list[Delivery], as_json: bool) -> 
         sys.stdout.flush()
     except BaseException:
         with suppress(QueueError):
-            queue.nack(deliveries)
+            queue.give_back(deliveries)
         raise
 
 

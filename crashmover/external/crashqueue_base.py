@@ -9,91 +9,36 @@ The author of a backend writes `from_uri`, `send_messages`, `receive_messages`, 
 """
 
 import logging
-import re
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Self, TypeVar
 
-from crashmover import crashid
-from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID, QueueError
-from crashmover.external.leases import Leases, keeping
+from crashmover.errors import CrashIdsFailedToPublish, QueueError
+from crashmover.external.leases import keeping
+from crashmover.external.messages import BATCH, Delivery, Message, QueueName, batches, parse_body
 from crashmover.external.quarantine import Quarantine
+from crashmover.external.socorro_queue import SocorroQueue
 from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI
+
+__all__ = ["BATCH", "CrashQueueBase", "Delivery", "Message", "QueueName", "parse_body"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 1000
-"""How many messages a request carries at most: Pub/Sub's own limit."""
-
-_RULESET = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 _PROBE = b"test"  # what a collector sends to find out whether it may publish
 _TURN = 10  # of so many pulls, one begins with a queue of lower rank
+_OVERTAKEN = 2.0  # seconds to wait for an extension that is on its way
 _POLL = 0.1  # seconds between two looks at a queue that cannot be waited for
 
 
-class QueueName(StrEnum):
-    """The three queues, in the order in which they are served."""
-
-    PRIORITY = "priority"
-    STANDARD = "standard"
-    REPROCESSING = "reprocessing"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What a queue handed out, not looked at yet.
-
-    :param handle: what the backend acks it by
-    :param attempt: how often it was handed out, this time included; 0 where nobody counts
-    """
-
-    queue: QueueName
-    body: bytes
-    handle: Hashable
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A crash id that is ours until its lease ends: to be acked or nacked.
-
-    :param ruleset: which rules the processor shall run, where the message says so
-    """
-
-    queue: QueueName
-    crash_id: str
-    ruleset: str | None
-    handle: Hashable
-    attempt: int = 0
-
-    @property
-    def body(self) -> str:
-        """As it is published: ``ID`` or ``ID:RULESET``."""
-        return f"{self.crash_id}:{self.ruleset}" if self.ruleset else self.crash_id
-
-
-def parse_body(text: str) -> tuple[str, str | None]:
-    """Return crash id and ruleset of ``ID`` or ``ID:RULESET``.
-
-    :raises InvalidCrashID: it is neither, to the letter
-    """
-    crash_id, colon, ruleset = text.partition(":")
-    if colon and not _RULESET.fullmatch(ruleset):
-        raise InvalidCrashID(text, "what follows its colon is not the name of a ruleset")
-    return crashid.validate(crash_id), ruleset or None
-
-
-class CrashQueueBase(ABC):
+class CrashQueueBase(SocorroQueue):
     """Three queues of crash ids.  Safe for use from many threads; a context manager.
 
     What every queue promises:
@@ -105,6 +50,7 @@ class CrashQueueBase(ABC):
     - Only crash ids are handed out.  A collector's probe is dropped.  What is malformed is
       nacked where a dead-letter policy takes care of it, and else acked once it is on disk
       in the quarantine file.
+    - A crash id that was handed out `max_deliveries` times and never acked goes to that file, too.
 
     :param quarantine: the file for malformed messages, else one in the platform's directory
         for state
@@ -122,13 +68,28 @@ class CrashQueueBase(ABC):
     first_lease: float = 60.0
     """Seconds for which a delivery is ours when it arrives."""
 
+    @property
+    def first_extension(self) -> float:
+        """Seconds after which a delivery that has arrived is extended first."""
+        return self.first_lease / 3
+
+    answer_time: float = 0.0
+    """Seconds that the queue may need to answer a pull: a shorter wait counts as so much."""
+
+    max_deliveries: int | None = None
+    """How often a crash id is handed out before it is put aside; None: without an end, or the
+    queue itself sees to it."""
+
     # A call that timed out already has taken as long as anyone waits.
     retry: ClassVar[RetryPolicy] = RetryPolicy(timeout=20.0)
 
     def __init__(self, quarantine: str | Path | None = None) -> None:
+        super().__init__()
         self._quarantine = Quarantine(Path(quarantine) if quarantine else None)
-        self._leases = Leases[Delivery]()
+        self._extending = threading.RLock()
         self._pull_count = 0
+        self.given_up_count = 0
+        """How many crash ids were put aside because they were handed out too often."""
 
     # What the author of a backend writes.  QueueUnavailable is tried again, by the base.
 
@@ -165,6 +126,11 @@ class CrashQueueBase(ABC):
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
         """Let these, `BATCH` at most, be handed out again at once."""
 
+    def return_messages(self, deliveries: Sequence[Delivery]) -> None:
+        """Let these, `BATCH` at most, be handed out again at once, as if they never had been:
+        for queues that count how often.  Others nack them."""
+        self.nack_messages(deliveries)
+
     @abstractmethod
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """Keep these, `BATCH` at most, for so many seconds from now."""
@@ -187,12 +153,19 @@ class CrashQueueBase(ABC):
         self.verify_access()
         return []
 
+    def diagnose_quarantine(self) -> list[str]:
+        """Return a warning if a malformed message could not be put aside."""
+        return self._quarantine.diagnose()
+
     def has_dead_letters(self, queue: QueueName) -> bool:
         """Whether the queue itself puts messages aside that are nacked too often."""
         return False
 
     def close(self) -> None:
-        """Let go of connections.  What is held is handed out again when its lease ends."""
+        """Let go of connections.  What is held is handed out again when its lease ends.
+
+        A backend that has its own calls this one first."""
+        self.stop_keeping()
 
     # What is the same for all
 
@@ -208,7 +181,7 @@ class CrashQueueBase(ABC):
             parse_body(text)
         failed: list[str] = []
         cause: QueueError | None = None
-        for batch in _batches(crash_ids):
+        for batch in batches(crash_ids):
             if cause is None:
                 try:
                     self._try(partial(self.send_messages, name, [i.encode() for i in batch]))
@@ -230,10 +203,11 @@ class CrashQueueBase(ABC):
         Now and then a queue of lower rank comes first, so that none starves.
 
         :param queues: which; None: all that there are
-        :param wait: seconds to wait for the first
+        :param wait: seconds to wait for the first; less than `answer_time` counts as that, so that
+            what waits in the queue is found
         :raises QueueError: the queue cannot be read
         """
-        deadline = monotonic() + wait
+        deadline = monotonic() + max(wait, self.answer_time)
         names = self._in_order(self.queues if queues is None else queues)
         while True:
             left = max(0.0, deadline - monotonic())
@@ -242,6 +216,15 @@ class CrashQueueBase(ABC):
                 return found
             threading.Event().wait(min(_POLL, max(0.0, deadline - monotonic())))
 
+    def pull_arrived(self, max_messages: int = BATCH) -> list[Delivery]:
+        """Return crash ids that have arrived by now.  The queue is asked for more, where it needs
+        time to answer, and its answer is not waited for.
+
+        :raises QueueError: the queue cannot be read
+        """
+        names = self._in_order(self.queues)
+        return self._try(partial(self.receive_messages, names, max_messages, 0.0))
+
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Take these off the queue, for good.
 
@@ -249,7 +232,7 @@ class CrashQueueBase(ABC):
         """
         self._leases.release(deliveries)
         late = 0
-        for batch in _batches(deliveries):
+        for batch in batches(deliveries):
             late += self._try(partial(self.ack_messages, batch))
         if late:
             logger.warning(
@@ -259,27 +242,45 @@ class CrashQueueBase(ABC):
             )
 
     def nack(self, deliveries: Sequence[Delivery]) -> None:
-        """Let these be handed out again at once.
+        """Let these be handed out again at once: they could not be dealt with.  One that was handed
+        out `max_deliveries` times is put aside instead.
 
         :raises QueueError: the queue did not confirm it; it happens when their leases end
         """
-        self._leases.release(deliveries)
-        for batch in _batches(deliveries):
-            self._try(partial(self.nack_messages, batch))
+        back = [
+            each for each in deliveries if not (self._is_spent(each, 0) and self._give_up(each))
+        ]
+        self._send_back(back, self.nack_messages)
 
-    def give_back(self) -> None:
-        """Let all that is held be handed out again at once.
+    def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None:
+        """Let these be handed out again at once, unused: where the queue counts how often it hands
+        out a crash id, this time does not count.
 
+        :param deliveries: None: all that is held
         :raises QueueError: as `nack`
         """
-        self.nack(self._leases.held())
+        back = self._leases.held() if deliveries is None else deliveries
+        self._send_back(back, self.return_messages)
+
+    def _send_back(
+        self, deliveries: Sequence[Delivery], send: Callable[[Sequence[Delivery]], None]
+    ) -> None:
+        self._leases.release(deliveries)
+        # An extension that is on its way would overtake this, and lease them again.
+        is_ours = self._extending.acquire(timeout=_OVERTAKEN)
+        try:
+            for batch in batches(deliveries):
+                self._try(partial(send, batch))
+        finally:
+            if is_ours:
+                self._extending.release()
 
     def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """Keep these for so many seconds from now.
 
         :raises QueueError: the queue did not confirm it
         """
-        for batch in _batches(deliveries):
+        for batch in batches(deliveries):
             self._try(partial(self.extend_messages, batch, seconds))
 
     def accept(self, messages: Iterable[Message]) -> list[Delivery]:
@@ -300,10 +301,11 @@ class CrashQueueBase(ABC):
                     failure = error
                     logger.warning("%s: a malformed message stays: %s", self.uri, error)
                 continue
-            deliveries.append(
-                Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
-            )
-        self._leases.hold(deliveries, monotonic() + self.first_lease / 3)
+            delivery = Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
+            if self._is_spent(delivery, 1) and self._give_up(delivery):
+                continue
+            deliveries.append(delivery)
+        self._leases.hold(deliveries, monotonic() + self.first_extension)
         if failure and not deliveries:
             raise failure
         return deliveries
@@ -311,17 +313,12 @@ class CrashQueueBase(ABC):
     def keeping_leases(self) -> AbstractContextManager[None]:
         """Extend, while this lasts, the lease of every delivery that is neither acked nor
         nacked."""
-        return keeping(self._extend_held, every=min(1.0, self.first_lease / 6))
+        return keeping(self.extend_held, self.extend_every)
 
-    def new_crashes(self) -> Iterator[tuple[tuple[str], dict[str, Callable[[], None]]]]:
-        """Yield what is in the queues as Socorro's processor takes it:
-        ``((crash_id,), {"finished_func": ack})``."""
-        while deliveries := self.pull():
-            for delivery in deliveries:
-                yield (delivery.body,), {"finished_func": partial(self.ack, [delivery])}
-
-    def __iter__(self) -> Iterator[tuple[tuple[str], dict[str, Callable[[], None]]]]:
-        return self.new_crashes()
+    @property
+    def extend_every(self) -> float:
+        """Seconds between two looks at which leases are to be extended."""
+        return min(1.0, self.first_lease / 6)
 
     def __enter__(self) -> Self:
         return self
@@ -344,16 +341,43 @@ class CrashQueueBase(ABC):
             names.insert(0, first)
         return names
 
-    def _extend_held(self) -> None:
+    def extend_held(self) -> None:
+        """Extend the leases that are due, of all that is held."""
         now = monotonic()
-        for batch in _batches(self._leases.due(now)):
-            try:
-                self.extend_messages(batch, self.lease)
-                when = now + self.lease / 3
-            except QueueError as error:
-                logger.info("%s: leases could not be extended: %s", self.uri, error)
-                when = now + min(5.0, self.lease / 6)
+        for due in batches(self._leases.due(now)):
+            with self._extending:
+                batch = self._leases.still_held(due)
+                try:
+                    if batch:
+                        self.extend_messages(batch, self.lease)
+                    when = now + self.lease / 3
+                except QueueError as error:
+                    logger.info("%s: leases could not be extended: %s", self.uri, error)
+                    when = now + min(5.0, self.lease / 6)
             self._leases.put_off(batch, when)
+
+    def _is_spent(self, delivery: Delivery, more: int) -> bool:
+        """Return True if it must not be handed out again.
+
+        :param more: 1 if it has been handed out once too often already
+        """
+        return bool(self.max_deliveries) and delivery.attempt >= (self.max_deliveries or 0) + more
+
+    def _give_up(self, delivery: Delivery) -> bool:
+        """Put a crash id aside that no consumer could deal with; return False if that failed."""
+        times = delivery.attempt if not self.max_deliveries else self.max_deliveries
+        reason = f"handed out {times} times, and never acknowledged"
+        where = f"{self.uri}: {delivery.queue}"
+        about = {"reason": reason, "attempts": times}
+        try:
+            path = self._quarantine.add(self.uri, delivery.queue, delivery.body.encode(), about)
+            self.ack([delivery])
+        except QueueError as error:
+            logger.warning("%s: %s stays: %s", where, delivery.body, error)
+            return False
+        self.given_up_count += 1
+        logger.warning("%s: %s was %s; now in %s", where, delivery.body, reason, path)
+        return True
 
     def _refuse(self, message: Message) -> None:
         """Drop a probe.  Never ack what is malformed before it is safe elsewhere."""
@@ -366,11 +390,8 @@ class CrashQueueBase(ABC):
             logger.warning("%s: a malformed message, left to its dead-letter policy", where)
             self.nack([delivery])
             return
-        path = self._quarantine.add(self.uri, message.queue, message.body)
+        path = self._quarantine.add(
+            self.uri, message.queue, message.body, {"reason": "malformed", **message.about()}
+        )
         logger.warning("%s: a malformed message, now in %s", where, path)
         self.ack([delivery])
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]

@@ -14,8 +14,9 @@ from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.sqlite.crashqueue import SCHEMA, SQLiteCrashQueue
-from crashmover.uri import StorageURI, seconds
+from crashmover.external.sqlite.crashqueue import MAX_DELIVERIES, SQLiteCrashQueue
+from crashmover.external.sqlite.statements import SCHEMA
+from crashmover.uri import StorageURI, count, seconds
 
 Parts = dict[tuple[Kind, str], bytes]
 
@@ -98,18 +99,28 @@ class InMemoryCrashQueue(SQLiteCrashQueue):
     """Keeps crash ids as long as the object lives: an SQLite database that has no file.
 
     :param lease: seconds until a delivery that is not extended is handed out again
-    :param quarantine: the file for malformed messages
+    :param quarantine: the file for malformed messages, and for crash ids that are given up
+    :param max_deliveries: how often a crash id is handed out before it is given up; 0: without an
+        end
     """
 
-    def __init__(self, *, lease: float = 60.0, quarantine: str | None = None) -> None:
-        super().__init__(":memory:", lease=lease, quarantine=quarantine)
+    def __init__(
+        self,
+        *,
+        lease: float = 60.0,
+        quarantine: str | None = None,
+        max_deliveries: int = MAX_DELIVERIES,
+    ) -> None:
+        super().__init__(
+            ":memory:", lease=lease, quarantine=quarantine, max_deliveries=max_deliveries
+        )
         self.uri = "memory:"
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
         """``memory:``; each one is a queue of its own."""
         uri.refuse("host", "path", "user", "password", "port")
-        return cls(**uri.options(lease=seconds, quarantine=str))
+        return cls(**uri.options(lease=seconds, quarantine=str, max_deliveries=count))
 
     def create(self) -> list[str]:
         """There is nothing to be made."""

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Quarantine: a file for what a queue handed out and nobody can read."""
+"""Quarantine: a file for what a queue has handed out and no consumer can use."""
 
 import base64
 import datetime as dt
@@ -11,9 +11,12 @@ import fcntl
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from crashmover.errors import QueueError
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Quarantine:
@@ -25,11 +28,14 @@ class Quarantine:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
 
-    def add(self, uri: str, queue: str, body: bytes) -> Path:
+    def add(
+        self, uri: str, queue: str, body: bytes, about: Mapping[str, object] | None = None
+    ) -> Path:
         """Add a message; return the file's path when it is on the disk.
 
         A line has `time`, `uri`, `queue` and `body`, in base 64.
 
+        :param about: what else the line says of the message; must be fit for JSON
         :raises QueueError: it could not be written
         """
         path = self._path or _default_path()
@@ -39,6 +45,7 @@ class Quarantine:
                 "uri": uri,
                 "queue": queue,
                 "body": base64.b64encode(body).decode(),
+                **(about or {}),
             }
         )
         try:
@@ -48,6 +55,17 @@ class Quarantine:
             raise QueueError(f"quarantine {path}: cannot be written: {error.strerror}") from error
         return path
 
+    def diagnose(self) -> list[str]:
+        """Return why a message could not be added, as a warning; nothing is written or made."""
+        path = self._path or _default_path()
+        try:
+            reason = _obstacle(path)
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if not reason:
+            return []
+        return [f"its quarantine {path} cannot be written: {reason}; ?quarantine= names another"]
+
 
 def _default_path() -> Path:
     from platformdirs import user_state_path  # only where something is malformed
@@ -55,12 +73,38 @@ def _default_path() -> Path:
     return user_state_path("crashmover") / "quarantine.jsonl"
 
 
+def _obstacle(path: Path) -> str | None:
+    """Return what keeps us from adding a line, if anything.
+
+    :raises OSError: the file is there and cannot be opened
+    """
+    try:
+        file = os.open(path, _FLAGS)
+    except FileNotFoundError:
+        return _obstacle_to_making(path)
+    with os.fdopen(file, "wb", buffering=0):
+        return None if stat.S_ISREG(os.fstat(file).st_mode) else "it is not a regular file"
+
+
+def _obstacle_to_making(path: Path) -> str | None:
+    above = path.parent
+    while not os.path.lexists(above) and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        return f"{above} is not a directory"
+    if os.statvfs(above).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    can = os.access in os.supports_effective_ids
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=can):
+        return os.strerror(errno.EACCES)
+    return None
+
+
 def _append(path: Path, line: bytes) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.open(path, flags, 0o600)
+    file = os.open(path, _FLAGS | os.O_CREAT, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):  # a FIFO keeps nothing
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         fcntl.flock(file, fcntl.LOCK_EX)
         size = os.fstat(file).st_size
         try:

@@ -190,6 +190,58 @@ class QueueConformance:
         assert sorted(seen) == sorted(ids)
         assert queue.pull(wait=EMPTY) == []
 
+    def test_a_processor_gets_what_waits_at_its_first_call(self, queue: CrashQueueBase) -> None:
+        ids = new_ids(25)
+        queue.publish("standard", ids)
+        time.sleep(EMPTY)  # time for them to be ready, wherever the queue is
+        seen: list[str] = []
+        for (crash_id,), options in queue:
+            seen.append(crash_id)
+            options["finished_func"]()
+        assert sorted(seen) == sorted(ids)
+
+    def test_what_a_processor_has_not_taken_is_given_back(self, queue: CrashQueueBase) -> None:
+        ids = new_ids(5)
+        queue.publish("standard", ids)
+        time.sleep(EMPTY)
+        iterator = queue.new_crashes()
+        (taken,), options = next(iterator)
+        iterator.close()  # type: ignore[attr-defined]
+        options["finished_func"]()
+        assert {d.crash_id for d in pull_all(queue, 4)} == set(ids) - {taken}
+
+    def test_what_is_given_back_comes_again(self, queue: CrashQueueBase) -> None:
+        ids = new_ids(3)
+        queue.publish("standard", ids)
+        first, *others = pull_all(queue, 3)
+        queue.give_back(others)
+        again = pull_all(queue, 2)
+        assert sorted(d.crash_id for d in again) == sorted(d.crash_id for d in others)
+        queue.ack([first])
+        queue.give_back()
+        assert len(pull_all(queue, 2)) == 2
+
+    def test_what_has_arrived_is_had_without_waiting(self, queue: CrashQueueBase) -> None:
+        ids = new_ids(3)
+        queue.publish("standard", ids)
+        found: list[Delivery] = []
+        deadline = time.monotonic() + WAIT
+        while len(found) < 3 and time.monotonic() < deadline:
+            begun = time.monotonic()
+            found += queue.pull_arrived()
+            assert time.monotonic() - begun < WAIT / 2
+            time.sleep(0.05)
+        assert sorted(d.crash_id for d in found) == sorted(ids)
+
+    def test_a_quarantine_that_cannot_be_written_is_found_out(
+        self, queue: CrashQueueBase, quarantine: Path
+    ) -> None:
+        assert queue.diagnose_quarantine() == []
+        assert not quarantine.exists()
+        quarantine.mkdir(parents=True)
+        [warning] = queue.diagnose_quarantine()
+        assert str(quarantine) in warning and "?quarantine=" in warning
+
     def test_many_threads_get_each_crash_id_once(self, queue: CrashQueueBase) -> None:
         ids = new_ids(200)
         queue.publish("standard", ids)
@@ -247,6 +299,26 @@ class LeaseConformance:
             assert queue.pull(wait=3 * queue.first_lease) == []
             queue.ack([second])
         assert queue.pull(wait=1.5 * queue.first_lease) == []
+
+    def test_what_a_processor_works_on_is_kept(self, queue: CrashQueueBase) -> None:
+        queue.publish("standard", new_ids(3))
+        time.sleep(EMPTY)
+        finish = [options["finished_func"] for _, options in queue]
+        assert len(finish) == 3
+        assert queue.pull(wait=2.5 * queue.first_lease) == []
+        for finished_func in finish:
+            finished_func()
+        assert queue.pull(wait=1.5 * queue.first_lease) == []
+
+    def test_what_a_processor_never_finishes_comes_again(self, queue: CrashQueueBase) -> None:
+        queue.handed_out_for = queue.first_lease
+        queue.lease = queue.first_lease
+        ids = new_ids(1)
+        queue.publish("standard", ids)
+        time.sleep(EMPTY)
+        assert [crash_id for (crash_id,), _ in queue] == ids
+        again = queue.pull(wait=4 * queue.first_lease)
+        assert [delivery.crash_id for delivery in again] == ids
 
 
 def pull_one_by_one(queue: CrashQueueBase, count: int) -> list[Delivery]:

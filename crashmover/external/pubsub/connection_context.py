@@ -6,6 +6,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -13,11 +14,17 @@ from typing import Any
 
 import grpc
 
-from crashmover.errors import QueueError, QueueUnavailable
+from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
+from crashmover.proxies import Proxy, proxy_for, with_proxy
 
 logger = logging.getLogger(__name__)
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
+
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+_SERVICE = "pubsub.googleapis.com:443"
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+_NO_PROXIES = ("no_grpc_proxy", "no_proxy")
 
 _PASSING = {
     grpc.StatusCode.ABORTED,
@@ -63,7 +70,7 @@ class ConnectionContext:
         with self._lock:
             name = transport_class.__name__
             if name not in self._transports:
-                emulator = os.environ.get(EMULATOR)
+                emulator = emulator_address()
                 if emulator and not self._is_announced:
                     self._is_announced = True
                     logger.warning("%s is set: using the emulator at %s", EMULATOR, emulator)
@@ -83,6 +90,30 @@ class ConnectionContext:
             for transport in self._transports.values():
                 transport.close()
             self._transports.clear()
+
+
+def emulator_address() -> str | None:
+    """Return the address of the emulator that the environment names, if any.
+
+    :raises InvalidURI: it is not HOST:PORT
+    """
+    address = os.environ.get(EMULATOR)
+    if not address:
+        return None
+    match = _ADDRESS.fullmatch(address)
+    if not match or not 0 < int(match["port"]) < 65536:
+        raise InvalidURI(f"{EMULATOR} must be HOST:PORT, such as 127.0.0.1:8085, without a scheme")
+    return address
+
+
+def _proxy() -> Proxy | None:
+    """Return the proxy that gRPC goes through.
+
+    Source of the rule: "gRPC environment variables"; other spellings do not count for gRPC.
+    """
+    target = emulator_address() or _SERVICE
+    known = {name: os.environ[name] for name in _PROXIES + _NO_PROXIES if name in os.environ}
+    return proxy_for(f"http://{target}", known, variables=_PROXIES, exceptions=_NO_PROXIES)
 
 
 def _channel(host: str) -> grpc.Channel:
@@ -107,7 +138,8 @@ def translated(uri: str, name: str) -> Iterator[None]:
         if code is grpc.StatusCode.NOT_FOUND:
             raise QueueError(f"{uri}: there is no {name}; --create makes it") from error
         if code in _PASSING:
-            raise QueueUnavailable(f"{uri}: {short(name)}: does not answer: {code.name}") from error
+            reason = with_proxy(f"does not answer: {code.name}", _proxy())
+            raise QueueUnavailable(f"{uri}: {short(name)}: {reason}") from error
         details = _line(error.details())
         raise QueueError(f"{uri}: {short(name)}: {code.name}: {details}") from error
     except GoogleAuthError as error:

@@ -9,8 +9,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
-from threading import Event, Lock
+from functools import cached_property, partial
+from threading import Lock
 from time import monotonic
 from typing import Any, Self
 
@@ -19,7 +19,13 @@ from google.pubsub_v1 import types
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
-from crashmover.external.pubsub.connection_context import ConnectionContext, code_of, translated
+from crashmover.external.pubsub.connection_context import (
+    ConnectionContext,
+    code_of,
+    emulator_address,
+    translated,
+)
+from crashmover.external.pubsub.pulls import Pulls, messages_of
 from crashmover.uri import StorageURI
 
 logger = logging.getLogger(__name__)
@@ -27,12 +33,11 @@ logger = logging.getLogger(__name__)
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,99}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}", re.ASCII)
 
-_TIMEOUT = 30.0  # seconds; a pull that ends sooner can strand messages until their leases end
+_TIMEOUT = 30.0  # seconds
 _ASK_TIMEOUT = 10.0  # for what a server answers at once
 _PAUSE = 0.1  # seconds before a subscription that had nothing is asked again
-_IN_VAIN = 0.5  # seconds after which a pull that has brought nothing will bring nothing
 _LONGEST_LEASE = 600  # seconds, a limit of Pub/Sub's
-_ACK_DEADLINE = 60  # seconds, of subscriptions that we make
+_ACK_DEADLINE = 600  # seconds, of subscriptions that we make: other consumers extend no leases
 
 
 class PubSubCrashQueue(CrashQueueBase):
@@ -46,6 +51,9 @@ class PubSubCrashQueue(CrashQueueBase):
 
     lease = 60.0
     first_lease = 10.0  # the least that a subscription can have
+    first_extension = 0.0  # which ends a lease of 600 seconds after 60, should we be killed
+    extend_every = 0.25
+    answer_time = 1.0
 
     def __init__(
         self,
@@ -65,9 +73,7 @@ class PubSubCrashQueue(CrashQueueBase):
         self.queues = tuple(name for name in QueueName if name in subscriptions)
         self._context = ConnectionContext()
         self._pulling = Lock()
-        self._arrived = Event()
-        self._pulls: dict[QueueName, Any] = {}  # on their way
-        self._hope = 0.0  # until when they may bring something
+        self._pulls = Pulls(self._ask)
         self._waiting: dict[QueueName, deque[Delivery]] = {q: deque() for q in QueueName}
         self._not_before: dict[QueueName, float] = {}
         self._dead_letters: dict[QueueName, bool] = {}
@@ -81,6 +87,7 @@ class PubSubCrashQueue(CrashQueueBase):
         kinds = ("topic", "subscription")
         named = {f"{queue}_{kind}": _name for queue in QueueName for kind in kinds}
         options = uri.options(**named, quarantine=str)
+        emulator_address()
         quarantine = options.pop("quarantine", None)
         prefix = uri.path.strip("/")
         if not prefix and not options:
@@ -178,7 +185,7 @@ class PubSubCrashQueue(CrashQueueBase):
         if len(answer.message_ids) != len(bodies):
             raise QueueError(f"{self.uri}: {topic}: not all messages were confirmed")
 
-    # Pulling: one request on its way for each subscription, never more
+    # Pulling
 
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float
@@ -187,60 +194,46 @@ class PubSubCrashQueue(CrashQueueBase):
         deadline = monotonic() + wait
         with self._pulling:
             while True:
-                self._arrived.clear()
-                self._begin_pulls(queues, max_messages)
-                self._finish_pulls()
-                left = deadline - monotonic()
-                if any(self._waiting[queue] for queue in queues) or left <= 0:
+                left = max(0.0, deadline - monotonic())
+                if left or not wait:
+                    self._begin_pulls(queues, max_messages, left)
+                self._take_in()
+                if any(self._waiting[queue] for queue in queues) or not left:
                     return self._take(queues, max_messages)
-                self._arrived.wait(min(left, _PAUSE))
+                self._pulls.wait(min(left, _PAUSE))
 
-    def _begin_pulls(self, queues: Sequence[QueueName], max_messages: int) -> None:
+    def _begin_pulls(self, queues: Sequence[QueueName], max_messages: int, wait: float) -> None:
         for queue in queues:
             if self._waiting[queue]:
                 return  # it can be served from this: leave the others to those who are idle
-            if queue in self._pulls or monotonic() < self._not_before.get(queue, 0.0):
-                continue
-            name = self._subscription(queue)
-            request = types.PullRequest(subscription=name, max_messages=max_messages)
-            future = self._subscriber.pull.future(
-                request, timeout=_TIMEOUT, metadata=_routing(request, name)
-            )
-            self._pulls[queue] = future
-            self._hope = monotonic() + _IN_VAIN
-            future.add_done_callback(lambda _: self._arrived.set())
+            if monotonic() >= self._not_before.get(queue, 0.0):
+                self._pulls.begin(queue, max_messages, wait)
 
-    def _finish_pulls(self) -> None:
-        for queue, future in list(self._pulls.items()):
-            if not future.done():
-                continue
-            del self._pulls[queue]
-            messages: Sequence[Any] = ()
+    def _ask(self, queue: QueueName, max_messages: int, deadline: float) -> Any:
+        name = self._subscription(queue)
+        request = types.PullRequest(subscription=name, max_messages=max_messages)
+        return self._subscriber.pull.future(
+            request, timeout=deadline, metadata=_routing(request, name)
+        )
+
+    def _take_in(self) -> None:
+        """Accept what has arrived."""
+        for queue, future in self._pulls.answers():
             with translated(self.uri, self._subscription(queue)):
-                try:
-                    messages = types.PullResponse.pb(future.result()).received_messages
-                except grpc.RpcError as error:
-                    if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # it means empty
-                        raise
+                messages = messages_of(future)
             if not messages:
                 self._not_before[queue] = monotonic() + _PAUSE
-            self._waiting[queue] += self.accept(
-                Message(queue, item.message.data, item.ack_id, item.delivery_attempt)
-                for item in messages
-            )
+            self._waiting[queue] += self.accept(_message(queue, item) for item in messages)
 
-    def _end_pulls(self) -> None:
-        """Take in what is arriving: of a pull that is cancelled, messages stay leased."""
-        with suppress(QueueError):
-            while any(not future.done() for future in self._pulls.values()):
-                if monotonic() > self._hope:
-                    break
-                self._arrived.wait(_PAUSE)
-                self._arrived.clear()
-            self._finish_pulls()
-        for future in self._pulls.values():
-            future.cancel()
-        self._pulls.clear()
+    def extend_held(self) -> None:
+        """As the base class says; what has arrived since the last pull is held, too."""
+        if self._pulls.has_answers() and self._pulling.acquire(blocking=False):
+            try:
+                with suppress(QueueError):  # the next pull meets it again
+                    self._take_in()
+            finally:
+                self._pulling.release()
+        super().extend_held()
 
     def _take(self, queues: Sequence[QueueName], max_messages: int) -> list[Delivery]:
         taken: list[Delivery] = []
@@ -293,7 +286,6 @@ class PubSubCrashQueue(CrashQueueBase):
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
         """As the base class says: a deadline of 0."""
         self.extend_messages(deliveries, 0)
-        self._hope = monotonic() + _IN_VAIN  # a pull of our own may be given them
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """As the base class says; 600 seconds at most.  Those that are ours no more are
@@ -318,8 +310,12 @@ class PubSubCrashQueue(CrashQueueBase):
 
     def close(self) -> None:
         """As the base class says; what was pulled and not asked for is given back at once."""
+        super().close()
         with self._pulling:
-            self._end_pulls()
+            self._pulls.let_end()
+            with suppress(QueueError):
+                self._take_in()
+            self._pulls.cancel()
             waiting = [delivery for queue in self._waiting.values() for delivery in queue]
             for queue in self._waiting.values():
                 queue.clear()
@@ -366,6 +362,22 @@ def _routing(request: Any, name: str) -> list[tuple[str, str]]:
         if getattr(request, field, None) == name:
             return [("x-goog-request-params", f"{field}={name}")]
     return []
+
+
+def _message(queue: QueueName, item: Any) -> Message:
+    about = partial(_about, item.message)
+    return Message(queue, item.message.data, item.ack_id, item.delivery_attempt, about)
+
+
+def _about(message: Any) -> dict[str, object]:
+    """Return what a message says beside its body, as far as it says anything."""
+    about = {
+        "attributes": dict(message.attributes),
+        "ordering_key": message.ordering_key,
+        "message_id": message.message_id,
+        "publish_time": message.publish_time.ToJsonString() if message.publish_time.seconds else "",
+    }
+    return {name: value for name, value in about.items() if value}
 
 
 def _results(error: QueueError) -> dict[str, str]:

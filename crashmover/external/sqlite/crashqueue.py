@@ -4,6 +4,7 @@
 
 """SQLiteCrashQueue: the embedded queue, one file that many processes share."""
 
+import datetime as dt
 import logging
 import sqlite3
 import time
@@ -11,40 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
-from crashmover.uri import StorageURI, seconds
+from crashmover.external.sqlite import statements
+from crashmover.uri import StorageURI, count, seconds
 
 logger = logging.getLogger(__name__)
 
+MAX_DELIVERIES = 20
+"""How often a crash id is handed out before it is given up, where nothing else is said."""
+
 _BUSY = 20.0  # seconds to wait for another process that writes
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    queue TEXT NOT NULL,
-    body BLOB NOT NULL,
-    visible_at REAL NOT NULL,             -- seconds since 1970; later than now: leased
-    deliveries INTEGER NOT NULL DEFAULT 0 -- how often it was handed out
-);
-CREATE INDEX IF NOT EXISTS messages_by_time ON messages (queue, visible_at, id);
-"""
-
-_SEND = "INSERT INTO messages (queue, body, visible_at) VALUES (?, ?, ?)"
-
-# Those that were given back wait behind those that have not been handed out yet.
-_TAKE = """
-UPDATE messages SET visible_at = ?, deliveries = deliveries + 1
-WHERE id IN (
-    SELECT id FROM messages WHERE queue = ? AND visible_at <= ? AND length(body) <= ?
-    ORDER BY visible_at, id LIMIT ?
-)
-RETURNING id, CAST(body AS BLOB), deliveries -- a body is of whatever type it was put there as
-"""
-
-_LONG = "SELECT length(body) FROM messages WHERE queue = ? AND visible_at <= ? AND length(body) > ?"
 
 # What is longer than any crash id is taken when nothing else is there, and few at a time: all of
 # it is in memory then.  What is longer than messages are anywhere is not touched.
@@ -59,13 +39,21 @@ class SQLiteCrashQueue(CrashQueueBase):
 
     :param path: of the file
     :param lease: seconds until a delivery that is not extended is handed out again
-    :param quarantine: the file for malformed messages
+    :param quarantine: the file for malformed messages, and for crash ids that are given up
+    :param max_deliveries: how often a crash id is handed out before it is given up; 0: without an
+        end.  What is given back unused does not count.
     """
 
     def __init__(
-        self, path: str | Path, *, lease: float = 60.0, quarantine: str | None = None
+        self,
+        path: str | Path,
+        *,
+        lease: float = 60.0,
+        quarantine: str | None = None,
+        max_deliveries: int = MAX_DELIVERIES,
     ) -> None:
         super().__init__(quarantine)
+        self.max_deliveries = max_deliveries or None
         self.uri = f"sqlite:{path}"
         self.lease = self.first_lease = lease
         self._path = str(path)
@@ -79,7 +67,7 @@ class SQLiteCrashQueue(CrashQueueBase):
         uri.refuse("host", "user", "password", "port")
         if not uri.path or uri.path.endswith("/"):
             raise InvalidURI("sqlite: the path of a file is missing: sqlite:///DIRECTORY/FILE")
-        queue = cls(uri.path, **uri.options(lease=seconds, quarantine=str))
+        queue = cls(uri.path, **uri.options(lease=seconds, quarantine=str, max_deliveries=count))
         queue.uri = str(uri)
         return queue
 
@@ -93,7 +81,7 @@ class SQLiteCrashQueue(CrashQueueBase):
         with self._translated(), self._in_use:
             connection = self._connect("rwc")
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(SCHEMA)
+            connection.executescript(statements.SCHEMA)
         return [] if there else [self._path]
 
     def verify_access(self) -> None:
@@ -106,17 +94,27 @@ class SQLiteCrashQueue(CrashQueueBase):
         with self._transaction() as connection:
             connection.execute("SELECT id FROM messages LIMIT 1")
             connection.execute("SAVEPOINT probe")
-            connection.execute(_SEND, (QueueName.STANDARD.value, b"", time.time()))
+            connection.execute(statements.SEND, (QueueName.STANDARD.value, b""))
             connection.execute("ROLLBACK TO probe")
+            now = {"now": time.time(), "lease": self.lease}
+            ahead, seconds = connection.execute(statements.AHEAD, now).fetchone()
+        warnings = []
         if self.lease < _BUSY:
-            return [f"a lease of {self.lease:g} s may end while another process keeps it busy"]
-        return []
+            warnings.append(
+                f"a lease of {self.lease:g} s may end while another process keeps it busy"
+            )
+        if ahead:
+            by = dt.timedelta(seconds=round(seconds))
+            warnings.append(
+                f"{ahead} crash ids have a time that is up to {by} ahead: a clock was wrong, or is;"
+                " they are handed out all the same"
+            )
+        return warnings
 
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
         """As the base class says: they are on the disk when this returns."""
-        now = time.time()
         with self._transaction() as connection:
-            connection.executemany(_SEND, [(queue.value, body, now) for body in bodies])
+            connection.executemany(statements.SEND, [(queue.value, body) for body in bodies])
 
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float
@@ -131,25 +129,29 @@ class SQLiteCrashQueue(CrashQueueBase):
     def _take(self, queues: Sequence[QueueName], max_messages: int) -> list[Message]:
         messages: list[Message] = []
         with self._transaction() as connection:
-            now = time.time()
+            times = {"now": time.time(), "lease": self.lease}
             for longest, most in ((_USUAL, max_messages), (_LONGEST, min(max_messages, _FEW))):
                 for queue in queues:
-                    values = (now + self.lease, queue.value, now, longest, most - len(messages))
+                    room = most - len(messages)
+                    values = {**times, "queue": queue.value, "longest": longest, "most": room}
                     messages += [
-                        Message(queue, body, (number, attempt), attempt)
-                        for number, body, attempt in sorted(connection.execute(_TAKE, values))
+                        Message(queue, body, (number, deliveries), attempt)
+                        for number, body, deliveries, attempt in sorted(
+                            connection.execute(statements.TAKE, values)
+                        )
                     ]
                 if messages:
                     return messages
-            self._notice_long(connection, queues, now)
+            self._notice_long(connection, queues, times)
         return messages
 
     def _notice_long(
-        self, connection: sqlite3.Connection, queues: Sequence[QueueName], now: float
+        self, connection: sqlite3.Connection, queues: Sequence[QueueName], times: dict[str, float]
     ) -> None:
         """Say, once, that nothing is left but what is too long for a message."""
         for queue in queues:
-            found = connection.execute(_LONG, (queue.value, now, _LONGEST)).fetchone()
+            values = {**times, "queue": queue.value, "longest": _LONGEST}
+            found = connection.execute(statements.LONG, values).fetchone()
             if found and not self._has_long:
                 self._has_long = True
                 where = f"{self.uri}: {queue}"
@@ -157,32 +159,37 @@ class SQLiteCrashQueue(CrashQueueBase):
 
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
         """As the base class says; one that was handed out again since is left alone."""
-        return self._change("DELETE FROM messages WHERE id = ? AND deliveries = ?", deliveries)
+        return self._change(deliveries, statements.ACK)
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """As the base class says."""
-        self._move(deliveries, time.time())
+        """As the base class says; each goes behind all that has been published by now."""
+        self._change(deliveries, statements.SEND_AGAIN, statements.ACK)
+
+    def return_messages(self, deliveries: Sequence[Delivery]) -> None:
+        """As the base class says; each has the place in the queue that it had before."""
+        self._change(deliveries, statements.GIVE_BACK)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
         """As the base class says."""
-        self._move(deliveries, time.time() + seconds)
+        until = time.time() + seconds
+        self._change(deliveries, statements.EXTEND, until=until, lease=seconds)
 
     def close(self) -> None:
         """As the base class says."""
+        super().close()
         with self._in_use:
             if self._connection:
                 self._connection.close()
             self._connection = None
 
-    def _move(self, deliveries: Sequence[Delivery], when: float) -> None:
-        update = f"UPDATE messages SET visible_at = {when!r} WHERE id = ? AND deliveries = ?"
-        self._change(update, deliveries)
-
-    def _change(self, statement: str, deliveries: Sequence[Delivery]) -> int:
-        handles = [delivery.handle for delivery in deliveries]
+    def _change(self, deliveries: Sequence[Delivery], *changes: str, **values: float) -> int:
+        """Carry out these statements, all or none; return how many deliveries were not ours."""
+        handles: list[Any] = [delivery.handle for delivery in deliveries]
+        rows = [{"id": number, "deliveries": count, **values} for number, count in handles]
         with self._transaction() as connection:
-            done = connection.executemany(statement, handles)  # type: ignore[arg-type]
-        return len(handles) - done.rowcount
+            for change in changes:
+                done = connection.executemany(change, rows)
+        return len(rows) - done.rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -201,8 +208,13 @@ class SQLiteCrashQueue(CrashQueueBase):
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
-        # What was published, and confirmed, survives a power cut.
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            # What was published, and confirmed, survives a power cut.
+            connection.execute("PRAGMA synchronous = FULL")
+            statements.upgrade(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         return connection
 
