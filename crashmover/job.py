@@ -13,8 +13,17 @@ from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Outcome, Status
+from crashmover.distinct import SAME
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CrashChanged, CrashIDNotFound, CrashMoverError, StorageError
+from crashmover.errors import (
+    CrashChanged,
+    CrashIDNotFound,
+    CrashMoverError,
+    NotTwoStores,
+    PolyCrashStorageError,
+    StorageError,
+    describe,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
@@ -142,6 +151,16 @@ def _removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
     return remove
 
 
+def explained(error: Exception, source: CrashStorageBase) -> str:
+    """Return one line that says what went wrong with a crash from this source, and where."""
+    if not isinstance(error, StorageError):
+        return describe(error)
+    if isinstance(error, PolyCrashStorageError):
+        return error.brief()
+    # Stores name themselves.  What is wrong with a part as such comes from the source.
+    return error.brief() if error.uri else f"{source.uri}: {error.brief()}"
+
+
 def refuse_loss(
     source: CrashStorageBase,
     destination: CrashStorageBase,
@@ -149,11 +168,12 @@ def refuse_loss(
     remove_source: bool,
     redactor: Redactor | None,
 ) -> None:
-    """Raise `ValueError` where the job as such would lose data."""
+    """Raise `ValueError` where the job as such would lose data, as far as that is known without
+    contacting a store."""
     sources = {store.identity() for store in source.stores}
     destinations = {store.identity() for store in destination.stores}
     if sources == destinations or (remove_source and sources & destinations):
-        raise ValueError("source and destination are the same store")
+        raise NotTwoStores(SAME)
     if not kinds:
         raise ValueError("no kinds of parts to copy")
     if not remove_source:

@@ -14,18 +14,26 @@ from typing import Self
 from crashmover.comparison import MeasuredCrash, check_dump_checksums
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
+from crashmover.distinct import refuse_same_stores, require_two_stores
 from crashmover.errors import (
     CrashChanged,
     CrashConflict,
     CrashIDNotFound,
     CrashMoverError,
-    PolyCrashStorageError,
     StorageError,
     StorageUnavailable,
-    describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, remove_copied
+from crashmover.job import (
+    Job,
+    Moved,
+    Task,
+    explained,
+    loading,
+    redacted,
+    refuse_loss,
+    remove_copied,
+)
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, next_of
@@ -107,6 +115,7 @@ class Mover:
         self._workers: Workers[Task, Moved] | None = None
         self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
+        self._are_two_stores = False  # until that is found out
         self._is_stopped = False
         self._failure: CrashMoverError | None = None
         self._unlisted: CrashMoverError | None = None  # why there may be more than was taken
@@ -127,9 +136,12 @@ class Mover:
         self._is_stopped = True  # no Event: a signal may come while that holds its lock
 
     def verify_access(self) -> None:
-        """Make sure that the source can be read, and a destination be written to.
+        """Make sure that the source can be read, and a destination be written to, and that they
+        are two stores.
 
         :raises StorageError: none can
+        :raises NotTwoStores: they are one; or, where the source is removed, that they are two
+            cannot be proved
         """
         self._retry.call(lambda: self._source.verify_access(write=self._remove_source))
         for destination in self._destinations:
@@ -137,6 +149,18 @@ class Mover:
         self._stop_if_all_down()
         if self._failure:
             raise self._failure
+        self._refuse_same_stores()
+
+    def _refuse_same_stores(self) -> None:
+        if self._are_two_stores:
+            return
+        # What is down gets nothing in this run, and then nothing is removed either.
+        stores = [each.store for each in self._destinations if not each.down]
+        if self._remove_source:
+            require_two_stores(self._source, stores, dry_run=self._dry_run, retry=self._retry)
+        else:
+            refuse_same_stores(self._source, stores)
+        self._are_two_stores = True
 
     def __enter__(self) -> Self:
         stores = self._worker_count * len(self._destinations)
@@ -166,12 +190,14 @@ class Mover:
         :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
             the same listing of a destination, so that what is there costs no requests
         :param ahead: batches in hand at most, for each worker
+        :raises NotTwoStores: as `verify_access`, before anything is read or saved
         :raises CrashMoverError: at the end, when the source or every destination went down,
             or the listing or queue failed: some crashes were then not looked at
         """
         with ExitStack() as stack:
             if self._workers is None:
                 stack.enter_context(self)
+            self._refuse_same_stores()
             if listings and self._by_listing and self.marker in self._kinds:
                 for destination in self._destinations:
                     destination.follow(listings(destination.store))
@@ -356,16 +382,8 @@ class Mover:
 
     def _failed(self, job: Job, errors: list[Exception]) -> Outcome:
         conflict = all(isinstance(error, CrashConflict) for error in errors)
-        text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
+        text = "; ".join(dict.fromkeys(explained(error, self._source) for error in errors))
         return job.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
-
-    def _explain(self, error: Exception) -> str:
-        if not isinstance(error, StorageError):
-            return describe(error)
-        if isinstance(error, PolyCrashStorageError):
-            return error.brief()
-        # Stores name themselves; what is wrong with a part as such comes from the source.
-        return error.brief() if error.uri else f"{self._source.uri}: {error.brief()}"
 
     def _remove_if_whole(self, job: Job, crash: MeasuredCrash) -> None:
         """Remove the crash from the source, if all of it is at every destination."""

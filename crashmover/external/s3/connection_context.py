@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from obstore.store import S3Store
 
@@ -342,6 +342,15 @@ def check_endpoint(text: str) -> str:
     if not _ENDPOINT.fullmatch(text):
         raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
     return text
+
+
+def normalized(endpoint: str) -> str:
+    """Return the URL of a server as all spellings of it have it: the host in lower case, and
+    without the port that is usual."""
+    url = urlsplit(endpoint)
+    usual = {"http": ":80", "https": ":443"}.get(url.scheme, "")
+    host = url.netloc.lower().removesuffix(usual)
+    return f"{url.scheme}://{host}{url.path.rstrip('/')}"
 
 
 def _may_have_endpoint(profile: str | None) -> bool:
