@@ -318,6 +318,8 @@ def _run(
 def _tell(summary: Summary, options: dict[str, Any]) -> None:
     """Say what the run has done, to whom it may concern."""
     console.inform(summary.text(), **summary.as_dict())
+    if options["remove_source"] and (there := summary.all_there):
+        console.inform(f"all {there:,} crashes were in the destination already")
     if options["as_json"]:
         click.echo(json.dumps(summary.as_dict()))
     if options["statsd"]:
