@@ -59,7 +59,7 @@ def test_a_directory_is_not_moved_onto_itself_by_any_path(
     names = [
         str(source),
         f"{source}/",
-        "source",
+        "./source",
         f"fs://{source}?umask=077",
         f"fs://{source}?dump_field=upload_file_minidump_x",
         str(source / ".." / "source"),
