@@ -36,7 +36,7 @@ from crashmover.job import (
 )
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers, next_of
+from crashmover.workers import WorkerKilled, Workers, drop_what_waits, next_of
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 
@@ -224,7 +224,7 @@ class Mover:
                 if jobs or passed:
                     continue
             if self._is_stopped:
-                _drop_what_waits(flight)
+                drop_what_waits(flight)
             if not flight and not self._idle:
                 return
             is_ahead = len(flight) > self._worker_count
@@ -397,9 +397,3 @@ class Mover:
         except CrashChanged as error:
             reason = f"copied, not removed: {error.reason}"
             raise StorageError(reason, uri=source.uri) from None
-
-
-def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:
-    """Forget the batches that no worker has begun with: whoever stops a run wants it to end."""
-    for future in [future for future in flight if future.cancel()]:
-        del flight[future]

@@ -84,7 +84,8 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h
     "--remove-source",
     is_flag=True,
     help="Remove a crash from the source once every destination has all of it, durably. One"
-    " that was skipped without being compared stays.",
+    " that was skipped without being compared stays. First it is proved that source and"
+    " destination are two stores.",
 )
 @click.option("--redact", is_flag=True, help="Leave protected keys out of processed crashes.")
 @click.option(
