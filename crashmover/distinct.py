@@ -40,7 +40,7 @@ def require_two_stores(
         answer, why = retry.call(partial(_ask, one, other, probe=not dry_run))
         if answer:
             raise NotTwoStores(f"{SAME}: {one.uri} is {other.uri}")
-        if answer is None and dry_run:
+        if answer is None and dry_run and not why:
             logger.warning(
                 "--dry-run writes nothing, so it is not proved that %s and %s are two stores;"
                 " a run that removes proves it first, or refuses",
@@ -49,9 +49,9 @@ def require_two_stores(
             )
         elif answer is None:
             raise NotTwoStores(
-                f"it cannot be proved that {one.uri} and {other.uri} are two stores: {why};"
-                " nothing was copied or removed; copy without --remove-source, and remove the"
-                " crashes when you are sure"
+                f"it cannot be proved that {one.uri} and {other.uri} are two stores:"
+                f" {why or 'they do not say why'}; nothing was copied or removed; copy without"
+                " --remove-source, and remove the crashes when you are sure"
             )
 
 
@@ -99,7 +99,7 @@ def _same_pairs(
 
 
 def _ask(one: CrashStorageBase, other: CrashStorageBase, *, probe: bool) -> tuple[bool | None, str]:
-    """Return whether two are the same store, and why that is not known."""
+    """Return whether two are the same store, and why that is not known, if they say."""
     if one is other:
         return True, ""
     # A class derived from the other's knows both; else the source's class is asked first.
@@ -117,7 +117,7 @@ def _ask(one: CrashStorageBase, other: CrashStorageBase, *, probe: bool) -> tupl
         if owner is CrashStorageBase:
             return None, f"the class {type(store).__name__} has no method is_same_store()"
     are_related = issubclass(owners[0], owners[1]) or issubclass(owners[1], owners[0])
-    return (None, "the stores do not say why") if are_related else (False, "")
+    return (None, "") if are_related else (False, "")
 
 
 def _owner(store: CrashStorageBase) -> type:

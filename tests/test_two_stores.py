@@ -89,6 +89,8 @@ def test_a_store_whose_class_proves_nothing_is_not_moved(tmp_path: Path) -> None
     ):
         with pytest.raises(NotTwoStores, match=r"class Wrapper has no method is_same_store\(\)"):
             move(source, destination)
+        with pytest.raises(NotTwoStores, match="cannot be proved"):
+            Mover(source, destination, remove_source=True, dry_run=True).verify_access()
     assert read(inner) == contents()
     assert list(directory.new_crashes()) == []
     [outcome] = Mover(Wrapper(inner), directory).run([CRASH_ID])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from crashmover.errors import NotTwoStores
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import sameness
 from crashmover.external.fs.crashstorage import FSPermanentStorage
@@ -105,6 +106,14 @@ def test_two_sets_of_names_in_one_directory_are_not_proved_to_be_two(source: Pat
     other = f"fs://{source}?json_file_suffix=.raw"
     assert_stays(source, other, why="with two sets of file names")
     assert run("copy", "-s", source, "-d", other).exit_code == 0
+
+
+def test_two_directories_that_are_not_there_are_not_proved_to_be_two(tmp_path: Path) -> None:
+    stores = [FSPermanentStorage(tmp_path / name) for name in ("one", "two", "one")]
+    assert stores[0].is_same_store(stores[2], probe=True) is True
+    for probe in (True, False):
+        with pytest.raises(NotTwoStores, match="neither directory is there"):
+            stores[0].is_same_store(stores[1], probe=probe)
 
 
 def test_a_mark_shows_what_no_inode_number_does(
@@ -215,9 +224,12 @@ def test_a_day_that_is_mounted_into_another_tree_is_the_day_itself(
         view(day, there)
     assert_stays(source, tmp_path / "other")
     assert_stays(tmp_path / "other", source)
+    assert run("copy", "-s", source, "-d", tmp_path / "other").exit_code == 0
     other = f"fs://{tmp_path}/third?name_branch_base=date"
     view(day / "name", tmp_path / "third" / "20261119" / "date")
     assert_stays(source, other)
+    mount(day / "date", "mount", "--bind", day / "name")
+    assert_stays(source, f"fs://{source}?name_branch_base=date")
 
 
 @pytest.mark.slow

@@ -61,22 +61,27 @@ class Tree:
 
 
 def is_same_tree(one: Tree, other: Tree, *, probe: bool) -> bool | None:
-    """Return whether two trees share crashes; None: only a mark would tell, and `probe` is False.
+    """Return whether two trees share crashes; None: only a mark would tell, and `probe` is False,
+    or they share a day and not all.
 
     :raises StorageError: a mark cannot be written
-    :raises NotTwoStores: they share directories, and have other names for the files in these
+    :raises NotTwoStores: they share directories, and have other names for the files in these; or
+        neither is there yet
     """
     found = mounts()
-    if not _is_there(one.root) or not _is_there(other.root):
-        # A directory that is still to be made is not one that exists.
-        is_one = os.path.realpath(one.root) == os.path.realpath(other.root)
-        return _judge(one, other, ()) if is_one else False
+    are_there = {os.path.isdir(tree.root) for tree in (one, other)}
+    if are_there == {True, False}:
+        return False  # a directory that is still to be made is not one that exists
+    if are_there == {False}:
+        if os.path.realpath(one.root) == os.path.realpath(other.root):
+            return _judge(one, other, ())
+        raise NotTwoStores("neither directory is there yet")
     unknown: list[tuple[Where, Where]] = []
     for places in _places(one, other, found):
         answer = _is_same_directory(one.root, other.root, places, found)
-        if answer:
+        if answer and (probe or not places[0]):
             return _judge(one, other, places[0])
-        if answer is None:
+        if answer is not False:
             unknown.append(places)
     if not unknown:
         return False
@@ -97,17 +102,15 @@ def _judge(one: Tree, other: Tree, where: Where) -> bool:
     raise NotTwoStores("they are one directory, with two sets of file names in it")
 
 
-def _is_there(root: Path) -> bool:
-    return os.path.isdir(root)
-
-
 def _places(one: Tree, other: Tree, found: list[Mount]) -> list[tuple[Where, Where]]:
-    """Return the pairs of directories to be compared, each from its root down: the roots, and
-    wherever a file system is mounted below one of them."""
+    """Return the pairs of directories that crashes may have in common, each from its root down:
+    the roots, and wherever a file system is mounted below one of them."""
     bases = one.layout.name_branch_base, other.layout.name_branch_base
     ours = {(where, _renamed(where, bases[0], bases[1])) for where in _mounted(one, found)}
     theirs = {(_renamed(where, bases[1], bases[0]), where) for where in _mounted(other, found)}
-    return [((), ()), *sorted(ours | theirs)]
+    pairs = [((), ()), *sorted(ours | theirs)]
+    # In a directory of a day each base has a directory of its own.
+    return [pair for pair in pairs if bases[0] == bases[1] or len(pair[0]) > 1]
 
 
 def _mounted(tree: Tree, found: list[Mount]) -> Iterator[Where]:
@@ -126,8 +129,10 @@ def _is_same_directory(
     paths = [root.joinpath(*where) for root, where in zip((one, other), places, strict=True)]
     try:
         first, second = map(os.stat, paths)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # what is not there has no crash to be lost
     except OSError:
-        return False  # what is not there, or cannot be looked into, has no crash to be lost
+        return None
     if os.path.samestat(first, second):
         return True
     kinds = _kinds(paths, found)
@@ -148,21 +153,30 @@ def _shared_by_marks(
 ) -> Where | None:
     """Return where the two trees have a directory in common; None: nowhere."""
     with ExitStack() as stack:
-        sought: list[tuple[Where, Path]] = []
+        sought: list[tuple[Tree, Where, Path]] = []
         kinds: set[str] = set()
         for here, there in places:
             mine, theirs = one.root.joinpath(*here), other.root.joinpath(*there)
             kinds |= _kinds((mine, theirs), found)
-            sought.append((here, theirs / stack.enter_context(_mark(one, mine))))
-            sought.append((here, mine / stack.enter_context(_mark(other, theirs))))
+            sought.append((other, here, theirs / stack.enter_context(_mark(one, mine))))
+            sought.append((one, here, mine / stack.enter_context(_mark(other, theirs))))
         deadline = time.monotonic() + _patience(kinds)
         while True:
-            for here, path in sought:
-                if os.path.lexists(path):
-                    return here
+            for tree, here, path in sought:
+                with tree.translator.translating("cannot be read"):
+                    if _exists(path):
+                        return here
             if time.monotonic() > deadline:
                 return None
             time.sleep(_PAUSE_S)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _patience(kinds: set[str]) -> float:
