@@ -7,6 +7,7 @@
 import os
 import pwd
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,19 @@ WAYS = (
     ("--existing", "overwrite"),
     (),
 )
+
+
+def _has_ipv6() -> bool:
+    """Return True if the loopback interface has an address of IPv6: not every container's does."""
+    try:
+        with socket.socket(socket.AF_INET6) as listening:
+            listening.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+SIXTH = ["[::1]"] if _has_ipv6() else []
 
 
 class EverywherePostgreSQL(PostgreSQL):
@@ -62,7 +76,7 @@ class EverywherePostgreSQL(PostgreSQL):
                 os.chown(path, pwd.getpwnam(user).pw_uid, -1)
 
     def command(self) -> list[str | Path]:
-        return [*super().command(), "--listen_addresses=127.0.0.1,::1"]
+        return [*super().command(), f"--listen_addresses=127.0.0.1{',::1' if SIXTH else ''}"]
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +94,16 @@ def at(uri: str, host: str) -> str:
 def names_of(server: EverywherePostgreSQL, schema: str) -> list[str]:
     """What one schema is called."""
     uri = server.uri(schema=schema)
-    socket = f"{at(uri, '').replace(f':{server.port}/', '/')}&host={server.directory}&port="
+    by_socket = f"{at(uri, '').replace(f':{server.port}/', '/')}&host={server.directory}&port="
     return [
         uri,
         at(uri, "localhost"),
         at(uri, "LOCALHOST"),
-        at(uri, "[::1]"),
+        *(at(uri, host) for host in SIXTH),
         at(uri, "127.1"),
-        f"{socket}{server.port}",
+        f"{by_socket}{server.port}",
         f"{uri}&hostaddr=127.0.0.1",
-        at(uri, "[::1]") + "&application_name=mover",
+        at(uri, "localhost") + "&application_name=mover",
     ]
 
 
@@ -184,7 +198,7 @@ def test_a_role_with_the_rights_to_save_and_no_more_proves_it(
     fill(tmp_path, server.uri(schema=another))
     before = rows(server, schema)
     with role(server, schema, hidden=hidden) as uri:
-        for name in (source, at(uri, "localhost"), at(uri, "[::1]")):
+        for name in (source, *(at(uri, host) for host in ("localhost", *SIXTH))):
             assert_refused(run("copy", "-s", uri, "-d", name, *MOVE), 2, "the same store")
         assert rows(server, schema) == before
         done = run("copy", "-s", uri, "-d", server.uri(schema=another), *MOVE)
@@ -286,7 +300,7 @@ class TestPostgreSQL(DistinctConformance):
         with registry.open_storage(server.uri(schema=schema)) as storage:
             yield storage
 
-    @pytest.fixture(params=["localhost", "[::1]"])
+    @pytest.fixture(params=["localhost", *SIXTH])
     def same_storage(
         self, server: EverywherePostgreSQL, schema: str, request: pytest.FixtureRequest
     ) -> Iterator[CrashStorageBase]:
