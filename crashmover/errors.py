@@ -7,6 +7,7 @@
     CrashMoverError
     ├─ InvalidCrashID, InvalidDumpName, InvalidURI, InvalidConfig    (also ValueError)
     ├─ MissingExtra
+    ├─ NotTwoStores                    also ValueError
     ├─ StorageError                    .crash_id, .uri (redacted), .reason
     │  ├─ CrashIDNotFound
     │  │  └─ DumpNotFound
@@ -105,6 +106,10 @@ class InvalidConfig(CrashMoverError, ValueError):
 class MissingExtra(CrashMoverError):
     """A driver is not installed, and the text says what to install; or the package of a store is
     broken."""
+
+
+class NotTwoStores(CrashMoverError, ValueError):
+    """Source and destination are one store, or it cannot be proved that they are two."""
 
 
 class StorageError(CrashMoverError):

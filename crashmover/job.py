@@ -13,11 +13,13 @@ from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Outcome, Status
+from crashmover.distinct import SAME
 from crashmover.documents import json_object, json_part
 from crashmover.errors import (
     CrashChanged,
     CrashIDNotFound,
     CrashMoverError,
+    NotTwoStores,
     PolyCrashStorageError,
     StorageError,
     describe,
@@ -201,11 +203,12 @@ def refuse_loss(
     remove_source: bool,
     redactor: Redactor | None,
 ) -> None:
-    """Raise `ValueError` where the job as such would lose data."""
+    """Raise `ValueError` where the job as such would lose data, as far as that is known without
+    contacting a store."""
     sources = {store.identity() for store in source.stores}
     destinations = {store.identity() for store in destination.stores}
     if sources == destinations or (remove_source and sources & destinations):
-        raise ValueError("source and destination are the same store")
+        raise NotTwoStores(SAME)
     if not kinds:
         raise ValueError("no kinds of parts to copy")
     if not remove_source:

@@ -15,6 +15,7 @@ from typing import Self
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
+from crashmover.distinct import refuse_same_stores, require_two_stores
 from crashmover.errors import (
     CorruptCrash,
     CrashChanged,
@@ -38,7 +39,7 @@ from crashmover.job import (
 )
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers, next_of
+from crashmover.workers import WorkerKilled, Workers, drop_what_waits, next_of
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 
@@ -118,6 +119,7 @@ class Mover:
         self._workers: Workers[Task, Moved] | None = None
         self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
+        self._are_two_stores = False  # until that is found out
         self._is_stopped = False
         self._failure: CrashMoverError | None = None
         self._unlisted: CrashMoverError | None = None  # why there may be more than was taken
@@ -138,9 +140,12 @@ class Mover:
         self._is_stopped = True  # no Event: a signal may come while that holds its lock
 
     def verify_access(self) -> None:
-        """Make sure that the source can be read, and a destination be written to.
+        """Make sure that the source can be read, and a destination be written to, and that they
+        are two stores.
 
         :raises StorageError: none can
+        :raises NotTwoStores: they are one; or, where the source is removed, that they are two
+            cannot be proved
         """
         self._retry.call(lambda: self._source.verify_access(write=self._remove_source))
         for destination in self._destinations:
@@ -148,6 +153,18 @@ class Mover:
         self._stop_if_all_down()
         if self._failure:
             raise self._failure
+        self._refuse_same_stores()
+
+    def _refuse_same_stores(self) -> None:
+        if self._are_two_stores:
+            return
+        # What is down gets nothing in this run, and then nothing is removed either.
+        stores = [each.store for each in self._destinations if not each.down]
+        if self._remove_source:
+            require_two_stores(self._source, stores, dry_run=self._dry_run, retry=self._retry)
+        else:
+            refuse_same_stores(self._source, stores)
+        self._are_two_stores = True
 
     def __enter__(self) -> Self:
         stores = self._worker_count * len(self._destinations)
@@ -177,12 +194,14 @@ class Mover:
         :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
             the same listing of a destination, so that what is there costs no requests
         :param ahead: batches in hand at most, for each worker
+        :raises NotTwoStores: as `verify_access`, before anything is read or saved
         :raises CrashMoverError: at the end, when the source or every destination went down,
             or the listing or queue failed: some crashes were then not looked at
         """
         with ExitStack() as stack:
             if self._workers is None:
                 stack.enter_context(self)
+            self._refuse_same_stores()
             if listings and self._by_listing and self.marker in self._kinds:
                 for destination in self._destinations:
                     destination.follow(listings(destination.store))
@@ -209,7 +228,7 @@ class Mover:
                 if jobs or passed:
                     continue
             if self._is_stopped:
-                _drop_what_waits(flight)
+                drop_what_waits(flight)
             if not flight and not self._idle:
                 return
             is_ahead = len(flight) > self._worker_count
@@ -386,9 +405,3 @@ class Mover:
         except CrashChanged as error:
             reason = f"copied, not removed: {error.reason}"
             raise StorageError(reason, uri=source.uri) from None
-
-
-def _drop_what_waits(flight: "dict[Future[Moved], list[Job]]") -> None:
-    """Forget the batches that no worker has begun with: whoever stops a run wants it to end."""
-    for future in [future for future in flight if future.cancel()]:
-        del flight[future]

@@ -86,6 +86,12 @@ def next_of(
             yield finished.get_nowait()
 
 
+def drop_what_waits(flight: "dict[Future[R], T]") -> None:
+    """Remove the tasks that no worker has begun with, so that a run that is stopped ends soon."""
+    for future in [future for future in flight if future.cancel()]:
+        del flight[future]
+
+
 class _Process(Generic[T, R]):
     """A process that does one task after the other, as its parent knows it."""
 

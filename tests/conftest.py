@@ -34,7 +34,9 @@ DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 
 TOOLS = {
     "atheris": "pip install atheris, on Linux on x86_64",
+    "bindfs": "apt install bindfs, and be root, on Linux",
     "devices": "be root, on Linux",
+    "pgbouncer": "apt install pgbouncer",
     "setpriv": "be root, on Linux; apt install util-linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",

@@ -5,6 +5,7 @@
 """The example of a backend, installed as a stranger's package is: found by its scheme alone."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -203,10 +204,18 @@ def test_a_copy_to_itself_is_refused_by_whatever_path(tmp_path: Path, installed:
     (tmp_path / "link").symlink_to(tmp_path)
     with open_storage(f"sqlite://{tmp_path}/crashes.db") as storage:
         storage.save_raw_crash({}, None, CRASH_ID)
+    uris: tuple[str, ...]
     uris = ("-s", f"sqlite://{tmp_path}/crashes.db", "-d", f"sqlite://{tmp_path}/link/crashes.db")
     assert_refused(run("copy", *uris, "--remove-source"), 2, "are the same store")
+    os.link(tmp_path / "crashes.db", tmp_path / "second.db")  # which no path tells
+    uris = (*uris[:2], "-d", f"sqlite://{tmp_path}/second.db", "--verify")
+    assert_refused(run("copy", *uris, "--remove-source"), 2, "the same store")
     with open_storage(uris[1]) as storage:
         assert storage.has_crash(CRASH_ID)
+    uris = (*uris[:2], "-d", f"sqlite://{tmp_path}/other.db", "--verify")
+    assert run("copy", *uris, "--remove-source").exit_code == 0
+    uris = ("-s", uris[3], "-d", str(tmp_path / "tree"), "--verify")
+    assert run("copy", *uris, "--remove-source").exit_code == 0
 
 
 @pytest.mark.parametrize(

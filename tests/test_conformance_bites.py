@@ -343,6 +343,13 @@ class NewEveryTime(FSPermanentStorage):
         return object()
 
 
+class TakesItselfForAnother(FSPermanentStorage):
+    """Goes by the object, and not by what it stands for."""
+
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        return self is other
+
+
 class IgnoresFiles(FSPermanentStorage):
     """Takes no dumps but those in memory: the path instead of the bytes."""
 
@@ -415,6 +422,7 @@ BREAKS: dict[str, Broken] = {
     "test_dumps_are_saved_from_memory_and_from_files": IgnoresFiles,
     "test_each_crash_of_a_batch_has_its_own_result": AllOrNothingBatch,
     "test_ids_that_are_none_are_refused": StripsCrashIDs,
+    "test_it_knows_itself_by_a_second_object": TakesItselfForAnother,
     "test_it_says_what_it_is": NewEveryTime,
     "test_json_that_is_none_is_said_to_be_corrupt": MendsJSON,
     "test_large_parts_stream": ReadsWhole,

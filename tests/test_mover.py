@@ -48,6 +48,7 @@ from crashmover.testing import (
     read,
     without,
 )
+from crashmover.workers import drop_what_waits
 from tests.faulty import FaultyStorage, all_down, denied, fill, unavailable
 
 AT_ONCE = RetryPolicy(wait=0, wait_max=0)
@@ -724,7 +725,7 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dropped = threading.Event()
-    drop = mover_module._drop_what_waits
+    drop = drop_what_waits
 
     def dropping(*args: Any) -> None:
         drop(*args)
@@ -735,7 +736,7 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
             assert crash_id == first or dropped.wait(20)
             return super().load_crash(crash_id, kinds)
 
-    monkeypatch.setattr(mover_module, "_drop_what_waits", dropping)
+    monkeypatch.setattr(mover_module, "drop_what_waits", dropping)
     source, destination = Slow(), InMemoryCrashStorage()
     fill(source, some_crashes(5))
     first, *_ = source.new_crashes()

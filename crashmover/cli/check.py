@@ -24,6 +24,7 @@ from crashmover.cli.options import (
     source_option,
 )
 from crashmover.cli.selecting import check_selection, ids_from_option, kinds_option, named_ids
+from crashmover.distinct import refuse_check_of_itself
 from crashmover.external.crashstorage_base import CrashStorageBase
 
 
@@ -76,8 +77,6 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     with ExitStack() as stack:
         source = stack.enter_context(settings.open_storage(options["sources"]))
         destination = stack.enter_context(settings.open_storage(options["destinations"]))
-        if not options["digest"]:  # which finds out whether a store is sound in itself
-            _refuse_same(source, destination)
         names = ("kinds", "digest", "workers")
         checker = Checker(source, destination, **{name: options[name] for name in names})
         ids: Iterable[str] = source.new_crashes(options["since"], options["until"], checker.marker)
@@ -87,18 +86,14 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             total = len(named)
         stack.enter_context(checker)
         checker.verify_access()
+        if not options["digest"]:  # which finds out whether a store is sound in itself
+            refuse_check_of_itself(source, destination.stores)
         bar = stack.enter_context(console.progress(options["progress"], total))
         found = Findings(is_named=total is not None, **_shown(destination, options))
         stopper = signals.Stopper(checker.stop)
         with signals.handling(stopper):
             code = stopper.end_of(lambda: found.take(checker.run(ids), bar))
     raise click.exceptions.Exit(code)
-
-
-def _refuse_same(source: CrashStorageBase, destination: CrashStorageBase) -> None:
-    same = {store.identity() for store in source.stores}
-    if len(same) == 1 and any(store.identity() in same for store in destination.stores):
-        raise click.UsageError("source and destination are the same store")
 
 
 def _shown(destination: CrashStorageBase, options: dict[str, Any]) -> dict[str, bool]:

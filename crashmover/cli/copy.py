@@ -85,7 +85,8 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h
     "--remove-source",
     is_flag=True,
     help="Remove a crash from the source once every destination has all of it, durably. One"
-    " that was skipped without being compared stays.",
+    " that was skipped without being compared stays. First it is proved that source and"
+    " destination are two stores.",
 )
 @click.option("--redact", is_flag=True, help="Leave protected keys out of processed crashes.")
 @click.option(
@@ -322,6 +323,8 @@ def _run(
 def _tell(summary: Summary, options: dict[str, Any]) -> None:
     """Say what the run has done, to whom it may concern."""
     console.inform(summary.text(), **summary.as_dict())
+    if options["remove_source"] and (there := summary.all_there):
+        console.inform(f"all {there:,} crashes were in the destination already")
     if options["as_json"]:
         click.echo(json.dumps(summary.as_dict()))
     if options["statsd"]:

@@ -14,6 +14,7 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
     MissingExtra,
+    NotTwoStores,
     PolyCrashStorageError,
     QueueError,
     StorageDenied,
@@ -41,7 +42,14 @@ class ExitCode(IntEnum):
     SIGNAL = 128
 
 
-_USAGE = (InvalidConfig, InvalidCrashID, InvalidDumpName, InvalidURI, MissingExtra)
+_USAGE = (
+    InvalidConfig,
+    InvalidCrashID,
+    InvalidDumpName,
+    InvalidURI,
+    MissingExtra,
+    NotTwoStores,
+)
 _UNAVAILABLE = (QueueError, StorageDenied, StorageUnavailable)
 
 

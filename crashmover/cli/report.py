@@ -39,6 +39,12 @@ class Summary:
     def failed(self) -> int:
         return sum(self._counts[s] for s in (Status.FAILED, Status.CONFLICT, Status.MISSING))
 
+    @property
+    def all_there(self) -> int:
+        """How many crashes there were, if every destination had each of them already; else 0."""
+        skipped = self._counts[Status.SKIPPED]
+        return skipped if skipped == self._counts.total() else 0
+
     def as_dict(self) -> dict[str, Any]:
         would = {"would_copy": self._counts[Status.WOULD_COPY]}
         lacking = {"lacking_dumps": self._lacking}

@@ -320,8 +320,31 @@ class CrashStorageBase(SocorroAPI, ABC):
         return (self,)
 
     def identity(self) -> object:
-        """What is equal for two objects that stand for the same store."""
+        """What is equal for two objects that stand for the same store, as far as that is known
+        without contacting anything.  One store may have two identities; `is_same_store` proves."""
         return self.uri
+
+    def is_same_store(self, other: "CrashStorageBase", *, probe: bool = False) -> bool | None:
+        """Return whether this store and `other` are one store: whether a crash that is removed
+        from one may be gone from the other.  None: that is not known.
+
+        A copy asks with ``probe=False``, and goes on unless the answer is True.  A copy that
+        removes asks the source with ``probe=True``, before it saves or removes anything, and goes
+        on only if the answer is False.  It must not go by the text of a URI: one server has
+        many addresses, one directory many paths.
+
+        For a store of another class return None, unless your class wraps stores of others.  Two
+        stores of unrelated classes that both have this method are two.
+
+        This base class compares `identity`, and so never proves that two stores are two.
+
+        :param other: any store but a `PolyCrashStorage`
+        :param probe: whether a mark may be written into either store, to look for it in the
+            other.  No reader and no listing may take notice of the mark, and it is removed again.
+        :raises StorageError: a store cannot be asked
+        :raises NotTwoStores: that is not known, and the text says why
+        """
+        return True if self is other or self.identity() == other.identity() else None
 
     def close(self) -> None:
         """Let go of what is open."""

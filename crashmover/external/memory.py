@@ -40,6 +40,12 @@ class InMemoryCrashStorage(CrashStorageBase):
         """Itself: two of them share nothing."""
         return id(self)
 
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        """Return whether both keep their crashes in the same dictionary."""
+        if not isinstance(other, InMemoryCrashStorage):
+            return None
+        return self._crashes is other._crashes
+
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
         """As the base class says."""
         crashid.validate(crash_id)

@@ -14,6 +14,9 @@ A backend of your own joins with five lines (pytest is needed: the ``testing`` e
 
 The fixture gives a store that is empty and that can be written to.  A queue joins in the same
 way with `QueueConformance`, and with `LeaseConformance` where its leases can be made short.
+
+`DistinctConformance` holds that a store is never moved onto itself, and is moved to others.  It
+needs two fixtures more: `same_storage`, the same store by another name, and `other_storage`.
 """
 
 import pytest
@@ -22,7 +25,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"crashmover.testing.{name}"
-        for name in ("creating", "keeping", "queues", "removing", "saving")
+        for name in ("creating", "keeping", "queues", "removing", "sameness", "saving")
     )
 )
 
@@ -30,6 +33,7 @@ from crashmover.testing.creating import CreatingConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
 from crashmover.testing.queues import LeaseConformance, QueueConformance
 from crashmover.testing.removing import RemovingConformance
+from crashmover.testing.sameness import DistinctConformance, SamenessConformance
 from crashmover.testing.samples import (
     AT_ONCE,
     BROWSER,
@@ -61,6 +65,7 @@ __all__ = [
     "PROCESSED",
     "RAW",
     "Contents",
+    "DistinctConformance",
     "LeaseConformance",
     "QueueConformance",
     "ReadFailed",
@@ -82,6 +87,7 @@ class StorageConformance(
     WholenessConformance,
     KeepingConformance,
     RemovingConformance,
+    SamenessConformance,
     SocorroConformance,
 ):
     """The promises of `CrashStorageBase`; give it a fixture `storage`."""

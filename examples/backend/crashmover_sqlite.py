@@ -123,8 +123,26 @@ class SQLiteCrashStorage(CrashStorageBase):
         next(self.new_crashes(), None)  # or it is no database
 
     def identity(self) -> object:
-        """The file, by whatever name: nobody must copy it to itself and then remove it."""
+        """The file, by whatever path: what a plain copy goes by."""
         return "sqlite", os.path.realpath(self._path)
+
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        """Whether a mark that is put into this file is seen in the other; no reader looks there."""
+        if not isinstance(other, SQLiteCrashStorage):
+            return None
+        if self.identity() == other.identity():
+            return True
+        if not probe:
+            return None
+        mark = ["", uuid4().hex, "mark", ""]
+        with self._transaction(write=True) as database:
+            database.execute(INSERT, [*mark, 0, b"", ""])
+        try:
+            with other._transaction() as database:
+                return database.execute(f"SELECT 1 {OF_PART}", mark).fetchone() is not None
+        finally:
+            with self._transaction(write=True) as database:
+                database.execute(f"DELETE {OF_PART}", mark)
 
     # How
 

@@ -32,7 +32,7 @@ class PostgreSQL(ServerProcess):
     death_signal = signal.SIGQUIT  # the immediate one
 
     def __init__(self) -> None:
-        super().__init__(_unprivileged_user())
+        super().__init__(unprivileged_user())
         self.user = "crashmover"
         self.password = secrets.token_hex(16)
         self._programs = _programs()
@@ -107,7 +107,7 @@ class PostgreSQL(ServerProcess):
         return name
 
 
-def _unprivileged_user() -> str | None:
+def unprivileged_user() -> str | None:
     """PostgreSQL refuses to run as root: return who it runs as instead."""
     if os.geteuid() != 0:
         return None

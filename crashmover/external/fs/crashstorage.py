@@ -41,6 +41,7 @@ from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFiles
 from crashmover.external.fs.removing import LoadedRemoval, Removal
+from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.walking import Walk
 from crashmover.uri import StorageURI
@@ -105,6 +106,19 @@ class FSPermanentStorage(CrashStorageBase):
         except OSError:
             return self.layout, os.path.realpath(self.root)
         return self.layout, status.st_dev, status.st_ino
+
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        """Return whether both trees share crashes, as `sameness` finds out.
+
+        A directory and a bucket are always two stores, even where the directory is the disk of
+        the bucket's server: the names of their files differ.
+        """
+        if not isinstance(other, FSPermanentStorage):
+            return None
+        return is_same_tree(self._tree(), other._tree(), probe=probe)
+
+    def _tree(self) -> Tree:
+        return Tree(self.root, self.layout, self._translator)
 
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is made or written."""

@@ -2,31 +2,37 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Mounts: which file systems hold a directory and what is below it, and which forget.
+"""Mounts: which file systems this process sees, by ``/proc/self/mountinfo``, and which forget.
 
 Source of the form: proc_pid_mountinfo(5).
 """
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
-class Mount(NamedTuple):
-    """A file system, and where it is mounted."""
+@dataclass(frozen=True)
+class Mount:
+    """A file system at a place.
 
-    point: Path
+    :param point: an absolute path without links
+    :param kind: such as ``ext4``, ``nfs4``, ``fuse.sshfs``
+    :param options: of the file system, such as ``volatile``
+    """
+
+    point: PurePath
     kind: str
-    options: frozenset[str]
+    options: frozenset[str] = frozenset()
 
     def risk(self) -> str | None:
-        """Return why what is written here may be lost when the power fails, if it is known to be
-        so."""
+        """Return why what is written here may be lost when the power fails; None if no reason is
+        known."""
         if self.kind in _IN_MEMORY:
             kept = "what is saved there is gone at a restart"
             return f"{self.point} is a {self.kind}, in memory: {kept}"
@@ -38,32 +44,58 @@ class Mount(NamedTuple):
         return None
 
 
-def mounts_of(directory: Path) -> Iterator[Mount]:
-    """Yield the mount that a directory is on, and those below it; none where the system does not
-    tell.
-
-    :param directory: of which the last parts may still be missing
-    """
+def mounts() -> list[Mount]:
+    """Return the mounts, the oldest first; none on a system that does not tell them."""
     try:
-        text = _MOUNTINFO.read_text(errors="surrogateescape")
+        lines = _MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
-        return
-    # What is mounted later at the same place hides what was there.
-    mounts = {mount.point: mount for mount in map(_parse, text.splitlines()) if mount}
-    real = directory.resolve()
-    for place in (real, *real.parents):
-        if place in mounts:
-            yield mounts[place]
-            break
-    yield from (mount for point, mount in mounts.items() if real in point.parents)
+        return []
+    return list(filter(None, map(_parse, lines)))
 
 
 def _parse(line: str) -> Mount | None:
-    first, _, last = line.partition(" - ")
-    try:
-        point = first.split(" ")[4]
-        kind, _, options = last.split(" ", 2)
-    except (IndexError, ValueError):
+    before, _, after = line.partition(" - ")
+    fields, (kind, _, more) = before.split(" "), after.partition(" ")
+    if len(fields) < 5 or not kind:
         return None
-    path = Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), point))
-    return Mount(path, kind, frozenset(options.split(",")))
+    point = PurePath(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), fields[4]))
+    return Mount(point, kind, frozenset(more.rpartition(" ")[2].split(",")))
+
+
+def mounts_of(directory: Path) -> Iterator[Mount]:
+    """Yield the mount that a directory is on, and those below it.
+
+    :param directory: of which the last parts may still be missing
+    """
+    found = mounts()
+    root = directory.resolve()
+    if mount := at(root, found):
+        yield mount
+    latest = {mount.point: mount for mount in found}  # of several at one place, it hides the others
+    yield from (latest[root / PurePath(*names)] for names in dict.fromkeys(below(root, found)))
+
+
+def at(path: PurePath, found: list[Mount]) -> Mount | None:
+    """Return the mount that a path lies on; None where that is not known.
+
+    :param path: absolute, without links
+    """
+    over = [mount for mount in reversed(found) if path.is_relative_to(mount.point)]
+    # The deepest, and of several at one place the latest, which hides the others.
+    return max(over, key=lambda mount: len(mount.point.parts), default=None)
+
+
+def kind_at(path: PurePath, found: list[Mount]) -> str:
+    """Return the kind of the file system that a path lies on; ``""`` where that is not known."""
+    mount = at(path, found)
+    return mount.kind if mount else ""
+
+
+def below(root: PurePath, found: list[Mount]) -> Iterator[tuple[str, ...]]:
+    """Yield where below a directory other file systems are mounted, as names from there down.
+
+    :param root: absolute, without links
+    """
+    for mount in found:
+        if mount.point != root and mount.point.is_relative_to(root):
+            yield mount.point.relative_to(root).parts

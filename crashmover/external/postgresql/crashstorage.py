@@ -24,6 +24,7 @@ from crashmover.external.postgresql.connection_context import (
 from crashmover.external.postgresql.pgerrors import MissingTables
 from crashmover.external.postgresql.reading import Reader, Reading, Row
 from crashmover.external.postgresql.removing import WEEK, Remover
+from crashmover.external.postgresql.sameness import Schema, is_same_schema
 from crashmover.external.postgresql.saving import Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.external.probing import probe_crash
@@ -103,6 +104,13 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def identity(self) -> object:
         """The server, the database and the schema, as far as they are said."""
         return self._identity
+
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        """Return whether both are one schema, as `sameness` finds out; nothing is written."""
+        if not isinstance(other, PostgreSQLCrashStorage):
+            return None
+        source = Schema(self._context, self.schema)
+        return is_same_schema(source, Schema(other._context, other.schema), rows=probe)
 
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is changed."""

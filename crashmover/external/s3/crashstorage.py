@@ -30,9 +30,10 @@ from crashmover.external.s3.crashobjects import CrashObjects
 from crashmover.external.s3.creating import Create
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import Objects
-from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint
+from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
 from crashmover.external.s3.probing import clock_of, try_upload
 from crashmover.external.s3.reading import Reader
+from crashmover.external.s3.sameness import Place, is_same_bucket
 from crashmover.external.s3.saving import Save
 from crashmover.uri import StorageURI, seconds
 
@@ -89,7 +90,22 @@ class S3CrashStorage(CrashStorageBase):
 
     def identity(self) -> object:
         """The server, the bucket and the prefix."""
-        return (self._context.endpoint_url(), *self._place)
+        endpoint = self._context.endpoint_url()
+        return (endpoint and normalized(endpoint), *self._place)
+
+    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        """Return whether both are one place in one bucket, as `sameness` finds out.
+
+        Without ``probe`` it goes by `identity`, which proves no difference.
+        """
+        if not isinstance(other, S3CrashStorage):
+            return None
+        if not probe:
+            return True if self.identity() == other.identity() else None
+        return is_same_bucket(self._marked_place(), other._marked_place())
+
+    def _marked_place(self) -> Place:
+        return Place(self._context, self._place[1])
 
     def verify_access(self, *, write: bool = False) -> None:
         """As the base class says; nothing is written.

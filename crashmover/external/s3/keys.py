@@ -25,6 +25,9 @@ OLD_RAW_CRASHES = "v2/raw_crash"
 
 PROCESSED_CRASHES = "v1/processed_crash"
 
+MARKS = "v1/crashmover-mark"
+"""Below it a copy that removes puts a mark for a moment, under a name that is not a crash id."""
+
 LONGEST_DUMP_NAMES = 1 << 20
 """Bytes of a list of dumps: more are read by nobody."""
 

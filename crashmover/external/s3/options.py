@@ -6,6 +6,7 @@
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 CHECKSUMS = {"sha256": "SHA256", "crc64nvme": "CRC64NVME", "none": None}
 
@@ -58,3 +59,12 @@ def check_endpoint(text: str) -> str:
     if not _ENDPOINT.fullmatch(text):
         raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
     return text
+
+
+def normalized(endpoint: str) -> str:
+    """Return the URL of a server as all spellings of it have it: the host in lower case, and
+    without the port that is usual."""
+    url = urlsplit(endpoint)
+    usual = {"http": ":80", "https": ":443"}.get(url.scheme, "")
+    host = url.netloc.lower().removesuffix(usual)
+    return f"{url.scheme}://{host}{url.path.rstrip('/')}"

@@ -1,0 +1,227 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Whether two directory trees hold the same crashes, by whatever paths and mounts they are seen.
+
+The layout puts a crash at a path below the root that only its id decides.  So two trees share
+crashes where the *same* path below both roots leads to one directory: at the root, or at a mount
+point below it.  A root that lies inside the other one shares nothing: below it every path begins
+anew with a day.
+
+On one disk the device and the inode number tell directories apart, and two disks share nothing.
+They do not tell for a view by FUSE, an overlay or a network file system: there a mark is put into
+each of the two directories, and looked for in the other.
+"""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crashmover.errors import NotTwoStores
+from crashmover.external.fs import durable
+from crashmover.external.fs.durable import opened
+from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
+from crashmover.external.fs.oserrors import Translator
+
+_ON_DISK = frozenset(
+    (
+        *("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs"),
+        *("ntfs3", "ramfs", "reiserfs", "tmpfs", "vfat", "xfs", "zfs"),
+    )
+)
+"""Kinds of file systems of which a directory belongs to one, with one inode number."""
+
+_MARK = re.compile(r"\.crashmover-mark-[0-9a-f]{32}\.tmp", re.ASCII)
+_OLD_S = 3600.0  # seconds after which a mark was left behind by a process that was killed
+
+# A view may show a new file late.  A mark has a new name each time, so what is cached are lists
+# of names: rclone's mount writes a file back after 5 s, sshfs and bindfs are quicker.
+_PATIENCE_S = 2.0
+_PATIENCE_FUSE_S = 6.0
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A store's directory tree.
+
+    :param translator: makes the store's errors
+    """
+
+    root: Path
+    layout: Layout
+    translator: Translator
+
+
+def is_same_tree(one: Tree, other: Tree, *, probe: bool) -> bool | None:
+    """Return whether two trees share crashes; None: only a mark would tell, and `probe` is False,
+    or they share a day and not all.
+
+    :raises StorageError: a mark cannot be written
+    :raises NotTwoStores: they share directories, and have other names for the files in these; or
+        neither is there yet
+    """
+    found = mounts()
+    are_there = {os.path.isdir(tree.root) for tree in (one, other)}
+    if are_there == {True, False}:
+        return False  # a directory that is still to be made is not one that exists
+    if are_there == {False}:
+        if os.path.realpath(one.root) == os.path.realpath(other.root):
+            return _judge(one, other, ())
+        raise NotTwoStores("neither directory is there yet")
+    unknown: list[tuple[Where, Where]] = []
+    for places in _places(one, other, found):
+        answer = _is_same_directory(one.root, other.root, places, found)
+        if answer and (probe or not places[0]):
+            return _judge(one, other, places[0])
+        if answer is not False:
+            unknown.append(places)
+    if not unknown:
+        return False
+    if not probe:
+        return None
+    shared = _shared_by_marks(one, other, unknown, found)
+    return False if shared is None else _judge(one, other, shared)
+
+
+def _judge(one: Tree, other: Tree, where: Where) -> bool:
+    """Return whether two trees that have one directory in common share crashes."""
+    mine, theirs = one.layout, other.layout
+    if len(where) < 2 and mine.name_branch_base != theirs.name_branch_base:
+        return False  # each has its own directory in that of a day
+    same_names = replace(mine, name_branch_base="name", dump_field=theirs.dump_field)
+    if same_names == replace(theirs, name_branch_base="name"):
+        return True
+    raise NotTwoStores("they are one directory, with two sets of file names in it")
+
+
+def _places(one: Tree, other: Tree, found: list[Mount]) -> list[tuple[Where, Where]]:
+    """Return the pairs of directories that crashes may have in common, each from its root down:
+    the roots, and wherever a file system is mounted below one of them."""
+    bases = one.layout.name_branch_base, other.layout.name_branch_base
+    ours = {(where, _renamed(where, bases[0], bases[1])) for where in _mounted(one, found)}
+    theirs = {(_renamed(where, bases[1], bases[0]), where) for where in _mounted(other, found)}
+    pairs = [((), ()), *sorted(ours | theirs)]
+    # In a directory of a day each base has a directory of its own.
+    return [pair for pair in pairs if bases[0] == bases[1] or len(pair[0]) > 1]
+
+
+def _mounted(tree: Tree, found: list[Mount]) -> Iterator[Where]:
+    return below(Path(os.path.realpath(tree.root)), found)
+
+
+def _renamed(where: Where, old: str, new: str) -> Where:
+    """Return where the same crashes are in the other tree."""
+    return (where[0], new, *where[2:]) if len(where) > 1 and where[1] == old else where
+
+
+def _is_same_directory(
+    one: Path, other: Path, places: tuple[Where, Where], found: list[Mount]
+) -> bool | None:
+    """Return whether two directories are one; None: a mark would tell."""
+    paths = [root.joinpath(*where) for root, where in zip((one, other), places, strict=True)]
+    try:
+        first, second = map(os.stat, paths)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # what is not there has no crash to be lost
+    except OSError:
+        return None
+    if os.path.samestat(first, second):
+        return True
+    kinds = _kinds(paths, found)
+    if kinds <= _ON_DISK or (kinds == {"overlay"} and first.st_dev == second.st_dev):
+        return False
+    return None
+
+
+def _kinds(paths: Sequence[Path], found: list[Mount]) -> set[str]:
+    return {kind_at(Path(os.path.realpath(path)), found) for path in paths}
+
+
+# Marks
+
+
+def _shared_by_marks(
+    one: Tree, other: Tree, places: list[tuple[Where, Where]], found: list[Mount]
+) -> Where | None:
+    """Return where the two trees have a directory in common; None: nowhere."""
+    with ExitStack() as stack:
+        sought: list[tuple[Tree, Where, Path]] = []
+        kinds: set[str] = set()
+        for here, there in places:
+            mine, theirs = one.root.joinpath(*here), other.root.joinpath(*there)
+            kinds |= _kinds((mine, theirs), found)
+            sought.append((other, here, theirs / stack.enter_context(_mark(one, mine))))
+            sought.append((one, here, mine / stack.enter_context(_mark(other, theirs))))
+        deadline = time.monotonic() + _patience(kinds)
+        while True:
+            for tree, here, path in sought:
+                with tree.translator.translating("cannot be read"):
+                    if _exists(path):
+                        return here
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(_PAUSE_S)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _patience(kinds: set[str]) -> float:
+    """Return how many seconds a mark may take to be seen through such file systems."""
+    if any(kind.startswith("fuse") or not kind for kind in kinds):
+        return _PATIENCE_FUSE_S
+    return _PATIENCE_S if kinds - _ON_DISK - {"overlay"} else 0.0
+
+
+@contextmanager
+def _mark(tree: Tree, directory: Path) -> Iterator[str]:
+    """Make an empty file that readers ignore, give its name, and remove it in the end."""
+    name = f".crashmover-mark-{secrets.token_hex(16)}.tmp"
+    with ExitStack() as stack:
+        with tree.translator.translating("cannot be written to"):
+            dir_fd = stack.enter_context(opened(durable.open_root(directory)))
+            fd = durable.create_new(dir_fd, name)
+            try:
+                made = os.fstat(fd).st_mtime
+                os.fsync(fd)  # over a network, so that others see it
+            finally:
+                os.close(fd)
+        stack.callback(_remove, dir_fd, name)
+        _remove_old_marks(dir_fd, made)
+        yield name
+
+
+def _remove(dir_fd: int, name: str) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=dir_fd)
+
+
+def _remove_old_marks(dir_fd: int, now: float) -> None:
+    """Remove the marks that processes left behind which were killed.
+
+    :param now: by the clock of the file system
+    """
+    with suppress(OSError), os.scandir(dir_fd) as entries:
+        for entry in entries:
+            if _MARK.fullmatch(entry.name) and _is_old(dir_fd, entry.name, now):
+                _remove(dir_fd, entry.name)
+
+
+def _is_old(dir_fd: int, name: str, now: float) -> bool:
+    try:
+        return durable.status(dir_fd, name).st_mtime < now - _OLD_S
+    except OSError:
+        return False
