@@ -26,6 +26,7 @@ from crashmover.documents import json_part
 from crashmover.errors import CrashIDNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
+from crashmover.uri import refuse_tilde
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
 _MOST_NAMED = 10  # damaged parts that are named on standard error; all are among those shown
@@ -125,6 +126,11 @@ def _check_usage(
         raise click.UsageError("give one of --raw-crash, --processed-crash, --dump and --all")
     if unredacted and not (processed_crash or everything):
         raise click.UsageError("--unredacted goes with --processed-crash or --all")
+    if output:
+        try:
+            refuse_tilde(str(output))
+        except ValueError as error:
+            raise click.UsageError(f"-o: {error}") from None
     if output and not asked:
         raise click.UsageError("-o goes with --raw-crash, --processed-crash, --dump or --all")
     if as_json and asked:

@@ -109,6 +109,15 @@ class StoreType(click.ParamType):
     name = "uri"
     section = "storage"
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a tilde here, where the option that it came from can be named."""
+        from crashmover.uri import refuse_tilde
+
+        try:
+            return refuse_tilde(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:

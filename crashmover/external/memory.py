@@ -15,7 +15,7 @@ from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.sqlite.crashqueue import SCHEMA, SQLiteCrashQueue
-from crashmover.uri import StorageURI, seconds
+from crashmover.uri import StorageURI, refuse_tilde, seconds
 
 Parts = dict[tuple[Kind, str], bytes]
 
@@ -109,7 +109,7 @@ class InMemoryCrashQueue(SQLiteCrashQueue):
     def from_uri(cls, uri: StorageURI) -> Self:
         """``memory:``; each one is a queue of its own."""
         uri.refuse("host", "path", "user", "password", "port")
-        return cls(**uri.options(lease=seconds, quarantine=str))
+        return cls(**uri.options(lease=seconds, quarantine=refuse_tilde))
 
     def create(self) -> list[str]:
         """There is nothing to be made."""

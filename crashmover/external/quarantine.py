@@ -13,6 +13,7 @@ import os
 import stat
 from pathlib import Path
 
+from crashmover.directories import NO_HOME, state_directory
 from crashmover.errors import QueueError
 
 
@@ -50,9 +51,14 @@ class Quarantine:
 
 
 def _default_path() -> Path:
-    from platformdirs import user_state_path  # only where something is malformed
+    """Return the path of the default file.
 
-    return user_state_path("crashmover") / "quarantine.jsonl"
+    :raises QueueError: there is no home directory
+    """
+    directory = state_directory()
+    if directory is None:
+        raise QueueError(f"no quarantine file: {NO_HOME}; name one with ?quarantine=")
+    return directory / "quarantine.jsonl"
 
 
 def _append(path: Path, line: bytes) -> None:

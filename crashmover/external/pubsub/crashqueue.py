@@ -20,7 +20,7 @@ from google.pubsub_v1 import types
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
 from crashmover.external.pubsub.connection_context import ConnectionContext, code_of, translated
-from crashmover.uri import StorageURI
+from crashmover.uri import StorageURI, refuse_tilde
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class PubSubCrashQueue(CrashQueueBase):
             raise InvalidURI("pubsub: the project's id is missing: pubsub://PROJECT/PREFIX")
         kinds = ("topic", "subscription")
         named = {f"{queue}_{kind}": _name for queue in QueueName for kind in kinds}
-        options = uri.options(**named, quarantine=str)
+        options = uri.options(**named, quarantine=refuse_tilde)
         quarantine = options.pop("quarantine", None)
         prefix = uri.path.strip("/")
         if not prefix and not options:

@@ -15,7 +15,7 @@ from typing import Self
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
-from crashmover.uri import StorageURI, seconds
+from crashmover.uri import StorageURI, refuse_tilde, seconds
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class SQLiteCrashQueue(CrashQueueBase):
         uri.refuse("host", "user", "password", "port")
         if not uri.path or uri.path.endswith("/"):
             raise InvalidURI("sqlite: the path of a file is missing: sqlite:///DIRECTORY/FILE")
-        queue = cls(uri.path, **uri.options(lease=seconds, quarantine=str))
+        queue = cls(uri.path, **uri.options(lease=seconds, quarantine=refuse_tilde))
         queue.uri = str(uri)
         return queue
 
