@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import printable
+from crashmover.cli.console import printable, require_output
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings
 from crashmover.cli.places import KINDS, Place, place_at, places_of
@@ -69,6 +69,7 @@ def command(context: click.Context, /, as_json: bool) -> None:
       crashmover config
       crashmover config --json | jq .storage
     """
+    require_output()
     file = _file(context)
     if not as_json:
         is_missing = "" if file["exists"] else "; not there"

@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 import click
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import say
+from crashmover.cli.console import refuse_closed, require_output, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
@@ -92,6 +92,7 @@ def command(
             _write(lambda: _processed(storage, crash_id, unredacted), output)
         else:
             shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+            require_output()
             click.echo(json.dumps(shown) if as_json else as_text(shown))
             _end_if_damaged(shown)
 
@@ -127,6 +128,7 @@ def _check_usage(
     if unredacted and not (processed_crash or everything):
         raise click.UsageError("--unredacted goes with --processed-crash or --all")
     if output:
+        refuse_closed(str(output), "-o")
         try:
             refuse_tilde(str(output))
         except ValueError as error:
@@ -169,6 +171,7 @@ def _write(find: Callable[[], Part], output: Path | None) -> None:
         RetryPolicy().call(fetch)
         spool.seek(0)
         if output is None:
+            require_output()
             _refuse_binary_on_terminal(spool)
             shutil.copyfileobj(spool, sys.stdout.buffer)
             sys.stdout.buffer.flush()

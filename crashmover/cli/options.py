@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from crashmover import crashid
+from crashmover import crashid, streams
 from crashmover.errors import CrashMoverError, InvalidCrashID
 
 if TYPE_CHECKING:
@@ -101,6 +101,20 @@ class DurationType(click.ParamType):
         if seconds <= 0:
             self.fail(f"{value!r} is no length of time: write 90s, 10m or 1h30m", param, ctx)
         return float(seconds)
+
+
+class IdsFileType(click.File):
+    """A file of crash ids, opened for reading; ``-`` is standard input."""
+
+    def __init__(self) -> None:
+        super().__init__("r", encoding="utf-8", errors="replace")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a standard input that is closed: it would look like an empty file."""
+        path = "/dev/stdin" if value == "-" else value
+        if isinstance(path, str) and (name := streams.closed_name(path)):
+            self.fail(f"{name} is closed", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class StoreType(click.ParamType):
