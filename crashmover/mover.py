@@ -6,7 +6,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Self
@@ -26,6 +26,7 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import Job, Moved, Task, loading, redacted, refuse_loss, remove_copied
+from crashmover.pool import Pool
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, next_of
@@ -140,7 +141,7 @@ class Mover:
 
     def __enter__(self) -> Self:
         stores = self._worker_count * len(self._destinations)
-        self._stores_pool = ThreadPoolExecutor(stores, "store")
+        self._stores_pool = Pool(stores, "store")
         self._workers = Workers(self._move, self._worker_count, processes=self._in_processes)
         return self
 

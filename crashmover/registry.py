@@ -102,7 +102,7 @@ def _load_class(group: str, scheme: str) -> Any:
     matches = [entry for entry in found if entry.name == scheme]
     if not matches:
         if group == QUEUE_GROUP and scheme == "fs":
-            raise InvalidURI("a path is not a queue; a queue in a file is sqlite:./queue.db")
+            raise InvalidURI("'fs' is no scheme of a queue; a queue in a file is sqlite:./queue.db")
         known = ", ".join(sorted({entry.name for entry in found}))
         raise InvalidURI(f"unknown scheme {scheme!r}; there are: {known}")
     return _load(matches[0])

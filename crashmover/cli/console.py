@@ -226,5 +226,8 @@ def progress(wanted: bool | None, total: int | None) -> Iterator[Progress]:
         yield Lines(total)
         return
     bar = Bar(total)
+    if not bar.begin():
+        yield Lines(total)
+        return
     with bar.rich, _messages.written_by(bar.write):
         yield bar

@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 import click
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import refuse_closed, require_output, say
+from crashmover.cli.console import inform, refuse_closed, require_output, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
@@ -42,7 +42,13 @@ _MOST_NAMED = 10  # damaged parts that are named on standard error; all are amon
 )
 @click.option("--unredacted", is_flag=True, help="With what is protected, exactly as stored.")
 @click.option("--dump", metavar="NAME", help='Write a dump as stored; "" is the main one.')
-@click.option("--all", "everything", is_flag=True, help="Write every part into a directory.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Write every part into a directory; the processed crash without what is protected,"
+    " unless --unredacted is given.",
+)
 @click.option(
     "-o",
     "--output",
@@ -186,10 +192,27 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
         directory.mkdir(parents=True, exist_ok=True)
     for part in crash.parts:
         path = directory / _file_name(crash_id, part)
-        if part.kind is Kind.PROCESSED_CRASH:
-            _write(lambda: _processed(storage, crash_id, unredacted), path)
+        if part.kind is Kind.PROCESSED_CRASH and not unredacted:
+            _write_redacted(storage, crash_id, path)
         else:
             _write(lambda part=part: part, path)  # type: ignore[misc]
+
+
+def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> None:
+    """Write the processed crash without what is protected; say so if there was any."""
+    left_out = False
+
+    def find() -> Part:
+        nonlocal left_out
+        stored = storage.get_unredacted_processed(crash_id)
+        public = storage.redactor.redact(stored)
+        left_out = public != stored
+        return json_part(Kind.PROCESSED_CRASH, public)
+
+    _write(find, path)
+    if left_out:
+        text = "processed_crash: protected fields left out; --unredacted keeps them"
+        inform(text, crash_id=crash_id)
 
 
 def _file_name(crash_id: str, part: Part) -> str:
