@@ -34,6 +34,7 @@ TOOLS = {
     "devices": "be root, on Linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",
+    "users": "be root, on Linux, with setpriv of util-linux",
 }
 """What else slow tests need, and how to get it."""
 
