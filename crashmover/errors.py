@@ -72,6 +72,9 @@ def masked(text: str) -> str:
     return text
 
 
+NO_THREAD = "no further thread can be started: the limit of processes is reached"
+
+
 class CrashMoverError(Exception):
     """The root of all of them."""
 

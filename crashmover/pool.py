@@ -16,8 +16,6 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
 from typing import Any, ParamSpec, TypeVar
 
-NO_THREAD = "no further thread can be started: the limit of processes is reached"
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -4,8 +4,6 @@
 
 """Few processes and threads allowed, as in a container."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from crashmover import QueueName, open_queue
@@ -23,32 +21,30 @@ NO_THREAD = "no further thread can be started"
 
 
 class Runs:
-    """Runs commands under one limit after the other, and counts."""
+    """Runs commands under one limit after the other, and counts them."""
 
-    def __init__(self, user: OtherUser) -> None:
+    def __init__(self, user: OtherUser, figures: Figures) -> None:
         self.user = user
-        self.runs = self.refused = 0
+        self._figures = figures
 
     def run(self, limit: int, *args: str, may_refuse: bool = False) -> bool:
         """Run a command; return whether it did its work, and did not refuse to begin."""
         done = self.user.run(*args, limit=limit)
         where = f"{limit} processes: {args}: {done.stderr}"
-        self.runs += 1
+        self._figures(runs=1)
         assert "Traceback" not in done.stderr, where
         if done.returncode == 4 and may_refuse:
             assert done.stderr.count("\n") == 1 and NO_THREAD in done.stderr, where
-            self.refused += 1
+            self._figures(refused_in_one_line=1)
             return False
         assert done.returncode == 0, where
         return True
 
 
 @pytest.fixture
-def runs(other_user: OtherUser, figures: Figures) -> Iterator[Runs]:
+def runs(other_user: OtherUser, figures: Figures) -> Runs:
     put(other_user.home / "source", *CRASHES)
-    runs = Runs(other_user)
-    yield runs
-    figures(runs=runs.runs, refused_in_one_line=runs.refused)
+    return Runs(other_user, figures)
 
 
 @pytest.mark.parametrize("workers", ["2", "16"])

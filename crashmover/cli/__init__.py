@@ -19,8 +19,7 @@ from crashmover.cli import console, signals
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.cli.options import Settings
-from crashmover.errors import CrashMoverError, describe, masked
-from crashmover.pool import NO_THREAD
+from crashmover.errors import NO_THREAD, CrashMoverError, describe, masked
 
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {

@@ -36,10 +36,9 @@ from crashmover.cli.selecting import (
     named_ids,
 )
 from crashmover.crash import Kind
-from crashmover.errors import CrashMoverError
+from crashmover.errors import NO_THREAD, CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome
-from crashmover.pool import NO_THREAD
 from crashmover.redactor import Redactor
 from crashmover.selection import QueuedIDs
 

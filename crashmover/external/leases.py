@@ -9,8 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from crashmover.errors import QueueUnavailable
-from crashmover.pool import NO_THREAD
+from crashmover.errors import NO_THREAD, QueueUnavailable
 
 T = TypeVar("T", bound=Hashable)
 
