@@ -7,6 +7,8 @@
 import gc
 import signal
 
+from crashmover import streams
+
 
 def main() -> None:
     """Run the command line.
@@ -14,6 +16,7 @@ def main() -> None:
     Until that is imported, which takes most of the time of a short command, nothing is in hand,
     and an interrupt shall end us as any other signal does: without a traceback.
     """
+    streams.open_closed()
     # What is imported stays, and a run makes many objects that go away by themselves, and no cycles
     # to speak of: to look for some more often takes a tenth of the start.
     gc.set_threshold(50_000)

@@ -199,5 +199,9 @@ def _begin(uri: str, check: Check) -> "Future[Checkup]":
         future.set_result(checkup)
 
     # A daemon, so that nobody waits for it at exit.
-    threading.Thread(target=carry_out, name="checkup", daemon=True).start()
+    thread = threading.Thread(target=carry_out, name="checkup", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no further thread is granted: then one check after the other
+        carry_out()
     return future

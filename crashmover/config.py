@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crashmover.directories import NO_HOME, config_directory
 from crashmover.errors import InvalidConfig
+from crashmover.uri import refuse_tilde
 
 ENVIRONMENT = "CRASHMOVER_CONFIG"
 
@@ -43,18 +45,22 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def default_path() -> Path:
-    """Where the file is when nobody says otherwise: the platform's configuration directory."""
-    from platformdirs import user_config_path  # only where a name is looked up
-
-    return user_config_path("crashmover") / "config.toml"
+def default_path() -> Path | None:
+    """Return where the file is by default; None without a home directory."""
+    directory = config_directory()
+    return directory and directory / "config.toml"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the file says.  Its values may hold secrets: they are not in its `repr`."""
+    """What the file says.  Its values may hold secrets: they are not in its `repr`.
+
+    :param path: where the file is, or would be; None without a home directory
+    :param absent: why the default file was not read; None if it was, or is only missing
+    """
 
     path: Path | None = None
+    absent: str | None = None
     storage: Names = field(default_factory=dict, repr=False)
     queue: Names = field(default_factory=dict, repr=False)
 
@@ -62,29 +68,42 @@ class Config:
     def load(cls, path: str | os.PathLike[str] | None = None) -> "Config":
         """Read `path`, else the file that `CRASHMOVER_CONFIG` names, else the platform's.
 
-        Only the last may be missing.
+        Only the last may be missing, or in a directory that this process cannot enter.
 
         :raises InvalidConfig: it cannot be read, is not TOML, or says something unknown
         """
+        asked = path or os.environ.get(ENVIRONMENT)
+        if asked:
+            return cls._read(_path_as_typed(asked))
+        where = default_path()
+        if where is None:
+            return cls(absent=NO_HOME)
+        try:
+            where.stat()
+        except FileNotFoundError:
+            return cls(where)
+        except OSError as error:  # such as HOME=/root for another user, or HOME=/dev/null
+            return cls(where, absent=f"{where}: cannot be reached: {error.strerror}")
+        return cls._read(where)
+
+    @classmethod
+    def _read(cls, where: Path) -> "Config":
         import tomllib
 
-        asked = path or os.environ.get(ENVIRONMENT)
-        where = Path(asked) if asked else default_path()
         try:
             content = tomllib.loads(_text_of(where))
         except InvalidConfig:
             raise
         except FileNotFoundError:
-            if asked:
-                raise InvalidConfig(f"{where}: no such configuration file") from None
-            return cls(where)
+            raise InvalidConfig(f"{where}: no such configuration file") from None
         except OSError as error:
             raise InvalidConfig(f"{where}: cannot be read: {error.strerror}") from None
         except ValueError as error:  # not UTF-8, or tomllib.TOMLDecodeError
             raise InvalidConfig(f"{where}: not TOML: {error}") from None
         except RecursionError:
             raise InvalidConfig(f"{where}: nested too deeply") from None
-        return cls(where, **_sections(where, content))
+        sections = _sections(where, content)
+        return cls(where, storage=sections.get("storage", {}), queue=sections.get("queue", {}))
 
     def stores(self, name: str) -> list[str]:
         """Return the URIs behind a store's name, names of names followed to the end.
@@ -107,16 +126,25 @@ class Config:
     def _called(self) -> str:
         return str(self.path or "the configuration")
 
+    def _no_such(self, section: str, name: str, names: Names) -> str:
+        """Return the message for a name that the file does not have."""
+        if self.absent:
+            return (
+                f"no such {_CALLED[section]} {name!r}: there is no configuration file:"
+                f" {self.absent}; use --config or {ENVIRONMENT}; {_OTHERWISE[section]}"
+            )
+        known = ", ".join(sorted(names)) or "none"
+        return (
+            f"no {_CALLED[section]} named {name!r} in {self._called} (there: {known});"
+            f" {_OTHERWISE[section]}"
+        )
+
     def _follow(self, section: str, name: str, above: tuple[str, ...]) -> list[str]:
         names: Names = getattr(self, section)
         if name in above:
             raise InvalidConfig(f"{self._called}: {section}.{name} contains itself")
         if name not in names:
-            known = ", ".join(sorted(names)) or "none"
-            raise InvalidConfig(
-                f"no {_CALLED[section]} named {name!r} in {self._called} (there: {known});"
-                f" {_OTHERWISE[section]}"
-            )
+            raise InvalidConfig(self._no_such(section, name, names))
         value = names[name]
         uris: list[str] = []
         for item in [value] if isinstance(value, str) else value:
@@ -124,6 +152,17 @@ class Config:
             if len(uris) > _MOST_URIS:  # each name may stand for two of the next
                 raise InvalidConfig(f"{self._called}: {section}.{name} stands for too many")
         return uris
+
+
+def _path_as_typed(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that the user named.
+
+    :raises InvalidConfig: it begins with a tilde, which only a shell expands
+    """
+    try:
+        return Path(refuse_tilde(os.fspath(path)))
+    except ValueError as error:
+        raise InvalidConfig(f"configuration file {path}: {error}") from None
 
 
 def _text_of(path: Path) -> str:

@@ -48,13 +48,19 @@ def _without_password(word: re.Match[str]) -> str:
     return text
 
 
+_END = r"(?=:?(?:[&\s'\")]|$))"  # of a value
+_VALUE = rf"[^&\s'\")]*?{_END}"
+_ENDPOINT = rf"endpoint_url=https?://[A-Za-z0-9.-]+(?::\d+)?/?{_END}"
+
 _SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     # scheme://user:password@, also as a path, which has fewer slashes; user:password@
     (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\n]*@"), r"\1***@"),
     (_WORD, _without_password),
     # scheme://user:password, cut short; it is no port
-    (re.compile(r"(:/{1,3}[^\s/:'\"(]*:)(?!\d*(?:[/?'\")\s]|$))[^\s'\")]*"), r"\1***"),
-    (re.compile(r"([?&][^=&\s'\"]*=)[^&\s'\")]*"), r"\1***"),  # whatever it is called
+    (re.compile(r"(:/{1,3}[^\s/:'\"(]*:)(?!\d*:?(?:[/?&'\")\s]|$))[^\s'\")]*"), r"\1***"),
+    # The value of an option, whatever it is called, but for an endpoint in plain characters: it
+    # says which server is meant.  A colon before a blank belongs to the message around it.
+    (re.compile(rf"([?&](?!{_ENDPOINT})[^=&\s'\"]*=){_VALUE}"), r"\1***"),
 )
 
 
@@ -65,6 +71,9 @@ def masked(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+NO_THREAD = "no further thread can be started: the limit of processes is reached"
 
 
 class CrashMoverError(Exception):

@@ -6,7 +6,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
@@ -37,6 +37,7 @@ from crashmover.job import (
     refuse_loss,
     remove_copied,
 )
+from crashmover.pool import Pool
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, drop_what_waits, next_of
@@ -168,7 +169,7 @@ class Mover:
 
     def __enter__(self) -> Self:
         stores = self._worker_count * len(self._destinations)
-        self._stores_pool = ThreadPoolExecutor(stores, "store")
+        self._stores_pool = Pool(stores, "store")
         self._workers = Workers(self._move, self._worker_count, processes=self._in_processes)
         return self
 

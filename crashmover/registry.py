@@ -49,7 +49,7 @@ def open_storage(
     for text in named:
         if is_name(text):
             config = config or Config.load()
-            uris += config.stores(text)
+            uris += _readable(f"storage.{text}", config.stores(text))
         else:
             uris.append(text)
     if not uris:
@@ -72,10 +72,23 @@ def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
     if is_name(where):
-        where = (config or Config.load()).queue_uri(where)
+        [where] = _readable(f"queue.{where}", [(config or Config.load()).queue_uri(where)])
     uri = StorageURI.parse(where)
     queue: CrashQueueBase = _load_class(QUEUE_GROUP, uri.scheme).from_uri(uri)
     return queue
+
+
+def _readable(key: str, uris: list[str]) -> list[str]:
+    """Return the URIs behind a key of the configuration file.
+
+    :raises InvalidURI: one cannot be parsed; the message names the key
+    """
+    for uri in uris:
+        try:
+            StorageURI.parse(uri)
+        except InvalidURI as error:
+            raise InvalidURI(f"{key}: {error}") from None
+    return uris
 
 
 def _open_one(uri: StorageURI) -> CrashStorageBase:
@@ -88,6 +101,8 @@ def _load_class(group: str, scheme: str) -> Any:
     found = entry_points(group=group)
     matches = [entry for entry in found if entry.name == scheme]
     if not matches:
+        if group == QUEUE_GROUP and scheme == "fs":
+            raise InvalidURI("'fs' is no scheme of a queue; a queue in a file is sqlite:./queue.db")
         known = ", ".join(sorted({entry.name for entry in found}))
         raise InvalidURI(f"unknown scheme {scheme!r}; there are: {known}")
     return _load(matches[0])

@@ -6,7 +6,6 @@
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import loading
+from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AT_ONCE = 128  # crashes that are named
@@ -63,7 +63,7 @@ class Remover:
         self._failure: StorageError | None = None
 
     def __enter__(self) -> Self:
-        self._pool = ThreadPoolExecutor(self._threads, "look")
+        self._pool = Pool(self._threads, "look")
         return self
 
     def __exit__(self, *_exc: object) -> None:

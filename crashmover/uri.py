@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from crashmover.errors import InvalidURI
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,4}", re.ASCII)
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
@@ -41,19 +41,30 @@ class StorageURI:
 
     @classmethod
     def parse(cls, text: str) -> "StorageURI":
-        """Parse a URI, or the path of a directory (one with a slash, or ``.`` or ``..``).
+        """Parse a URI, or the path of a directory: one with a slash, or ``.`` or ``..``.
 
         :raises InvalidURI: it is neither; the message does not repeat it
         """
         if not text or any(not char.isprintable() for char in text):
             raise InvalidURI("a store's URI is empty or has control characters in it")
+        _refuse_tilde(text)
         if text in (".", "..") or text.startswith(("/", "./", "../")):
-            path, _, query = text.partition("?")
-            return cls("fs", path=path, query=_query(query))
+            return cls._parse_path(text)
         scheme, colon, rest = text.partition(":")
-        if not colon or not _SCHEME.fullmatch(scheme):
+        if colon and _SCHEME.fullmatch(scheme):
+            return cls._parse_rest(scheme.lower(), rest)  # RFC 3986, 3.1: in any case
+        path = text.partition("?")[0]
+        if "/" not in path:
             raise InvalidURI("neither a URI (such as fs:///var/crashes) nor a path with a slash")
-        return cls._parse_rest(scheme, rest)
+        if ":" in text or "@" in text:
+            # As likely a URI without its scheme, or a piece of one with a password in it.
+            raise InvalidURI("neither a URI nor a path; write ./ before a path with : or @ in it")
+        return cls._parse_path(text)
+
+    @classmethod
+    def _parse_path(cls, text: str) -> "StorageURI":
+        path, _, query = text.partition("?")
+        return cls("fs", path=path, query=_query(query))
 
     @classmethod
     def _parse_rest(cls, scheme: str, rest: str) -> "StorageURI":
@@ -82,6 +93,7 @@ class StorageURI:
         )
         if not (uri.host + uri.path + uri.user).isprintable():
             raise InvalidURI(f"malformed {scheme} URI: it has control characters in it")
+        _refuse_tilde(uri.path)
         return uri
 
     def options(self, **converters: Callable[[str], Any]) -> dict[str, Any]:
@@ -120,6 +132,24 @@ class StorageURI:
         )
         query = "&".join(masked)
         return f"{self.scheme}:{authority}{quote(self.path)}" + (query and f"?{query}")
+
+
+def refuse_tilde(text: str) -> str:
+    """Return the path of a file; also a converter of an option that is one.
+
+    :raises ValueError: it begins with a tilde, which nothing but a shell expands: taken as it
+        is, it would be a directory of that name in the working directory
+    """
+    if text == "~" or (text.startswith("~") and "/" in text):
+        raise ValueError("~ is not expanded here; write the full path")
+    return text
+
+
+def _refuse_tilde(path: str) -> None:
+    try:
+        refuse_tilde(path)
+    except ValueError as error:
+        raise InvalidURI(str(error)) from None
 
 
 def seconds(text: str) -> float:

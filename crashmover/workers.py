@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import BinaryIO, Generic, TypeVar, cast
 
 from crashmover import documents
+from crashmover.pool import Pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +35,7 @@ class Workers(Generic[T, R]):
     """Workers that all do the same, each one task at a time.
 
     :param work: what they do
-    :param count: how many there are
+    :param count: how many there are, or as many as the system grants
     :param processes: whether they had better be processes.  These are forked at once, and so
         they are threads all the same where forking is not safe: beside other threads, which
         may hold a lock at that moment, and on systems whose libraries do not survive it.
@@ -44,12 +45,12 @@ class Workers(Generic[T, R]):
         self._work = work
         self._processes: SimpleQueue[_Process[T, R]] | None = None
         if processes and count > 1 and sys.platform == "linux" and threading.active_count() == 1:
-            with suppress(OSError):  # no further process is granted us
-                found = _fork(work, count)
+            if found := _fork(work, count):
                 self._processes = SimpleQueue()
                 for process in found:
                     self._processes.put(process)
-        self._threads = ThreadPoolExecutor(count, "worker")
+                count = len(found)
+        self._threads = Pool(count, "worker")
 
     def submit(self, task: T) -> "Future[R]":
         """Let a worker do it; `WorkerKilled` where that was a process and is no more."""
@@ -120,6 +121,7 @@ class _Process(Generic[T, R]):
 
 
 def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
+    """Return so many processes, or fewer, or none, if the system does not grant them."""
     processes: list[_Process[T, R]] = []
     documents.share_turns()
     # A handler of the parent's must not run in a child.
@@ -128,9 +130,12 @@ def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
         for _ in range(count):
             processes.append(_fork_one(work, processes))
     except OSError:
-        for process in processes:
+        # Each process needs a thread that hands it its work, and threads count as processes: so
+        # half of them make room.  A single one would be no faster than a thread.
+        kept = len(processes) // 2 if len(processes) > 3 else 0
+        for process in processes[kept:]:
             process.close()
-        raise
+        del processes[kept:]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return processes
@@ -139,7 +144,13 @@ def _fork(work: Callable[[T], R], count: int) -> "list[_Process[T, R]]":
 def _fork_one(work: Callable[[T], R], others: "list[_Process[T, R]]") -> "_Process[T, R]":
     (task_out, task_in), (result_out, result_in) = os.pipe(), os.pipe()
     parent = os.getpid()
-    if (pid := os.fork()) == 0:
+    try:
+        pid = os.fork()
+    except OSError:
+        for fd in (task_out, task_in, result_out, result_in):
+            os.close(fd)
+        raise
+    if pid == 0:
         try:
             # Or else no worker would ever see the end of its tasks.
             for fd in (task_in, result_out, *(file.fileno() for o in others for file in o.files)):

@@ -40,6 +40,7 @@ TOOLS = {
     "setpriv": "be root, on Linux; apt install util-linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",
+    "users": "be root, on Linux, with setpriv of util-linux",
 }
 """What else slow tests need, and how to get it."""
 

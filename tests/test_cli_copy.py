@@ -884,7 +884,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "an unknown option of a store": ([*FROM, "-d", "{tmp}/x?colour=red"], "'colour'"),
     "a malformed option of a store": (["-s", "{tmp}/source?umask=999", *TO], "umask"),
     "a malformed URI": ([*FROM, "-d", "fs://{tmp}/x#1"], "%23"),
-    "neither a path nor a URI": ([*FROM, "-d", "a/b"], "slash"),
+    "neither a path nor a URI": ([*FROM, "-d", "a.b"], "slash"),
     "a bad crash id": ([*FROM, *TO, "bp-0bba929f"], "'bp-0bba929f'"),
     "a crash id of no day": ([*FROM, *TO, make_id(1, day="261131")], "yymmdd"),
     "a good crash id and a bad one": ([*FROM, *TO, ONE.crash_id, "x"], "'x'"),

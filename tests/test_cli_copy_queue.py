@@ -194,7 +194,7 @@ def test_following_ends_with_a_signal_and_holds_nothing(
         (["-q", "sqlite:./queue.db", IDS[0]], "either a queue"),
         (["-q", "sqlite:./queue.db", "--since", "7d"], "either a queue"),
         (["--follow"], "-q is missing"),
-        (["-q", "fs:./queue"], "unknown scheme"),
+        (["-q", "fs:./queue"], "no scheme of a queue"),
     ],
 )
 def test_bad_usage_changes_nothing(place: Place, args: list[str], phrase: str) -> None:

@@ -278,7 +278,7 @@ BAD_STORES = {
     "a host": (["-d", "fs://server{here}/store"], "host"),
     "a fragment": (["-d", "fs://{here}/store#1"], "%23"),
     "no path": (["-d", "fs:"], "path"),
-    "a relative path without a slash first": (["-d", "a/b"], "slash"),
+    "a piece of a URI that has a slash": (["-d", "a/b@c"], "./ before"),
     "a good one and a bad one": ([*STORE, "-d", "floppy://a"], "'floppy'"),
     "a name that is not configured": (
         ["--config", "{here}/names.toml", "-d", "tow"],

@@ -39,7 +39,9 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CRASHMOVER_CONFIG", raising=False)
     for name in ("HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    return default_path()
+    path = default_path()
+    assert path
+    return path
 
 
 def config_of(file: Path, text: str) -> Config:

@@ -19,7 +19,7 @@ from crashmover.cli import console, signals
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.cli.options import Settings
-from crashmover.errors import CrashMoverError, describe, masked
+from crashmover.errors import NO_THREAD, CrashMoverError, describe, masked
 
 # Each is imported only when it is run; the help that lists them needs no more than this.
 _COMMANDS = {
@@ -124,8 +124,11 @@ class CommandLine(click.Group):
             say(f"crashmover: {error.filename or 'output'}: {error.strerror}")
             code = ExitCode.FAILED
             _drop_output()
-        except Exception as error:  # a mistake of ours
-            if not console.is_json():
+        except Exception as error:
+            if _is_for_want_of_threads(error):
+                say(f"crashmover: {NO_THREAD}")
+                sys.exit(_flushed(ExitCode.UNAVAILABLE))
+            if not console.is_json():  # a mistake of ours
                 raise
             import traceback
 
@@ -133,6 +136,11 @@ class CommandLine(click.Group):
             say(f"crashmover: {describe(error)}", traceback=trace)
             code = ExitCode.FAILED
         sys.exit(_flushed(int(code or 0)))
+
+
+def _is_for_want_of_threads(error: Exception) -> bool:
+    """Return True if Python, or a library in Python, could not start a thread."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 def _buffer_output() -> None:

@@ -69,6 +69,16 @@ class Bar(Progress):
         self._bytes = 0
         self._bad = 0
 
+    def begin(self) -> bool:
+        """Start the bar; return False if the thread that draws it cannot be started."""
+        try:
+            self.rich.start()
+        except RuntimeError:  # "can't start new thread"
+            self.rich.live.auto_refresh = False  # there is no thread to be stopped
+            self.rich.stop()
+            return False
+        return True
+
     def write(self, line: str) -> None:
         """Print a line above it."""
         self.rich.console.print(Text(line), soft_wrap=True)

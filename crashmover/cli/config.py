@@ -15,11 +15,12 @@ import click
 from click.core import ParameterSource
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import printable
+from crashmover.cli.console import printable, require_output
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings
 from crashmover.cli.places import KINDS, Place, place_at, places_of
 from crashmover.config import ENVIRONMENT, Config, default_path, is_name
+from crashmover.directories import NO_HOME
 from crashmover.errors import masked
 
 _WIDTH = 80
@@ -68,10 +69,12 @@ def command(context: click.Context, /, as_json: bool) -> None:
       crashmover config
       crashmover config --json | jq .storage
     """
+    require_output()
     file = _file(context)
     if not as_json:
         is_missing = "" if file["exists"] else "; not there"
-        click.echo(printable(f"file  {file['path']}  ({file['from']}{is_missing})"))
+        path = file["path"] or NO_HOME
+        click.echo(printable(f"file  {path}  ({file['from']}{is_missing})"))
     settings: Settings = context.obj
     config = settings.config
     names = [
@@ -90,11 +93,16 @@ def command(context: click.Context, /, as_json: bool) -> None:
 
 
 def _file(context: click.Context) -> dict[str, Any]:
-    """Return where the file is, whether it is there, and who says that it is this one."""
+    """Return where the file is, whether it is there, and who says that it is this one.
+
+    The path is None without a home directory.
+    """
     root = context.find_root()
     asked = root.params.get("config")
     path = Path(asked) if asked else default_path()
     says = _SAYS.get(root.get_parameter_source("config") or ParameterSource.DEFAULT, "default")
+    if path is None:
+        return {"path": None, "exists": False, "from": says}
     return {"path": masked(str(path)), "exists": os.path.exists(path), "from": says}
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crashmover import streams
+
 if TYPE_CHECKING:
     from crashmover.external.crashstorage_base import CrashStorageBase
 
@@ -68,7 +70,9 @@ class Messages:
 
 
 def _write(line: str) -> None:
-    click.echo(line, err=True)
+    # A full disk or a reader that is gone takes the messages, not the run that they are about.
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _as_json(level: int, text: str, fields: dict[str, object]) -> str:
@@ -92,6 +96,27 @@ def say(text: str, *, level: int = logging.ERROR, **fields: object) -> None:
 def inform(text: str, **fields: object) -> None:
     """Say what went well; with --quiet only after something did not."""
     _messages.put(logging.INFO, text, **fields)
+
+
+def require_output() -> None:
+    """Refuse to go on if standard output is closed.
+
+    For commands whose only result is what they print.  The others change something, or answer by
+    their exit code, and go on as with ``> /dev/null``.
+
+    :raises click.UsageError: it is closed
+    """
+    if streams.is_output_closed():
+        raise click.UsageError(streams.OUTPUT_LOST)
+
+
+def refuse_closed(path: str, option: str) -> None:
+    """Refuse the path of a standard stream that is closed, such as ``/dev/stdout``.
+
+    :raises click.UsageError: it is such a path
+    """
+    if name := streams.closed_name(path):
+        raise click.UsageError(f"{option}: {path}: {name} is closed")
 
 
 def can_ask() -> bool:
@@ -210,5 +235,8 @@ def progress(wanted: bool | None, total: int | None) -> Iterator[Progress]:
         yield Lines(total)
         return
     bar = Bar(total)
+    if not bar.begin():
+        yield Lines(total)
+        return
     with bar.rich, _messages.written_by(bar.write):
         yield bar

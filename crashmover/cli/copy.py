@@ -36,7 +36,7 @@ from crashmover.cli.selecting import (
     named_ids,
 )
 from crashmover.crash import Kind
-from crashmover.errors import CrashMoverError, StorageError
+from crashmover.errors import NO_THREAD, CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
@@ -116,7 +116,8 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h
     "--report",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Write what became of each crash, one JSON line each; the file is begun anew.",
+    help="Write what became of each crash, one JSON line each; the file is begun anew.  It may be"
+    " truncated meanwhile; if it is renamed, it is written to under its new name.",
 )
 @click.option(
     "--lock",
@@ -363,7 +364,11 @@ def _time_limit(seconds: float | None, mover: Mover) -> Iterator[Event]:
 
     timer = Timer(seconds, expire)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # "can't start new thread"
+        console.say(f"crashmover: --max-duration: {NO_THREAD}; nothing was done")
+        raise click.exceptions.Exit(ExitCode.UNAVAILABLE) from None
     try:
         yield expired
     finally:

@@ -21,6 +21,7 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, destination_option, queue_option, source_option
 from crashmover.cli.places import KINDS, Place, place_at, places_of
 from crashmover.config import is_name
+from crashmover.directories import NO_HOME
 
 _OPTIONS = {
     "sources": ("storage", Need.READ),
@@ -124,7 +125,8 @@ def _patients(context: click.Context) -> list[Patient]:
     if not typed:
         patients += _configured(settings, {patient.place.name for patient in patients})
     if not patients:
-        where = settings.config.path
+        config = settings.config
+        where = config.path or f"--config ({NO_HOME})"
         raise click.UsageError(f"nothing is named: -s, -d and -q name something, or {where}")
     return patients
 

@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO
 import click
 
 from crashmover.cli import exit_codes
-from crashmover.cli.console import say
+from crashmover.cli.console import inform, refuse_closed, require_output, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.holding import Held, telling_of_dumps
 from crashmover.cli.options import CrashIDType, Settings, source_option
@@ -30,6 +30,7 @@ from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 from crashmover.soundness import mismatch, missing
+from crashmover.uri import refuse_tilde
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
 _MOST_NAMED = 10  # unreadable parts that are named on standard error; all are among those shown
@@ -45,7 +46,13 @@ _MOST_NAMED = 10  # unreadable parts that are named on standard error; all are a
 )
 @click.option("--unredacted", is_flag=True, help="With what is protected, exactly as stored.")
 @click.option("--dump", metavar="NAME", help='Write a dump as stored; "" is the main one.')
-@click.option("--all", "everything", is_flag=True, help="Write every part into a directory.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Write every part into a directory; the processed crash without what is protected,"
+    " unless --unredacted is given.",
+)
 @click.option(
     "-o",
     "--output",
@@ -99,6 +106,7 @@ def command(
                 _write(lambda: _processed(storage, crash_id, unredacted), output)
             else:
                 shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+                require_output()
                 click.echo(json.dumps(shown) if as_json else as_text(shown))
                 damaged = [part for part in shown["parts"] if "error" in part]
                 _end_if_damaged(shown["store"], crash_id, list(map(_damage, damaged)))
@@ -138,6 +146,12 @@ def _check_usage(
         raise click.UsageError("give one of --raw-crash, --processed-crash, --dump and --all")
     if unredacted and not (processed_crash or everything):
         raise click.UsageError("--unredacted goes with --processed-crash or --all")
+    if output:
+        refuse_closed(str(output), "-o")
+        try:
+            refuse_tilde(str(output))
+        except ValueError as error:
+            raise click.UsageError(f"-o: {error}") from None
     if output and not asked:
         raise click.UsageError("-o goes with --raw-crash, --processed-crash, --dump or --all")
     if as_json and asked:
@@ -181,6 +195,7 @@ def _write(find: Callable[[], Part], output: Path | None) -> bytes:
         digest = RetryPolicy().call(fetch)
         spool.seek(0)
         if output is None:
+            require_output()
             _refuse_binary_on_terminal(spool)
             shutil.copyfileobj(spool, sys.stdout.buffer)
             sys.stdout.buffer.flush()
@@ -223,8 +238,8 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
     digests = {}
     for part in crash.parts:
         path = directory / _file_name(crash_id, part)
-        if part.kind is Kind.PROCESSED_CRASH:
-            _write(lambda: _processed(storage, crash_id, unredacted), path)
+        if part.kind is Kind.PROCESSED_CRASH and not unredacted:
+            _write_redacted(storage, crash_id, path)
             continue
         digest = _write(lambda part=part: part, path)  # type: ignore[misc]
         if part.kind is Kind.DUMP:
@@ -233,6 +248,23 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
     _warn_if_not_compared(held, crash_id)
     faults = held.faults(crash, digests)
     _end_if_damaged(storage.uri, crash_id, faults)
+
+
+def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> None:
+    """Write the processed crash without what is protected; say so if there was any."""
+    left_out = False
+
+    def find() -> Part:
+        nonlocal left_out
+        stored = storage.get_unredacted_processed(crash_id)
+        public = storage.redactor.redact(stored)
+        left_out = public != stored
+        return json_part(Kind.PROCESSED_CRASH, public)
+
+    _write(find, path)
+    if left_out:
+        text = "processed_crash: protected fields left out; --unredacted keeps them"
+        inform(text, crash_id=crash_id)
 
 
 def _file_name(crash_id: str, part: Part) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from crashmover import crashid
+from crashmover import crashid, streams
 from crashmover.errors import CrashMoverError, InvalidCrashID
 
 if TYPE_CHECKING:
@@ -103,11 +103,34 @@ class DurationType(click.ParamType):
         return float(seconds)
 
 
+class IdsFileType(click.File):
+    """A file of crash ids, opened for reading; ``-`` is standard input."""
+
+    def __init__(self) -> None:
+        super().__init__("r", encoding="utf-8", errors="replace")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a standard input that is closed: it would look like an empty file."""
+        path = "/dev/stdin" if value == "-" else value
+        if isinstance(path, str) and (name := streams.closed_name(path)):
+            self.fail(f"{name} is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class StoreType(click.ParamType):
     """The URI of a store, the path of one, or a name from the configuration file."""
 
     name = "uri"
     section = "storage"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a tilde here, where the option that it came from can be named."""
+        from crashmover.uri import refuse_tilde
+
+        try:
+            return refuse_tilde(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
-from crashmover import crashid
+from crashmover import crashid, streams
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import inform, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
+    IdsFileType,
     Settings,
     check_range,
     queue_option,
@@ -64,7 +65,7 @@ def _parse(text: str) -> str:
 )
 @click.option(
     "--ids-from",
-    type=click.File("r", encoding="utf-8", errors="replace"),
+    type=IdsFileType(),
     metavar="FILE",
     help="Crash ids from a file, one a line; - for standard input.",
 )
@@ -135,6 +136,8 @@ def _publish(
     stopper: signals.Stopper,
 ) -> int:
     """Publish; print what was not; return the exit code."""
+    # These ids are in no queue: they must be printed somewhere.
+    nowhere = streams.is_output_closed()
     published = 0
     code: int = ExitCode.OK
     begun = time.monotonic()
@@ -148,13 +151,13 @@ def _publish(
             failed, code = error.crash_ids, exit_codes.of_error(error)
         published += len(batch) - len(failed)
         for crash_id in failed:
-            click.echo(crash_id)
+            click.echo(crash_id, err=nowhere)
         if rate is not None:
             _pause(begun + published / rate, stopper)
     left = 0
     if stopper.number or code != ExitCode.OK:
         for crash_id in ids:
-            click.echo(crash_id)
+            click.echo(crash_id, err=nowhere)
             left += 1
     text = f"published {published:,}" + (f"; {left:,} not tried" if left else "")
     inform(text, published=published, not_tried=left)

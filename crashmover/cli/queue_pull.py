@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from crashmover.cli import exit_codes, signals
+from crashmover.cli.console import require_output
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, queue_option
 from crashmover.errors import QueueError
@@ -65,6 +66,7 @@ def command(settings: Settings, /, queue: str, **options: Any) -> None:
         opened = stack.enter_context(settings.open_queue(queue))
         opened.max_deliveries = None  # a person who takes a crash id out is to see it
         opened.verify_access()
+        require_output()
         stopper = signals.Stopper(abandon=lambda: _give_back(opened))
         stack.enter_context(signals.handling(stopper))
         stack.enter_context(opened.keeping_leases())

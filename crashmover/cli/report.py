@@ -5,16 +5,17 @@
 """What a copy leaves behind for whoever ran it: its summary, and the report."""
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 import click
 
+from crashmover.cli import console
 from crashmover.mover import Outcome, Status
 
 _LACK = "lack dumps that their raw crashes name"
@@ -94,7 +95,19 @@ def _line(outcome: Outcome) -> dict[str, Any]:
 
 
 def open_output(path: str, mode: str, option: str) -> TextIO:
+    """Open a file that an option names, ``w`` to begin it anew or ``a`` to keep what is in it.
+
+    Each write goes to the end, so that a file may be truncated meanwhile, as log rotation does.
+
+    :raises click.UsageError: it cannot be opened; the message names the option
+    """
+    console.refuse_closed(path, option)
     try:
-        return cast(TextIO, Path(path).open(mode, encoding="utf-8"))
+        file = open(path, mode, encoding="utf-8", opener=_open_to_append)
+        return cast(TextIO, file)
     except OSError as error:
         raise click.UsageError(f"{option}: {path}: {error.strerror}") from None
+
+
+def _open_to_append(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_APPEND, 0o666)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from crashmover import crashid
+from crashmover import crashid, streams
 from crashmover.cli import console, exit_codes
 from crashmover.cli.options import CrashIDType, Settings, destination_option
 from crashmover.crash import Crash, Kind, Part
@@ -22,7 +22,22 @@ from crashmover.errors import CorruptCrash, CrashMoverError
 from crashmover.retry import RetryPolicy
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]*)=(.*)", re.ASCII | re.DOTALL)
-_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+class FileType(click.Path):
+    """A file that is there and can be read."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a standard input that is closed: it would look like an empty file."""
+        if name := streams.closed_name(str(value)):
+            self.fail(f"{value}: {name} is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FILE = FileType()
 
 
 class DumpType(click.ParamType):
@@ -84,7 +99,10 @@ def command(
     """
     raw = _json(Kind.RAW_CRASH, raw_crash, "--raw-crash")
     processed = _json(Kind.PROCESSED_CRASH, processed_crash, "--processed-crash")
-    crash_id = crash_id or _own_id(raw) or crashid.create()
+    crash_id = crash_id or _own_id(raw)
+    if crash_id is None:
+        console.require_output()  # the new crash id is printed there, and nowhere else
+        crash_id = crashid.create()
     if processed and _own_id(processed) not in (None, crash_id):
         raise click.UsageError("--processed-crash: it is of another crash: its uuid differs")
     crash = _crash(crash_id, [part for part in (raw, *dumps, processed) if part])

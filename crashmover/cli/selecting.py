@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import click
 
-from crashmover.cli.options import check_range
+from crashmover.cli.options import IdsFileType, check_range
 from crashmover.crash import ALL_KINDS, Kind
 from crashmover.errors import InvalidCrashID
 from crashmover.selection import CrashIDs
@@ -36,7 +36,7 @@ class KindsType(click.ParamType):
 
 ids_from_option = click.option(
     "--ids-from",
-    type=click.File("r", encoding="utf-8", errors="replace"),
+    type=IdsFileType(),
     metavar="FILE",
     help="Crash ids from a file, one a line; - for standard input.",
 )

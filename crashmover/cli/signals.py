@@ -101,16 +101,14 @@ class Stopper:
     def _begin(self, number: int) -> None:
         self.number = number
         if self._grace is not None:
-            # The bare function: threading.Thread takes a lock, which whatever was interrupted
-            # by the signal may hold.
-            start_new_thread(self._end_in_time, (self._grace,))
+            _start(self._end_in_time, self._grace)
 
     def _end_in_time(self, grace: float) -> None:
         time.sleep(grace)
         if not self._is_over:
             done = threading.Event()
-            start_new_thread(self._give_up, (grace, done))
-            done.wait(_LAST)
+            if _start(self._give_up, grace, done):
+                done.wait(_LAST)
             os._exit(ExitCode.SIGNAL + (self.number or 0))
 
     def _give_up(self, grace: float, done: threading.Event) -> None:
@@ -132,20 +130,33 @@ class Unwinder(Stopper):
             if self._inner:
                 return
         # Importing a module may lose an exception, or make another of it.
-        if _is_importing(frame) and self._tries < _TRIES:
-            self.raise_later()
-        else:
-            raise SystemExit(ExitCode.SIGNAL + number)
+        if _is_importing(frame) and self._tries < _TRIES and self.raise_later():
+            return
+        raise SystemExit(ExitCode.SIGNAL + number)
 
-    def raise_later(self) -> None:
-        """Raise the exception a moment later, unless the command has ended then."""
+    def raise_later(self) -> bool:
+        """Raise the exception a moment later, unless the command has ended then; return whether
+        that can be done."""
         self._tries += 1
-        start_new_thread(self._send_again, ())
+        return _start(self._send_again)
 
     def _send_again(self) -> None:
         time.sleep(_AGAIN)
         if self.number is not None and not self._is_over:
             os.kill(os.getpid(), self.number)
+
+
+def _start(work: Callable[..., None], *args: object) -> bool:
+    """Let a new thread do some work; return whether there is one.
+
+    The bare function: `threading.Thread` takes a lock, which may be held by what the signal
+    interrupted.
+    """
+    try:
+        start_new_thread(work, args)
+    except RuntimeError:  # no further thread is granted
+        return False
+    return True
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from crashmover.errors import NO_THREAD, QueueUnavailable
+
 T = TypeVar("T", bound=Hashable)
 
 
@@ -79,7 +81,10 @@ def keeping(extend: Callable[[], None], every: float) -> Iterator[None]:
             extend()
 
     thread = threading.Thread(target=keep, name="leases", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread"
+        raise QueueUnavailable(f"leases cannot be extended: {NO_THREAD}") from error
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from crashmover.errors import CrashIDNotFound, CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.sqlite.crashqueue import MAX_DELIVERIES, SQLiteCrashQueue
 from crashmover.external.sqlite.statements import SCHEMA
-from crashmover.uri import StorageURI, count, seconds
+from crashmover.uri import StorageURI, count, refuse_tilde, seconds
 
 Parts = dict[tuple[Kind, str], bytes]
 
@@ -126,7 +126,7 @@ class InMemoryCrashQueue(SQLiteCrashQueue):
     def from_uri(cls, uri: StorageURI) -> Self:
         """``memory:``; each one is a queue of its own."""
         uri.refuse("host", "path", "user", "password", "port")
-        return cls(**uri.options(lease=seconds, quarantine=str, max_deliveries=count))
+        return cls(**uri.options(lease=seconds, quarantine=refuse_tilde, max_deliveries=count))
 
     def create(self) -> list[str]:
         """There is nothing to be made."""

@@ -8,7 +8,6 @@ import datetime as dt
 import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
@@ -26,6 +25,7 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never, results_of
+from crashmover.pool import Pool
 from crashmover.uri import StorageURI
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class PolyCrashStorage(CrashStorageBase):
         self.uri = ", ".join(child.uri for child in children)
         self._warned: set[CrashStorageBase] = set()
         # Its threads start when they are first needed.
-        self._pool = ThreadPoolExecutor(self.workers * len(children), thread_name_prefix="poly")
+        self._pool = Pool(self.workers * len(children), "poly")
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:

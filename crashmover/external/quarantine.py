@@ -14,6 +14,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from crashmover.directories import NO_HOME, state_directory
 from crashmover.errors import QueueError
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -68,9 +69,14 @@ class Quarantine:
 
 
 def _default_path() -> Path:
-    from platformdirs import user_state_path  # only where something is malformed
+    """Return the path of the default file.
 
-    return user_state_path("crashmover") / "quarantine.jsonl"
+    :raises QueueError: there is no home directory
+    """
+    directory = state_directory()
+    if directory is None:
+        raise QueueError(f"no quarantine file: {NO_HOME}; name one with ?quarantine=")
+    return directory / "quarantine.jsonl"
 
 
 def _obstacle(path: Path) -> str | None:

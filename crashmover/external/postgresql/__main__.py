@@ -10,11 +10,13 @@ python -m crashmover.external.postgresql --schema crashes | psql ...
 import argparse
 import sys
 
+from crashmover import streams
 from crashmover.external.postgresql import schema
 
 
 def main() -> None:
     """Print it."""
+    streams.open_closed()
     parser = argparse.ArgumentParser(
         prog="python -m crashmover.external.postgresql",
         description="Print the SQL that makes the tables of a PostgreSQL store.",
@@ -23,6 +25,8 @@ def main() -> None:
         "--schema", default=schema.DEFAULT, help="the schema to make them in (%(default)s)"
     )
     arguments = parser.parse_args()
+    if streams.is_output_closed():
+        parser.error(streams.OUTPUT_LOST)
     try:
         sys.stdout.write(schema.script(arguments.schema))
     except ValueError as error:

@@ -26,7 +26,7 @@ from crashmover.external.pubsub.connection_context import (
     translated,
 )
 from crashmover.external.pubsub.pulls import Pulls, messages_of
-from crashmover.uri import StorageURI
+from crashmover.uri import StorageURI, refuse_tilde
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class PubSubCrashQueue(CrashQueueBase):
             raise InvalidURI("pubsub: the project's id is missing: pubsub://PROJECT/PREFIX")
         kinds = ("topic", "subscription")
         named = {f"{queue}_{kind}": _name for queue in QueueName for kind in kinds}
-        options = uri.options(**named, quarantine=str)
+        options = uri.options(**named, quarantine=refuse_tilde)
         emulator_address()
         quarantine = options.pop("quarantine", None)
         prefix = uri.path.strip("/")

@@ -8,7 +8,6 @@ import datetime as dt
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Self
 
@@ -35,6 +34,7 @@ from crashmover.external.s3.probing import clock_of, try_upload
 from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.sameness import Place, is_same_bucket
 from crashmover.external.s3.saving import Save
+from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
@@ -223,7 +223,7 @@ class S3CrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
-        with ThreadPoolExecutor(self.workers, "remove") as pool:
+        with Pool(self.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 
     def _lock(self, crash_id: str) -> Lock:

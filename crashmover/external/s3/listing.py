@@ -8,7 +8,6 @@ import datetime as dt
 import heapq
 import sqlite3
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain
 from time import monotonic
@@ -18,6 +17,7 @@ from crashmover import crashid
 from crashmover.errors import StorageError
 from crashmover.external.s3 import keys
 from crashmover.external.s3.objects import Objects
+from crashmover.pool import Pool
 
 _PAGE = 1000
 _PAST_ALL_DAYS = f"{keys.RAW_CRASHES}/21"  # days begin with 19 or 20, ids with any digit
@@ -195,7 +195,7 @@ class Listing:
 
     def _list_by_start(self, starts: Iterable[str], ids: "_SortedIDs") -> None:
         """Add the crashes that lie in directories by the start of their ids."""
-        with ThreadPoolExecutor(_LISTINGS_AT_ONCE, "list") as pool:
+        with Pool(_LISTINGS_AT_ONCE, "list") as pool:
             for found in pool.map(self._of_start, starts):
                 ids.add(found)
 

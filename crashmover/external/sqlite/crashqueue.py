@@ -17,7 +17,7 @@ from typing import Any, Self
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
 from crashmover.external.sqlite import statements
-from crashmover.uri import StorageURI, count, seconds
+from crashmover.uri import StorageURI, count, refuse_tilde, seconds
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,9 @@ class SQLiteCrashQueue(CrashQueueBase):
         uri.refuse("host", "user", "password", "port")
         if not uri.path or uri.path.endswith("/"):
             raise InvalidURI("sqlite: the path of a file is missing: sqlite:///DIRECTORY/FILE")
-        queue = cls(uri.path, **uri.options(lease=seconds, quarantine=str, max_deliveries=count))
+        queue = cls(
+            uri.path, **uri.options(lease=seconds, quarantine=refuse_tilde, max_deliveries=count)
+        )
         queue.uri = str(uri)
         return queue
 

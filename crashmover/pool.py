@@ -1,0 +1,117 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Pool: threads, as many as the system grants.
+
+A container or a user may be allowed few processes, and each thread counts as one.
+"""
+
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, Semaphore, Thread
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_Tasks = SimpleQueue["partial[None] | None"]
+
+
+class Pool(Executor):
+    """Does what ``ThreadPoolExecutor`` does, and goes on where no further thread can be started.
+
+    Then the threads that run do the work.  If there is none, the thread that calls `submit` does
+    it, and the future has its result when `submit` returns.
+
+    :param most: how many threads there are at most; each starts when it is first needed
+    :param name: what the threads are called
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._threads: list[Thread] = []
+        self._tasks: _Tasks = SimpleQueue()
+        self._idle = Semaphore(0)
+        self._lock = Lock()
+        self._is_closed = False
+        # Also when the pool is dropped without `shutdown`, and at exit.
+        self._end = weakref.finalize(self, self._tasks.put, None)
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
+        """Let a thread call `fn`; return its future.
+
+        :raises RuntimeError: the pool was shut down
+        """
+        future: Future[R] = Future()
+        task = partial(_fulfil, future, partial(fn, *args, **kwargs))
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the pool was shut down")
+            has_thread = self._has_thread()
+            if has_thread:
+                self._tasks.put(task)
+        if not has_thread:
+            task()
+        return future
+
+    def _has_thread(self) -> bool:
+        """Start a thread if none is idle; return whether there is any."""
+        if len(self._threads) < self._most and not self._idle.acquire(blocking=False):
+            # A daemon: at exit, an idle thread is not waited for.  It must not keep the pool alive.
+            thread = Thread(
+                target=_work,
+                args=(self._tasks, self._idle),
+                name=f"{self._name}_{len(self._threads)}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # "can't start new thread"
+                return bool(self._threads)
+            self._threads.append(thread)
+        return True
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further work; return when all is done.
+
+        :param wait: whether to wait for that
+        :param cancel_futures: whether to cancel what no thread has begun
+        """
+        with self._lock:
+            self._is_closed = True
+        if cancel_futures:
+            self._cancel_waiting()
+        self._end()
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _cancel_waiting(self) -> None:
+        with suppress(Empty):
+            while task := self._tasks.get_nowait():
+                task.args[0].cancel()
+
+
+def _work(tasks: _Tasks, idle: Semaphore) -> None:
+    while task := tasks.get():
+        task()
+        del task  # what it holds is not needed while this waits
+        idle.release()
+    tasks.put(None)  # for the next thread
+
+
+def _fulfil(future: "Future[Any]", call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
