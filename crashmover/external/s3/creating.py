@@ -145,7 +145,7 @@ class Create:
         listed = self._objects.dump_names(crash.crash_id)
         if {part.name for part in crash.dumps} & listed:
             raise self._objects.exists(crash.crash_id)
-        sha256 = raw.metadata.get(SHA256)
+        sha256 = raw.sha256_of_dumps
         self._claims.learn(listed, crash.crash_id, sha256)
         self._objects.put_processed(crash)
         self._put_dumps(crash, sha256, added=True)
