@@ -26,8 +26,9 @@ The text of each is one line that a user can act on: where, which crash, what.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self, overload
 
 _LOOKED_AT = 1000  # characters
 _WORD = re.compile(r"[^\s'\"(]+")
@@ -192,8 +193,20 @@ class StorageUnavailable(StorageError):
     """The store does not answer now; trying again may help."""
 
 
+class ExceptionInfo(NamedTuple):
+    """An exception, as `sys.exc_info` returns it."""
+
+    type: type[Exception]
+    value: Exception
+    traceback: TracebackType | None
+
+
 class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
-    """What went wrong in several stores at once: one exception a store."""
+    """What went wrong in several stores at once: one exception a store, in `exceptions`.
+
+    It is also a sequence of the same as `ExceptionInfo`, as Socorro's ``PolyStorageError`` is: its
+    processor passes each item on as ``exc_info``.
+    """
 
     def __new__(cls, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> Self:
         reason = "; ".join(in_brief(error) for error in exceptions)
@@ -202,6 +215,25 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
         self.crash_id = crash_id
         self.uri = None
         return self
+
+    def __len__(self) -> int:
+        return len(self.exceptions)
+
+    def __iter__(self) -> Iterator[ExceptionInfo]:
+        return (ExceptionInfo(type(each), each, each.__traceback__) for each in self.exceptions)
+
+    @overload
+    def __getitem__(self, index: int) -> ExceptionInfo: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[ExceptionInfo]: ...
+
+    def __getitem__(self, index: int | slice) -> ExceptionInfo | list[ExceptionInfo]:
+        return list(self)[index]
+
+    def has_exceptions(self) -> bool:
+        """Return True: there is always one."""
+        return True
 
     def __init__(self, exceptions: Sequence[Exception], *, crash_id: str | None = None) -> None:
         """Everything is set in `__new__`, as an exception group must."""

@@ -4,8 +4,10 @@
 
 """Redactor: takes out of a processed crash what not everybody may see."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+Changeable = TypeVar("Changeable", bound=MutableMapping[str, Any])
 
 FORBIDDEN_KEYS = (
     "url",
@@ -44,7 +46,18 @@ class Redactor:
             _remove(redacted, key.split("."))
         return redacted
 
-    __call__ = redact
+    def __call__(self, mapping: Changeable) -> Changeable:
+        """Remove the forbidden keys from `mapping` itself, and return it.
+
+        Socorro's own redactor is called so, and its callers ignore what it returns.
+
+        :raises TypeError: `mapping` cannot be changed
+        """
+        if not isinstance(mapping, MutableMapping):
+            raise TypeError(f"a {type(mapping).__name__} cannot be redacted in place: use redact()")
+        for key in self.forbidden_keys:
+            _remove_in_place(mapping, key.split("."))
+        return mapping
 
 
 def _remove(value: dict[str, Any], path: list[str]) -> None:
@@ -60,4 +73,18 @@ def _remove(value: dict[str, Any], path: list[str]) -> None:
         copied = dict(inner)
         value[name] = copied
         value = copied
+    value.pop(path[-1], None)
+
+
+def _remove_in_place(value: MutableMapping[str, Any], path: list[str]) -> None:
+    """As `_remove`, without a copy.  An object on the way that cannot be changed is replaced by a
+    redacted copy."""
+    for place, name in enumerate(path[:-1]):
+        inner = value.get(name)
+        if not isinstance(inner, MutableMapping):
+            if isinstance(inner, Mapping):
+                value[name] = copied = dict(inner)
+                _remove(copied, path[place + 1 :])
+            return
+        value = inner
     value.pop(path[-1], None)

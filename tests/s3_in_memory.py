@@ -19,7 +19,7 @@ from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.s3 import crashstorage
 from crashmover.external.s3.crashstorage import S3CrashStorage
 from crashmover.external.s3.objects import SHA256, Objects, StoredObject
-from crashmover.external.s3.s3errors import AlreadyThere
+from crashmover.external.s3.s3errors import AlreadyThere, NotTheSame
 
 HONOURING = ("amazon", "honours")
 
@@ -84,6 +84,7 @@ class Bucket(Objects):
         content_type: str,
         metadata: Mapping[str, str],
         create: bool = False,
+        replaced: StoredObject | None = None,
     ) -> str | None:
         data = body if isinstance(body, bytes) else body.read()
         is_json = key.split("/")[1] in ("raw_crash", "dump_names", "processed_crash")
@@ -93,6 +94,8 @@ class Bucket(Objects):
             raise StorageError("the server says 501", uri="s3://bucket")
         if create and self.create in HONOURING and key in self.there:
             raise AlreadyThere
+        if replaced and self.create in HONOURING and self._stored(key) != replaced:
+            raise NotTheSame
         sha256 = hashlib.sha256(data).hexdigest()
         assert all(isinstance(value, str) for value in metadata.values())
         self.add(key, data, **{SHA256: sha256, **metadata})

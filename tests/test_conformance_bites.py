@@ -24,7 +24,7 @@ from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import StorageConformance, all_cases
-from tests import broken_creates, broken_removals
+from tests import broken_creates, broken_keeps, broken_removals
 
 Broken = type[FSPermanentStorage]
 
@@ -394,6 +394,7 @@ def _map(crash: Crash, change: Callable[[bytes], bytes]) -> Crash:
 
 BREAKS: dict[str, Broken] = {
     **broken_creates.BREAKS,
+    **broken_keeps.BREAKS,
     **broken_removals.BREAKS,
     "test_a_batch_may_hold_a_crash_twice": FirstOfTwo,
     "test_a_crash_of_nothing_is_refused": SavesNothingGladly,

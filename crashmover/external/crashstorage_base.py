@@ -14,6 +14,7 @@ import heapq
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from itertools import groupby, islice
 from threading import Lock
 from typing import Any, ClassVar, Self, TypeVar
@@ -31,6 +32,7 @@ Removed = tuple[str, Exception | None]
 """A crash id, and None or why the crash was not removed."""
 
 _LOCKS = 64
+_TURNS = 3  # another process may create or remove the crash meanwhile
 _REMOVED_AT_ONCE = 128  # crashes
 
 
@@ -192,12 +194,42 @@ class CrashStorageBase(SocorroAPI, ABC):
         """
 
         def create(crash: Crash) -> None:
-            with self._creating[zlib.crc32(crash.crash_id.encode()) % _LOCKS]:
+            with self._lock_to_create(crash.crash_id):
                 if self._would_replace(crash):
                     raise CrashExists(crash.crash_id, uri=self.uri)
                 self.save_crash(crash)
 
         return results_of(create, crashes)
+
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """Save a raw crash, and perhaps a processed crash, and keep the dumps that are there.  A
+        crash that is missing is created without dumps.
+
+        In a race with another save, the result is that of one after the other.  A dump that
+        another process saves meanwhile is kept, or this raises `StorageUnavailable`.  When a dump
+        cannot be read, nothing is changed.
+
+        This default loads the dumps and saves the crash with them.  It can lose a dump in one
+        case: another process adds the first dump between the load and the save.  After a failed
+        save, the crash is as `save_crash` leaves it.  A store that can replace the raw crash alone
+        overrides this.
+
+        :param crash: with a raw crash and without dumps
+        """
+        for _ in range(_TURNS):
+            with self._lock_to_create(crash.crash_id), suppress(CrashIDNotFound):
+                there = self.load_crash(crash.crash_id, {Kind.DUMP})
+                self.save_crash(Crash(crash.crash_id, [*crash.parts, *there.parts]))
+                return
+            [error] = self.create_crashes([crash])
+            if not isinstance(error, CrashExists):
+                break
+        if error:
+            raise error
+
+    def _lock_to_create(self, crash_id: str) -> Lock:
+        """Return the lock of this crash id, which others share."""
+        return self._creating[zlib.crc32(crash_id.encode()) % _LOCKS]
 
     def _would_replace(self, crash: Crash) -> bool:
         if crash.raw_crash:

@@ -62,6 +62,13 @@ class InMemoryCrashStorage(CrashStorageBase):
 
     def save_crash(self, crash: Crash) -> None:
         """As the base class says."""
+        self._save(crash, replaced={Kind.RAW_CRASH, Kind.DUMP} if crash.raw_crash else set())
+
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As the base class says, in one step."""
+        self._save(crash, replaced=set())
+
+    def _save(self, crash: Crash, *, replaced: Set[Kind]) -> None:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         new = {part.key: part.read() for part in crash.parts}
@@ -70,7 +77,6 @@ class InMemoryCrashStorage(CrashStorageBase):
             if crash.dumps and (Kind.RAW_CRASH, "") not in old | new:
                 reason = "no raw crash to add dumps to"
                 raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
-            replaced = {Kind.RAW_CRASH, Kind.DUMP} if crash.raw_crash else set()
             kept = {key: data for key, data in old.items() if key[0] not in replaced}
             # One assignment of a new dict: whoever reads sees the old crash or the new.
             self._crashes[crash.crash_id] = kept | new

@@ -77,6 +77,10 @@ class PolyCrashStorage(CrashStorageBase):
         """As the base class says, each child given the whole batch."""
         return self._in_rows(crashes, lambda child: child.save_crashes(crashes))
 
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """Each child keeps the dumps that it has itself."""
+        self._everywhere(lambda child: child.save_keeping_dumps(crash), crash.crash_id)
+
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says, in each child by itself: those that have none get theirs."""
         return self._in_rows(crashes, lambda child: child.create_crashes(crashes))

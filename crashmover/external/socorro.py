@@ -8,10 +8,12 @@ place of bytes.
 Source: Mozilla Socorro, ``socorro/external/crashstorage_base.py``.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from crashmover import crashid
 from crashmover.crash import (
@@ -27,7 +29,8 @@ from crashmover.crash import (
     temporary_dump_path,
 )
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound
+from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound, StorageUnavailable
+from crashmover.external.temporary import private_directory
 from crashmover.redactor import Redactor
 
 
@@ -48,25 +51,56 @@ class SocorroAPI(ABC):
     def save_crash(self, crash: Crash) -> None:
         """As `CrashStorageBase` says."""
 
+    @abstractmethod
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As `CrashStorageBase` says."""
+
+    @abstractmethod
+    def remove(self, crash_id: str) -> None:
+        """As `CrashStorageBase` says."""
+
+    @property
+    @abstractmethod
+    def stores(self) -> "tuple[SocorroAPI, ...]":
+        """As `CrashStorageBase` says."""
+
+    exceptions_eligible_for_retry: ClassVar[tuple[type[Exception], ...]] = (StorageUnavailable,)
+    """What may go away when the call is repeated."""
+
+    temporary_directory: str | os.PathLike[str] | None = None
+    """Where `get_raw_dumps_as_files` writes, unless the caller says where.  None: a private
+    directory of this process, which is removed when the process ends."""
+
     @final
     def save_raw_crash(
         self, raw_crash: Mapping[str, Any], dumps: DumpsMapping, crash_id: str
     ) -> None:
         """Save annotations and dumps; `dumps` as a `MemoryDumpsMapping` (or a plain mapping
-        of names to bytes), a `FileDumpsMapping`, or None."""
-        self.save_crash(Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]))
+        of names to bytes), a `FileDumpsMapping`, or None.
+
+        None keeps the dumps that are there, as `save_keeping_dumps` says; an empty mapping
+        removes them.
+        """
+        _save(self, Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]), dumps)
 
     @final
     def save_raw_crash_with_file_dumps(
-        self, raw_crash: Mapping[str, Any], dumps: Mapping[str, str], crash_id: str
+        self, raw_crash: Mapping[str, Any], dumps: Mapping[str, str] | None, crash_id: str
     ) -> None:
-        """Save annotations and dumps that are files: name -> path."""
-        self.save_raw_crash(raw_crash, FileDumpsMapping(dumps), crash_id)
+        """Save annotations and dumps that are files: name -> path.  None as in
+        `save_raw_crash`."""
+        files = None if dumps is None else FileDumpsMapping(dumps)
+        self.save_raw_crash(raw_crash, files, crash_id)
 
     @final
     def save_processed(self, processed_crash: Mapping[str, Any]) -> None:
-        """Save a processed crash under the id that is its ``uuid``."""
+        """Save a processed crash under the id that is its ``uuid``; nothing else is touched."""
         self.save_crash(Crash(_uuid(processed_crash), [_processed_part(processed_crash)]))
+
+    @final
+    def save_processed_crash(self, raw_crash: object, processed_crash: Mapping[str, Any]) -> None:
+        """As `save_processed`: the processor of today calls it so.  `raw_crash` is not saved."""
+        self.save_processed(processed_crash)
 
     @final
     def save_raw_and_processed(
@@ -76,14 +110,17 @@ class SocorroAPI(ABC):
         processed_crash: Mapping[str, Any],
         crash_id: str,
     ) -> None:
-        """Save all of a crash in one step.
+        """Save all of a crash in one step; `dumps` as in `save_raw_crash`.
+
+        Socorro's S3 store of 2019 saved the processed crash alone.  Every store here saves the
+        raw crash too.
 
         :raises ValueError: the processed crash is another crash's
         """
         if _uuid(processed_crash) != crash_id:
             raise ValueError("the processed crash is of another crash: its uuid differs")
         parts = [_raw_part(raw_crash), *dump_parts(dumps), _processed_part(processed_crash)]
-        self.save_crash(Crash(crash_id, parts))
+        _save(self, Crash(crash_id, parts), dumps)
 
     @final
     def get_raw_crash(self, crash_id: str) -> dict[str, Any]:
@@ -122,18 +159,29 @@ class SocorroAPI(ABC):
         return MemoryDumpsMapping((part.name, part.read()) for part in parts)
 
     @final
-    def get_raw_dumps_as_files(self, crash_id: str, directory: str | Path) -> FileDumpsMapping:
-        """Write every dump to ``directory/ID.NAME.TEMPORARY.dump``; whoever asked removes
-        the files.
+    def get_raw_dumps_as_files(
+        self, crash_id: str, directory: str | os.PathLike[str] | None = None
+    ) -> FileDumpsMapping:
+        """Write every dump to ``directory/ID.NAME.TEMPORARY.dump``.  The caller removes the files.
+        A failure removes what it has written.
 
+        :param directory: `temporary_directory`, where it is None
         :raises CrashIDNotFound: no such crash
         """
+        parts = self.load_crash(crash_id, {Kind.DUMP}).parts
+        if directory is None:
+            directory = self.temporary_directory or private_directory()
         files = FileDumpsMapping()
-        for part in self.load_crash(crash_id, {Kind.DUMP}).parts:
-            path = temporary_dump_path(directory, crash_id, part.name)
-            with path.open("wb") as file:
-                file.writelines(part.chunks())
-            files[part.name] = str(path)
+        try:
+            for part in parts:
+                path = temporary_dump_path(directory, crash_id, part.name)
+                files[part.name] = str(path)
+                with path.open("wb") as file:
+                    file.writelines(part.chunks())
+        except BaseException:
+            for written in files.values():
+                Path(written).unlink(missing_ok=True)
+            raise
         return files
 
     @final
@@ -150,6 +198,34 @@ class SocorroAPI(ABC):
         """Return the processed crash, protected data and all; raises as `get_processed`."""
         return self._get_json(crash_id, Kind.PROCESSED_CRASH)
 
+    @final
+    def catalog_crash(self, crash_id: str) -> list[str]:
+        """Return what there is of a crash, as sorted words: ``fs_raw_crash``, ``fs_dump_NAME``,
+        ``fs_processed_crash``.  The first word is the scheme of the store's URI.  The list is empty
+        where there is nothing."""
+        return sorted(word for store in self.stores for word in _words_of(store, crash_id))
+
+    @final
+    def ack_crash(self, crash_id: str) -> str:
+        """Return the crash id: a store has nothing to acknowledge; a queue has."""
+        return crash_id
+
+    @final
+    def is_mutator(self) -> bool:
+        """Return False: a save changes none of the mappings that it is given."""
+        return False
+
+    # The names of today for the methods of 2019
+
+    get_dumps = get_raw_dumps
+    get_dumps_as_files = get_raw_dumps_as_files
+    get_processed_crash = get_unredacted_processed
+
+    @final
+    def delete_crash(self, crash_id: str) -> None:
+        """As `remove`."""
+        self.remove(crash_id)
+
     def _get_json(self, crash_id: str, kind: Kind) -> dict[str, Any]:
         part = self.load_crash(crash_id, {kind}).part(kind)
         if part is None:
@@ -158,6 +234,26 @@ class SocorroAPI(ABC):
             return json_object(part)
         except CorruptCrash as error:
             raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error.__cause__
+
+
+def _save(store: SocorroAPI, crash: Crash, dumps: DumpsMapping) -> None:
+    if dumps is None:
+        store.save_keeping_dumps(crash)
+    else:
+        store.save_crash(crash)
+
+
+def _words_of(store: SocorroAPI, crash_id: str) -> Iterator[str]:
+    """Yield the words of `catalog_crash` for this one store."""
+    try:
+        parts: Sequence[Part] = store.load_crash(crash_id).parts
+    except CrashIDNotFound:
+        parts = ()
+        with suppress(CrashIDNotFound):
+            parts = store.load_crash(crash_id, {Kind.PROCESSED_CRASH}).parts
+    scheme = store.uri.partition(":")[0]
+    for part in parts:
+        yield "_".join(filter(None, (scheme, part.kind.value, part.name)))
 
 
 def _raw_part(raw_crash: Mapping[str, Any]) -> Part:

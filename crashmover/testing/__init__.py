@@ -25,11 +25,20 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"crashmover.testing.{name}"
-        for name in ("creating", "keeping", "queues", "removing", "sameness", "saving")
+        for name in (
+            "creating",
+            "dumps_kept",
+            "keeping",
+            "queues",
+            "removing",
+            "sameness",
+            "saving",
+        )
     )
 )
 
 from crashmover.testing.creating import CreatingConformance
+from crashmover.testing.dumps_kept import KeepingDumpsConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
 from crashmover.testing.queues import LeaseConformance, QueueConformance
 from crashmover.testing.removing import RemovingConformance
@@ -84,6 +93,7 @@ __all__ = [
 class StorageConformance(
     SavingConformance,
     CreatingConformance,
+    KeepingDumpsConformance,
     WholenessConformance,
     KeepingConformance,
     RemovingConformance,

@@ -260,14 +260,42 @@ class FSPermanentStorage(CrashStorageBase):
         """As the base class says: who saves a crash has its lock."""
         return self._save(crashes, create=True)
 
-    def _save(self, crashes: Sequence[Crash], *, create: bool) -> list[Exception | None]:
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As the base class says: the new raw crash takes the place of the old one, whose lock
+        keeps other savers out.  A reader of the old one notices.
+
+        A raw crash at an older place stays there with its dumps.  The processed crash goes to the
+        place where a reader looks first.
+        """
+        together = [crash]
+        if self._is_at_older_place(crash.crash_id):
+            parts = filter(None, (crash.processed_crash, crash.raw_crash))
+            together = [Crash(crash.crash_id, [part]) for part in parts]
+        for each in together:
+            [error] = self._save([each], create=False, keeps_dumps=True)
+            if error:
+                raise error
+
+    def _is_at_older_place(self, crash_id: str) -> bool:
+        with (
+            self._translator.translating("cannot be read", crash_id),
+            suppress(CrashIDNotFound),
+            self._reading(crash_id) as root_fd,
+        ):
+            where = self._find(root_fd, crash_id, Kind.RAW_CRASH)
+            return where not in (None, self.layout.leaves(crash_id)[0])
+        return False
+
+    def _save(
+        self, crashes: Sequence[Crash], *, create: bool, keeps_dumps: bool = False
+    ) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(crashes)
         try:
             with (
                 opened(durable.make_root(self.root, self._directory_mode)) as root_fd,
                 self._forcing(root_fd, len(crashes)) as forcing,
             ):
-                stage = partial(self._stage, root_fd, create)
+                stage = partial(self._stage, root_fd, create, keeps_dumps)
                 save_in_groups(crashes, stage, forcing, self._file_mode, results)
         except OSError as error:
             results = [error] * len(crashes)
@@ -282,10 +310,10 @@ class FSPermanentStorage(CrashStorageBase):
         """Return what makes so many saves or removals durable."""
         return Forcing(root_fd, together=crashes >= _SYNCFS_FROM)
 
-    def _stage(self, root_fd: int, create: bool, crash: Crash) -> StagedSave:
+    def _stage(self, root_fd: int, create: bool, keeps_dumps: bool, crash: Crash) -> StagedSave:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
-        save = self._staged(root_fd, crash)
+        save = self._staged(root_fd, keeps_dumps, crash)
         try:
             if create:
                 save.wait_for_others()
@@ -307,16 +335,20 @@ class FSPermanentStorage(CrashStorageBase):
         is_elsewhere = has_own or len(self.layout.leaves(crash_id)) > 1
         return is_elsewhere and self._find(root_fd, crash_id, Kind.RAW_CRASH) is not None
 
-    def _staged(self, root_fd: int, crash: Crash) -> StagedSave:
-        where = self._where_to_save(root_fd, crash)
+    def _staged(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> StagedSave:
+        where = self._where_to_save(root_fd, keeps_dumps, crash)
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):
                 dir_fd = durable.make_down(root_fd, where, self._directory_mode)
-                return StagedSave(crash, self.layout, where, dir_fd)
+                return StagedSave(crash, self.layout, where, dir_fd, keeps_dumps=keeps_dumps)
         raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
 
-    def _where_to_save(self, root_fd: int, crash: Crash) -> Where:
-        """Where the layout says; but dumps alone go to the raw crash they belong to."""
+    def _where_to_save(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> Where:
+        """Return the place that the layout says.  Dumps alone go to their raw crash, and a raw
+        crash whose dumps are kept goes to these."""
+        if crash.raw_crash and keeps_dumps:
+            found = self._find(root_fd, crash.crash_id, Kind.RAW_CRASH)
+            return found or self.layout.leaves(crash.crash_id)[0]
         if crash.raw_crash is None and crash.dumps:
             found = self._find(root_fd, crash.crash_id, Kind.RAW_CRASH)
             if found is None:

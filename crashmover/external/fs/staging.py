@@ -31,10 +31,15 @@ class StagedSave:
 
     `write`, (force to disk), `publish_dumps`, (force), `publish_marker`, (force), `close`;
     and `undo` at any time before `close`.
+
+    :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
 
-    def __init__(self, crash: Crash, layout: Layout, where: Where, dir_fd: int) -> None:
+    def __init__(
+        self, crash: Crash, layout: Layout, where: Where, dir_fd: int, *, keeps_dumps: bool = False
+    ) -> None:
         self.crash = crash
+        self._keeps_dumps = keeps_dumps
         self.where = where
         self.dir_fd = dir_fd
         self._layout = layout
@@ -134,6 +139,9 @@ class StagedSave:
             self._add_dumps()
             return
         visible = self._is_visible()  # a program that knows no lock may have put it there
+        if visible and self._keeps_dumps:
+            self._has_orphans, self._visible = False, True
+            return
         if not all(durable.exists(self.dir_fd, n) for n in self._dump_names - self._temporary):
             raise BlockingIOError(errno.EAGAIN, "a dump was removed while it was saved")
         old = self._dumps_there() if visible or self._has_orphans else set()

@@ -25,7 +25,7 @@ from crashmover.external.postgresql.pgerrors import MissingTables
 from crashmover.external.postgresql.reading import Reader, Reading, Row
 from crashmover.external.postgresql.removing import WEEK, Remover
 from crashmover.external.postgresql.sameness import Schema, is_same_schema
-from crashmover.external.postgresql.saving import Saver
+from crashmover.external.postgresql.saving import How, Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.external.probing import probe_crash
 from crashmover.uri import StorageURI, seconds
@@ -227,11 +227,17 @@ class PostgreSQLCrashStorage(CrashStorageBase):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says; small crashes share a transaction, a large one has its own."""
-        return self._saver.save(crashes, create=False)
+        return self._saver.save(crashes, how=How.REPLACE)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says: the table has one row for one key."""
-        return self._saver.save(crashes, create=True)
+        return self._saver.save(crashes, how=How.CREATE)
+
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As the base class says, in one transaction."""
+        [error] = self._saver.save([crash], how=How.KEEP_DUMPS)
+        if error:
+            raise error
 
     def remove(self, crash_id: str) -> None:
         """As the base class says."""

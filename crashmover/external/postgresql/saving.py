@@ -8,6 +8,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
 from uuid import UUID
@@ -56,6 +57,23 @@ _MARKER: LiteralString = (
     " AND kind = 'raw_crash' AND chunk = 0"
 )
 
+
+class How(Enum):
+    """What a save does with the raw crash and the dumps that are there."""
+
+    REPLACE = auto()
+    KEEP_DUMPS = auto()
+    """Replace the raw crash alone."""
+    CREATE = auto()
+    """Replace neither: `CrashExists`."""
+
+
+_REPLACED: dict[How, tuple[str, ...]] = {
+    How.REPLACE: (Kind.RAW_CRASH.value, Kind.DUMP.value),
+    How.KEEP_DUMPS: (Kind.RAW_CRASH.value,),
+    How.CREATE: (),
+}
+
 P = ParamSpec("P")
 Row = tuple[dt.datetime, UUID, str, str, int, bytes]
 
@@ -92,11 +110,8 @@ class Saver:
         self._lock_in_hand = Lock()
         self._saving = BoundedSemaphore(_SAVING)
 
-    def save(self, crashes: Sequence[Crash], *, create: bool) -> list[Exception | None]:
-        """Save crashes in their order; return for each None or why it was not saved.
-
-        :param create: whether to replace no raw crash and no dump
-        """
+    def save(self, crashes: Sequence[Crash], *, how: How) -> list[Exception | None]:
+        """Save crashes in their order; return for each None or why it was not saved."""
         results: list[Exception | None] = [None] * len(crashes)
         batch: list[Small] = []
         for number, crash in enumerate(crashes):
@@ -106,17 +121,17 @@ class Saver:
                 results[number] = error
                 continue
             if small is None or not self._fits(small, batch):
-                self._save_batch(batch, results, create)
+                self._save_batch(batch, results, how)
                 batch = []
             if small:
                 batch.append(small)
                 self._count(small.size)
             else:
-                results[number] = _error_of(self._save_alone, crash, create)
-        self._save_batch(batch, results, create)
+                results[number] = _error_of(self._save_alone, crash, how)
+        self._save_batch(batch, results, how)
         return [
             CrashExists(crash.crash_id, uri=self._context.uri)
-            if create and isinstance(error, Duplicate)
+            if how is How.CREATE and isinstance(error, Duplicate)
             else error
             for crash, error in zip(crashes, results, strict=True)
         ]
@@ -129,7 +144,7 @@ class Saver:
         ):
             self._tables.make_on(connection, crashid.date_of(crash.crash_id))
             self._lock(connection, [crash])
-            self._delete(connection, [crash], create=False)
+            self._delete(connection, [crash], How.REPLACE)
             for part in crash.parts:
                 for row in _rows(crash.crash_id, part):
                     connection.execute(self._tables.sql(_INSERT), row)
@@ -147,33 +162,29 @@ class Saver:
         with self._lock_in_hand:
             self._in_hand += size
 
-    def _save_batch(
-        self, batch: list[Small], results: list[Exception | None], create: bool
-    ) -> None:
+    def _save_batch(self, batch: list[Small], results: list[Exception | None], how: How) -> None:
         if not batch:
             return
         is_in_turn = self._saving.acquire(timeout=_PATIENCE)
         try:
-            self._save_together(batch, results, create)
+            self._save_together(batch, results, how)
         finally:
             if is_in_turn:
                 self._saving.release()
             self._count(-sum(small.size for small in batch))
 
-    def _save_together(
-        self, batch: list[Small], results: list[Exception | None], create: bool
-    ) -> None:
-        error = _error_of(self._save_small, batch, create)
+    def _save_together(self, batch: list[Small], results: list[Exception | None], how: How) -> None:
+        error = _error_of(self._save_small, batch, how)
         one_is_at_fault = len(batch) > 1 and not isinstance(
             error, StorageDenied | StorageUnavailable
         )
         for small in batch:
             if error and one_is_at_fault:
-                results[small.number] = _error_of(self._save_small, [small], create)
+                results[small.number] = _error_of(self._save_small, [small], how)
             else:
                 results[small.number] = error
 
-    def _save_small(self, batch: list[Small], create: bool) -> None:
+    def _save_small(self, batch: list[Small], how: How) -> None:
         crashes = [small.crash for small in batch]
         crash_id = crashes[0].crash_id if len(batch) == 1 else None
         rows = [row for small in batch for row in small.rows]
@@ -186,14 +197,14 @@ class Saver:
                 connection.cursor() as cursor,
             ):
                 self._lock(connection, crashes)
-                self._delete(connection, crashes, create)
+                self._delete(connection, crashes, how)
                 cursor.executemany(self._tables.sql(_INSERT), rows)
 
         self._tables.saving({crashid.date_of(crash.crash_id) for crash in crashes}, save)
 
     # One of any size
 
-    def _save_alone(self, crash: Crash, create: bool) -> None:
+    def _save_alone(self, crash: Crash, how: How) -> None:
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
 
@@ -201,8 +212,8 @@ class Saver:
             with self._context.transaction(crash.crash_id) as connection:
                 self._lock(connection, [crash])
                 if crash.dumps and not crash.raw_crash:
-                    self._make_way_for_dumps(connection, crash, create)
-                self._delete(connection, [crash], create)
+                    self._make_way_for_dumps(connection, crash, how)
+                self._delete(connection, [crash], how)
                 for part in crash.parts:
                     for row in _read_rows(crash.crash_id, part):
                         connection.execute(self._tables.sql(_INSERT), row)
@@ -215,12 +226,12 @@ class Saver:
             return
         raise error
 
-    def _make_way_for_dumps(self, connection: Connection, crash: Crash, create: bool) -> None:
+    def _make_way_for_dumps(self, connection: Connection, crash: Crash, how: How) -> None:
         key = key_of(crash.crash_id)
         if not connection.execute(self._tables.sql(_MARKER), key).fetchone():
             reason = "no raw crash to add dumps to"
             raise CrashIDNotFound(crash.crash_id, uri=self._context.uri, reason=reason)
-        if not create:
+        if how is not How.CREATE:
             names = [part.name for part in crash.dumps]
             connection.execute(self._tables.sql(_DELETE_DUMPS), (*key, names))
 
@@ -229,13 +240,13 @@ class Saver:
     def _lock(self, connection: Connection, crashes: Sequence[Crash]) -> None:
         lock(connection, [crash.crash_id for crash in crashes])
 
-    def _delete(self, connection: Connection, crashes: Sequence[Crash], create: bool) -> None:
+    def _delete(self, connection: Connection, crashes: Sequence[Crash], how: How) -> None:
         """Delete what the crashes replace.  What they must not replace stays, and its keys refuse
         what comes: `Duplicate`."""
         groups = defaultdict[tuple[dt.datetime, tuple[str, ...]], list[UUID]](list)
         for crash in crashes:
             crash_id, date = key_of(crash.crash_id)
-            if kinds := _replaced(crash, create):
+            if kinds := _replaced(crash, how):
                 groups[date, kinds].append(crash_id)
         for (date, kinds), ids in groups.items():
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
@@ -248,9 +259,9 @@ def lock(connection: Connection, crash_ids: Sequence[str]) -> None:
     connection.execute(_LOCK, (locks,))
 
 
-def _replaced(crash: Crash, create: bool) -> tuple[str, ...]:
+def _replaced(crash: Crash, how: How) -> tuple[str, ...]:
     """The kinds of parts of which nothing that is there stays."""
-    raw = (Kind.RAW_CRASH.value, Kind.DUMP.value) if crash.raw_crash and not create else ()
+    raw = _REPLACED[how] if crash.raw_crash else ()
     return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
 
 

@@ -16,6 +16,7 @@ from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.external.s3.objects import (
     ADDED,
     DUMPS,
+    DUMPS_OF,
     RAW_CRASH_SHA256,
     SAVE,
     SHA256,
@@ -72,7 +73,7 @@ class CrashObjects:
         names = {*parts, keys.processed_crash_key(crash.crash_id)}
         left = [there for key in names if (there := self._objects.look(key, crash.crash_id))]
         listed = self.list_of_dumps(crash.crash_id)
-        if listed and not is_of(listed, _sha256_of(crash.raw_crash)):
+        if listed and not is_of(listed, _sha256_of_dumps(crash.raw_crash)):
             return False
         if listed and self.dump_names(crash.crash_id) != {part.name for part in crash.dumps}:
             return False
@@ -246,6 +247,41 @@ class CrashObjects:
                 metadata={},
             )
 
+    def put_in_place_of(
+        self,
+        there: StoredObject,
+        raw: "RawCrash",
+        crash_id: str,
+        listed: StoredObject | None,
+        *,
+        if_match: bool,
+    ) -> None:
+        """Put a raw crash in the place of another, whose dumps stay.
+
+        :param listed: the list of the dumps
+        :param if_match: whether to put it on the condition that the other is still there
+        :raises NotTheSame: the other is no longer there, as far as the server notices
+        """
+        sha256 = listed.metadata.get(RAW_CRASH_SHA256) if listed else there.sha256_of_dumps
+        metadata = {SHA256: raw.sha256}
+        if sha256 and sha256 != raw.sha256:
+            metadata[DUMPS_OF] = sha256
+        if DUMPS in there.metadata and sha256 == there.sha256_of_dumps:
+            metadata[DUMPS] = there.metadata[DUMPS]
+        key = keys.raw_crash_keys(crash_id)[0]
+        self._objects.put(
+            key,
+            raw.body(),
+            crash_id,
+            content_type=_JSON,
+            metadata=metadata,
+            replaced=there if if_match and there.key == key else None,
+        )
+
+    def delete_older_raw_crashes(self, crash_id: str) -> None:
+        """Delete the raw crash under all keys but the one that is written today."""
+        self._objects.delete(keys.raw_crash_keys(crash_id)[1:], crash_id)
+
     # Deleting
 
     def delete_raw_crash(self, crash_id: str) -> None:
@@ -335,9 +371,11 @@ class RawCrash:
         return self._part
 
 
-def _sha256_of(raw_crash: Part | None) -> str | None:
+def _sha256_of_dumps(raw_crash: Part | None) -> str | None:
+    """As `StoredObject.sha256_of_dumps`, of a raw crash that was loaded."""
     state = raw_crash.state if raw_crash else None
-    return dict(state[1:]).get(SHA256) if isinstance(state, tuple) else None
+    metadata = dict(state[1:]) if isinstance(state, tuple) else {}
+    return metadata.get(DUMPS_OF, metadata.get(SHA256))
 
 
 def is_of(stored: StoredObject, sha256: str | None) -> bool:

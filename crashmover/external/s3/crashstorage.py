@@ -27,6 +27,7 @@ from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.crashobjects import CrashObjects
 from crashmover.external.s3.creating import Create
+from crashmover.external.s3.keeping import Keep
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import Objects
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
@@ -74,6 +75,7 @@ class S3CrashStorage(CrashStorageBase):
         claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
         self._save = Save(self._crash_objects, claims, self._reader)
         self._create = Create(self._crash_objects, claims, self._save)
+        self._keep = Keep(self._crash_objects, self._save, self._create)
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
 
@@ -174,6 +176,10 @@ class S3CrashStorage(CrashStorageBase):
         replaced; for that moment a reader finds none.
         """
         self._save_one(crash, self._save)
+
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As the base class says: one request replaces the raw crash."""
+        self._save_one(crash, self._keep)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says, on servers that know ``If-None-Match``.  On others it looks, or

@@ -155,7 +155,7 @@ class Create:
         listed = self._objects.unlisted_dumps(raw, crash.crash_id) if found is None else found
         if {part.name for part in crash.dumps} & listed:
             raise self._objects.exists(crash.crash_id)
-        sha256 = raw.metadata.get(SHA256)
+        sha256 = raw.sha256_of_dumps
         if found is None:
             self._objects.put_list(listed, crash.crash_id, sha256)
         self._claims.learn(listed, crash.crash_id, sha256)

@@ -26,13 +26,14 @@ from crashmover.external.s3.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import (
     AlreadyThere,
+    NotTheSame,
     is_missing_object,
     may_be_complete,
     says_deleted,
 )
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult
+    from obstore import GetOptions, GetResult, PutMode
 
 SHA256 = "sha256"
 """The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
@@ -45,6 +46,10 @@ DUMPS = "dumps"
 
 SAVE = "save"
 """The name, in the metadata of a list of dumps, of a word that no other save has."""
+
+DUMPS_OF = "dumps-of"
+"""The name, in a raw crash's metadata, of the SHA-256 of the raw crash that its dumps say they were
+saved with, where that is an earlier one."""
 
 ADDED = "added"
 """The name, in a dump's metadata, of what says that it came later than its raw crash."""
@@ -60,6 +65,11 @@ _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less th
 _NOBODYS = "00000000-0000-0000-0000-000000000101"  # a crash id that no crash is given
 
 
+_UNMET = (
+    obstore.exceptions.AlreadyExistsError,
+    obstore.exceptions.PreconditionError,
+    FileNotFoundError,
+)
 _REFUSALS = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
 
 
@@ -78,6 +88,11 @@ class StoredObject:
     e_tag: str | None
     metadata: Mapping[str, str]
     body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def sha256_of_dumps(self) -> str | None:
+        """What the dumps of this raw crash have as `RAW_CRASH_SHA256`."""
+        return self.metadata.get(DUMPS_OF, self.metadata.get(SHA256))
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -219,37 +234,43 @@ class Objects:
         content_type: str,
         metadata: Mapping[str, str],
         create: bool = False,
+        replaced: StoredObject | None = None,
     ) -> str | None:
         """Save an object; return the SHA-256 of its bytes, where it goes with them.
 
         :param body: what cannot be read of it raises what its reading raises
         :param create: only where there is none; servers that do not know this save it all the
             same, and so does every server what is larger than `PART_SIZE`
+        :param replaced: only in the place of this object, with the same exceptions
         :raises AlreadyThere: there is one, where `create` was asked for
+        :raises NotTheSame: that object is no longer there
         """
+        mode: PutMode = "create" if create else "overwrite"
+        if replaced:
+            mode = {"e_tag": replaced.e_tag}
         attributes = {**metadata, "Content-Type": content_type}
         if self._context.options.storage_class:
             attributes["Storage-Class"] = self._context.options.storage_class
         if isinstance(body, bytes):
-            return self._put_small(key, body, crash_id, attributes, create)
+            return self._put_small(key, body, crash_id, attributes, mode)
         sha256 = attributes.pop(SHA256, None)
         if body.size is not None and body.size <= _MIDDLING and not sha256:
-            return self._put_small(key, body.read(), crash_id, attributes, create)
+            return self._put_small(key, body.read(), crash_id, attributes, mode)
         upload = Upload(body, sha256=sha256)
         said = {SHA256: sha256} if sha256 else {}
         if upload.read_ahead(_MIDDLING):
-            return self._put_small(key, upload.data(), crash_id, attributes, create)
+            return self._put_small(key, upload.data(), crash_id, attributes, mode)
         if upload.size and upload.size > PART_SIZE:
             self._put_large(key, upload, crash_id, attributes | said)
             return sha256
         with self._middling:
             if upload.read_ahead(PART_SIZE):
-                return self._put_small(key, upload.data(), crash_id, attributes, create)
+                return self._put_small(key, upload.data(), crash_id, attributes, mode)
             self._put_large(key, upload, crash_id, attributes | said)
         return sha256
 
     def _put_small(
-        self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], create: bool
+        self, key: str, data: bytes, crash_id: str, attributes: dict[str, str], mode: "PutMode"
     ) -> str:
         client = self._context.client()
         sha256 = attributes.get(SHA256) or hashlib.sha256(data).hexdigest()
@@ -262,13 +283,15 @@ class Objects:
                         self._prefix + key,
                         data,
                         attributes=attributes,
-                        mode="create" if create else "overwrite",
+                        mode=mode,
                         use_multipart=False,
                     )
                 )
-            except obstore.exceptions.AlreadyExistsError as error:
-                if create:
+            except _UNMET as error:
+                if mode == "create" and isinstance(error, obstore.exceptions.AlreadyExistsError):
                     raise AlreadyThere from error
+                if isinstance(mode, dict):
+                    raise NotTheSame from error
                 raise
         return sha256
 

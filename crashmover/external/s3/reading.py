@@ -136,7 +136,7 @@ class Reader:
         What other programs have put there says nothing: then it is enough that the raw crash
         is still there, for whoever replaces a crash takes that away first.
         """
-        theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.metadata.get(SHA256)
+        theirs, its = stored.metadata.get(RAW_CRASH_SHA256), raw.sha256_of_dumps
         if theirs != its:
             self.raise_if_replaced(crash_id, raw)
             if theirs and its:

@@ -69,6 +69,10 @@ class AlreadyThere(Exception):
     """The object that was to be made new is there."""
 
 
+class NotTheSame(Exception):
+    """The object that was to be replaced is missing, or is another one."""
+
+
 def is_missing_object(error: BaseException) -> bool:
     """Whether it says that there is no such object (and not that there is no such bucket)."""
     return isinstance(error, FileNotFoundError) and _code(str(error)) != "NoSuchBucket"

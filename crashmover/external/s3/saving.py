@@ -55,7 +55,7 @@ class Save:
     def replace(self, crash: Crash, raw: RawCrash) -> None:
         """Put the crash in the place of the one that is there, or of what is left of one, until
         nobody else does the same at that moment."""
-        for _ in self._turns(crash.crash_id):
+        for _ in self.turns(crash.crash_id):
             if self._put_in_place(crash, raw):
                 return
 
@@ -64,13 +64,13 @@ class Save:
 
         :raises CrashExists: it is another: nothing of ours is left
         """
-        for turn in self._turns(crash.crash_id):
+        for turn in self.turns(crash.crash_id):
             if self._reader.is_whole_other(crash.crash_id, raw.sha256):
                 raise self._objects.exists(crash.crash_id)
             if turn and self._put_in_place(crash, raw):  # whose claim it is goes first
                 return
 
-    def _turns(self, crash_id: str) -> Iterator[int]:
+    def turns(self, crash_id: str) -> Iterator[int]:
         """Yield turns, and between them wait for the others to finish, who may wait for us: by
         chance, as long as a turn takes to twice that, then to four times that, and so on.
 
@@ -105,8 +105,13 @@ class Save:
             with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
                 old_names |= objects.unlisted_dumps(there, crash_id)
         names = {part.name for part in crash.dumps}
-        has_same = there and there.metadata.get(SHA256) == raw.sha256 and names == old_names
-        if there and has_same and all(objects.has(part, crash_id) for part in crash.dumps):
+        is_same = there and there.metadata.get(SHA256) == raw.sha256 == there.sha256_of_dumps
+        if (
+            there
+            and is_same
+            and names == old_names
+            and all(objects.has(part, crash_id) for part in crash.dumps)
+        ):
             return there.key == keys.raw_crash_keys(crash_id)[0]
         if there:
             _read_through(crash)
@@ -130,7 +135,7 @@ class Save:
     def _add_dumps(self, crash: Crash) -> None:
         """Add dumps to the crash that is there: they become visible when they are listed."""
         raw = self._objects.raw_crash_for_dumps(crash.crash_id)
-        sha256 = raw.metadata.get(SHA256)
+        sha256 = raw.sha256_of_dumps
         for dump in crash.dumps:
             self._objects.put_dump(dump, crash.crash_id, sha256, added=True)
         self._objects.add_to_list(crash.dumps, crash.crash_id, raw)
