@@ -18,6 +18,7 @@ import click
 
 from crashmover.cli import exit_codes
 from crashmover.cli.console import say
+from crashmover.cli.emptiness import hint
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, source_option
 from crashmover.cli.overview import as_text, load, overview
@@ -81,18 +82,22 @@ def command(
     unredacted: bool = what["unredacted"]
     with settings.open_storage(sources) as storage:
         RetryPolicy().call(storage.verify_access)
-        if what["everything"]:
-            _write_all(storage, crash_id, unredacted, output or Path(crash_id))
-        elif what["dump"] is not None:
-            _write(lambda: storage.find_dump(crash_id, what["dump"]), output)
-        elif what["raw_crash"]:
-            _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
-        elif what["processed_crash"]:
-            _write(lambda: _processed(storage, crash_id, unredacted), output)
-        else:
-            shown = RetryPolicy().call(lambda: overview(storage, crash_id))
-            click.echo(json.dumps(shown) if as_json else as_text(shown))
-            _end_if_damaged(shown)
+        try:
+            if what["everything"]:
+                _write_all(storage, crash_id, unredacted, output or Path(crash_id))
+            elif what["dump"] is not None:
+                _write(lambda: storage.find_dump(crash_id, what["dump"]), output)
+            elif what["raw_crash"]:
+                _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
+            elif what["processed_crash"]:
+                _write(lambda: _processed(storage, crash_id, unredacted), output)
+            else:
+                shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+                click.echo(json.dumps(shown) if as_json else as_text(shown))
+                _end_if_damaged(shown)
+        except CrashIDNotFound:
+            hint(storage)
+            raise
 
 
 def _end_if_damaged(shown: dict[str, Any]) -> None:

@@ -35,6 +35,16 @@ class Summary:
     def failed(self) -> int:
         return sum(self._counts[s] for s in (Status.FAILED, Status.CONFLICT, Status.MISSING))
 
+    @property
+    def seen(self) -> int:
+        """How many crashes there were, in whatever state."""
+        return self._counts.total()
+
+    @property
+    def found(self) -> int:
+        """How many crashes the source had."""
+        return self.seen - self._counts[Status.MISSING]
+
     def as_dict(self) -> dict[str, Any]:
         would = {"would_copy": self._counts[Status.WOULD_COPY]}
         return {
