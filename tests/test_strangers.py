@@ -112,7 +112,7 @@ def test_what_is_no_store_is_not_an_empty_store(case: str, tmp_path: Path) -> No
     before = snapshot(tmp_path / "there")
     empty = tmp_path / "empty"
     empty.mkdir()
-    runs = {
+    runs: dict[str, list[Argument]] = {
         "list": ["list", "-s", there],
         "list --json": ["--quiet", "list", "-s", there, "--json", "--since", "2026-11-01"],
         "copy": ["copy", "-s", there, "-d", tmp_path / "copy"],

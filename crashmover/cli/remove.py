@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -65,6 +65,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         remover.verify_access()
         if not options["dry_run"] and not options["yes"]:
             _ask(storage, ids, options)
+        if options["since"] and _is_no_store(storage, options):
+            raise click.exceptions.Exit(ExitCode.FAILED)
         removals = remover.days(*_days(options)) if options["since"] else remover.crashes(ids)
         with signals.handling(signals.Stopper(remover.stop)) as stopper:
             counts: Counter[Status] = Counter()
@@ -93,6 +95,15 @@ def _days(options: dict[str, Any]) -> tuple[dt.date, dt.date]:
 
 
 # The question
+
+
+def _is_no_store(storage: CrashStorageBase, options: dict[str, Any]) -> bool:
+    """Return True, and say so, if there is something else than crashes: to remove days would also
+    take dumps that have no raw crash, as with a wrong suffix all dumps seem to be."""
+    with suppress(CrashMoverError):  # the removal says it
+        if next(iter(storage.all_crashes(*_days(options))), None) is None:
+            return verdict(storage, 0, expect_some=False, was_listed=False) != ExitCode.OK
+    return False
 
 
 def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> None:
