@@ -83,6 +83,7 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
                 _RETRY.call(storage.verify_access)
             _RETRY.call(partial(_read_something, storage))
             checkup.found.insert(0, "read")
+            checkup.warnings += _strangers(storage)
         except StorageDenied:  # by whom it is out of time, perhaps
             with suppress(StorageError):
                 clock.read(storage.clock)
@@ -132,6 +133,12 @@ def _read_something(storage: CrashStorageBase) -> None:
                 with part.open() as file:
                     file.read(1)
         break
+
+
+def _strangers(storage: CrashStorageBase) -> list[str]:
+    """Return what the store holds instead of crashes, or beside them, without its own name."""
+    lines = [*storage.passed_over()] or [*storage.strangers()]
+    return [line.removeprefix(f"{storage.uri}: ") for line in lines]
 
 
 class _Clock:

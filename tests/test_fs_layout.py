@@ -59,7 +59,12 @@ def test_the_example_of_the_documentation_lies_where_it_says() -> None:
         ("2", ["/0b/ba"]),
         ("3", ["/0b/ba/92"]),
         ("4", ["/0b/ba/92/9f"]),
-        *((digit, ["/0b/ba"]) for digit in "56789abcdef"),
+        ("5", ["/0b/ba", "/0b/ba/92/9f/-8"]),
+        ("6", ["/0b/ba", "/0b/ba/92/9f/-8/72"]),
+        ("7", ["/0b/ba", "/0b/ba/92/9f/-8/72/1-"]),
+        ("8", ["/0b/ba", "/0b/ba/92/9f/-8/72/1-/46"]),
+        ("9", ["/0b/ba", "/0b/ba/92/9f/-8/72/1-/46/0c"]),
+        *((digit, ["/0b/ba"]) for digit in "abcdef"),
     ],
 )
 def test_the_depth_digit_says_how_deep_a_crash_lies(digit: str, leaves: list[str]) -> None:

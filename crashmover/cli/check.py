@@ -15,6 +15,7 @@ import click
 
 from crashmover.checking import Checker, Finding, Verdict
 from crashmover.cli import console, exit_codes, signals
+from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     CrashIDType,
@@ -51,6 +52,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
     metavar="N",
     help="Work on N batches of crashes at a time; the stores know best.",
 )
+@expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
 @click.option(
     "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
@@ -64,7 +66,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     --until, or all of the source.  Prints the crashes that are not ok, one a line, with what is
     wrong behind a "#", as --ids-from takes them: missing, differs, missing dump, processed
     missing, failed.  What only a destination has is not looked for.  To bring what
-    is missing, give them to "copy --existing compare".
+    is missing, give them to "copy --existing compare".  A source that holds something else, such as
+    crashes in another layout, is not taken for an empty one: that ends with exit code 1.
 
     \b
     Examples:
@@ -93,6 +96,9 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         stopper = signals.Stopper(checker.stop)
         with signals.handling(stopper):
             code = stopper.end_of(lambda: found.take(checker.run(ids), bar))
+        if code in (ExitCode.OK, ExitCode.FAILED):
+            selected, some = found.sound, options["expect_some"]
+            code = max(code, verdict(source, selected, expect_some=some, was_listed=total is None))
     raise click.exceptions.Exit(code)
 
 
@@ -139,6 +145,11 @@ class Findings:
             level = logging.INFO if is_fine else logging.WARNING
             console.say(self._summary(), level=level, **self._figures())
         return ExitCode.OK if is_fine else ExitCode.FAILED
+
+    @property
+    def sound(self) -> int:
+        """How many crashes the source had."""
+        return self._counts.total() - self._counts[Verdict.GONE]
 
     def _as_object(self, finding: Finding) -> str:
         parts = finding.difference.as_dict()

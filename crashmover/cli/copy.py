@@ -11,6 +11,7 @@ import logging
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from threading import Event, Timer
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import click
 from click.core import ParameterSource
 
 from crashmover.cli import console, exit_codes, metrics, signals
+from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     CrashIDType,
@@ -125,6 +127,7 @@ _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h
     metavar="FILE",
     help="Do nothing, and end with exit code 4, while another run holds this file.",
 )
+@expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option(
     "--statsd",
@@ -143,8 +146,11 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     """Copy crashes from one store to others.
 
     Copies the crashes named as CRASH_ID or by --ids-from, or those of the days from --since
-    to --until, or those in a queue, or all.  A crash arrives whole or not at all, byte for
-    byte; what was reported as copied is on the disk.  A run that was stopped is simply run again.
+    to --until, or those in a queue, or all.  A source that holds something else, such as crashes in
+    another layout, is not taken for an empty one: that ends with exit code 1.
+
+    A crash arrives whole or not at all, byte for byte; what was reported as copied is on the
+    disk.  A run that was stopped is simply run again.
 
     \b
     Examples:
@@ -176,7 +182,9 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             console.warn_of_risks(destination)
         report = stack.enter_context(writing_report(options["report"]))
         bar = stack.enter_context(console.progress(options["progress"], selected.total))
-        code = _run(mover, selected, options, report, bar)
+        code = _run(
+            mover, selected, options, report, bar, partial(_verdict, source, selected, options)
+        )
     raise click.exceptions.Exit(code)
 
 
@@ -279,8 +287,12 @@ def _run(
     options: dict[str, Any],
     report: Callable[[Outcome], None],
     bar: console.Progress,
+    judge: Callable[[Summary], ExitCode],
 ) -> int:
-    """Copy; say how it went; return the exit code."""
+    """Copy; say how it went; return the exit code.
+
+    :param judge: says what is wrong with what was selected
+    """
     summary = Summary()
     queued = selected.queued
     stopper = signals.Stopper(mover.stop, lambda: _give_back(queued))
@@ -309,6 +321,8 @@ def _run(
             failure = failure or error
     if failure:
         bar.failed(f"crashmover: {failure}")
+    is_whole = not (failure or stopper.number or expired.is_set() or options["limit"])
+    code = judge(summary) if is_whole else ExitCode.OK
     if expired.is_set():
         text = "crashmover: stopped by --max-duration; another run copies the rest"
         console.say(text, level=logging.WARNING)
@@ -318,7 +332,19 @@ def _run(
     if failure:
         return exit_codes.of_error(failure)
     given_up = queued.given_up_count if queued else 0
-    return ExitCode.FAILED if summary.failed or given_up else ExitCode.OK
+    return ExitCode.FAILED if summary.failed or given_up else code
+
+
+def _verdict(
+    source: CrashStorageBase, selected: _Selected, options: dict[str, Any], summary: Summary
+) -> ExitCode:
+    """Say what is wrong with the selection; return the exit code for it."""
+    was_listed = selected.listings is not None
+    found = summary.found
+    if selected.queued and not summary.seen:
+        return verdict(None, 0, expect_some=options["expect_some"], was_listed=False)
+    some = options["expect_some"]
+    return verdict(source, found, expect_some=some, was_listed=was_listed)
 
 
 def _tell(summary: Summary, options: dict[str, Any]) -> None:

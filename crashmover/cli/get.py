@@ -20,6 +20,7 @@ import click
 
 from crashmover.cli import exit_codes
 from crashmover.cli.console import inform, refuse_closed, require_output, say
+from crashmover.cli.emptiness import hinting
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.holding import Held, telling_of_dumps
 from crashmover.cli.options import CrashIDType, Settings, source_option
@@ -95,7 +96,7 @@ def command(
     unredacted: bool = what["unredacted"]
     with settings.open_storage(sources) as storage:
         RetryPolicy().call(storage.verify_access)
-        with telling_of_dumps(storage, crash_id):
+        with hinting(storage), telling_of_dumps(storage, crash_id):
             if what["everything"]:
                 _write_all(storage, crash_id, unredacted, output or Path(crash_id))
             elif what["dump"] is not None:

@@ -16,6 +16,7 @@ import click
 from crashmover import crashid
 from crashmover.cli import exit_codes
 from crashmover.cli.console import inform, require_output, say
+from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.crash import ALL_KINDS, Crash, Kind
@@ -70,6 +71,7 @@ class Count:
     is_flag=True,
     help="Say how many bytes they have.  What the store does not know is read, which takes long.",
 )
+@expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
 @click.pass_obj
 def command(
@@ -81,12 +83,15 @@ def command(
     kind: str,
     by_day: bool,
     with_bytes: bool,
+    expect_some: bool,
     as_json: bool,
 ) -> None:
     """List the crashes in a store, by day and id.
 
     Prints the crash ids, one a line, as --ids-from takes them; how many there were goes to
-    standard error.
+    standard error.  A store that holds something else, such as crashes in another layout, is not
+    taken for an empty one: that ends with exit code 1, as does anything passed over that looks
+    like a crash.
 
     \b
     Examples:
@@ -102,9 +107,10 @@ def command(
         sizing = Sizing(storage, ALL_KINDS if kind == "raw" else frozenset({_KINDS[kind]}))
         sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)
         total = _print(sized, by_day, as_json)
+        code = verdict(storage, total.crashes, expect_some=expect_some, was_listed=True)
     crashes, size = total.texts()
     inform(f"listed {crashes}" + (f"; {size}" if size else ""), **total.as_dict())
-    raise click.exceptions.Exit(ExitCode.FAILED if sizing.failed else ExitCode.OK)
+    raise click.exceptions.Exit(ExitCode.FAILED if sizing.failed else code)
 
 
 def _print(sized: Iterable[tuple[str, int | None]], by_day: bool, as_json: bool) -> Count:

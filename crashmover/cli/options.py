@@ -225,6 +225,12 @@ def range_options(function: F) -> F:
 
 
 def check_range(since: dt.date | None, until: dt.date | None) -> None:
-    """Refuse a range of days that ends before it begins."""
+    """Refuse a range of days that ends before it begins, or begins in the future.
+
+    Tomorrow is no future: clocks differ, and a day begins somewhere before it does in UTC.
+    """
+    tomorrow = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
+    if since and since > tomorrow:
+        raise click.UsageError(f"--since {since} is in the future")
     if since and until and since > until:
         raise click.UsageError(f"--since {since} is after --until {until}")

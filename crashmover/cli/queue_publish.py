@@ -16,6 +16,7 @@ import click
 from crashmover import crashid, streams
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import inform, say
+from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     IdsFileType,
@@ -27,6 +28,7 @@ from crashmover.cli.options import (
 )
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.selection import CrashIDs
 
 
@@ -72,6 +74,7 @@ def _parse(text: str) -> str:
 @source_option(required=False, help="Store whose crashes of --since to --until are published.")
 @range_options
 @click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most N a second.")
+@expect_some_option
 @click.option("--create", is_flag=True, help="Make what is missing of the queues first.")
 @click.argument("crash_ids", nargs=-1, type=BodyType(), metavar="[CRASH_ID]...")
 @click.pass_obj
@@ -91,21 +94,26 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
       crashmover queue-publish -q prod --ids-from ids.txt > unpublished.txt
     """
     with ExitStack() as stack:
-        ids = _selected(stack, settings, crash_ids, options)
+        ids, source = _selected(stack, settings, crash_ids, options)
+        counted = _Counted(ids)
         queue = stack.enter_context(settings.open_queue(options["queue"]))
         if options["create"]:
             for name in queue.create():
                 inform(f"created {name}")
         # What was not published is printed first, however long that takes.
         stopper = stack.enter_context(signals.handling(signals.Stopper(grace=None)))
-        publish = partial(_publish, queue, options["to"], ids, options["rate"], stopper)
+        publish = partial(_publish, queue, options["to"], counted, options["rate"], stopper)
         code = stopper.end_of(publish)
+        if code == ExitCode.OK and not (options["create"] and source is None):
+            some, was_listed = options["expect_some"], source is not None
+            code = verdict(source, counted.count, expect_some=some, was_listed=was_listed)
     raise click.exceptions.Exit(code)
 
 
 def _selected(
     stack: ExitStack, settings: Settings, crash_ids: tuple[str, ...], options: dict[str, Any]
-) -> Iterator[str]:
+) -> tuple[Iterator[str], CrashStorageBase | None]:
+    """Return the crash ids, and the store that they are listed in, if they are."""
     file, since, until = options["ids_from"], options["since"], options["until"]
     if since or until:
         if crash_ids or file:
@@ -115,7 +123,7 @@ def _selected(
         check_range(since, until)
         source = stack.enter_context(settings.open_storage(options["sources"]))
         source.verify_access()
-        return source.new_crashes(since, until)
+        return source.new_crashes(since, until), source
     if not crash_ids and not file and not options["create"]:
         raise click.UsageError("no crash ids: name them, or --ids-from, or -s with --since")
     ids = stack.enter_context(CrashIDs())
@@ -125,7 +133,20 @@ def _selected(
         ids.add_lines(file or (), getattr(file, "name", ""), _parse)
     except InvalidCrashID as error:
         raise click.UsageError(f"--ids-from: {error}") from None
-    return iter(ids)
+    return iter(ids), None
+
+
+class _Counted(Iterator[str]):
+    """Hands on crash ids, and counts them."""
+
+    def __init__(self, ids: Iterator[str]) -> None:
+        self._ids = ids
+        self.count = 0
+
+    def __next__(self) -> str:
+        crash_id = next(self._ids)
+        self.count += 1
+        return crash_id
 
 
 def _publish(

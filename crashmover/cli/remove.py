@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,7 @@ import click
 
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.console import say
+from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, range_options, source_option
 from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
@@ -39,6 +40,7 @@ _HANDFUL = 5  # crashes that are removed without a question
     help=f"Do not ask.  More than {_HANDFUL} crashes are removed only with this, or when the"
     " question on the terminal is answered with yes.",
 )
+@expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
 @click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
 @click.pass_obj
@@ -63,9 +65,16 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         remover.verify_access()
         if not options["dry_run"] and not options["yes"]:
             _ask(storage, ids, options)
+        if options["since"] and _is_no_store(storage, options):
+            raise click.exceptions.Exit(ExitCode.FAILED)
         removals = remover.days(*_days(options)) if options["since"] else remover.crashes(ids)
         with signals.handling(signals.Stopper(remover.stop)) as stopper:
-            code = _run(removals, remover.stop, options)
+            counts: Counter[Status] = Counter()
+            code = _run(removals, remover.stop, options, counts)
+        if not stopper.number and code in (ExitCode.OK, ExitCode.FAILED):
+            found = counts.total() - counts[Status.MISSING]
+            some = options["expect_some"]
+            code = max(code, verdict(storage, found, expect_some=some, was_listed=False))
     raise click.exceptions.Exit(stopper.number + ExitCode.SIGNAL if stopper.number else code)
 
 
@@ -86,6 +95,15 @@ def _days(options: dict[str, Any]) -> tuple[dt.date, dt.date]:
 
 
 # The question
+
+
+def _is_no_store(storage: CrashStorageBase, options: dict[str, Any]) -> bool:
+    """Return True, and say so, if there is something else than crashes: to remove days would also
+    take dumps that have no raw crash, as with a wrong suffix all dumps seem to be."""
+    with suppress(CrashMoverError):  # the removal says it
+        if next(iter(storage.all_crashes(*_days(options))), None) is None:
+            return verdict(storage, 0, expect_some=False, was_listed=False) != ExitCode.OK
+    return False
 
 
 def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> None:
@@ -115,9 +133,16 @@ def _can_ask(ids_from: Any) -> bool:
 # The work
 
 
-def _run(removals: Iterator[Removal], stop: Callable[[], None], options: dict[str, Any]) -> int:
-    """Remove; say what became of each, and of all; return the exit code."""
-    counts: Counter[Status] = Counter()
+def _run(
+    removals: Iterator[Removal],
+    stop: Callable[[], None],
+    options: dict[str, Any],
+    counts: Counter[Status],
+) -> int:
+    """Remove; say what became of each, and of all; return the exit code.
+
+    :param counts: is filled
+    """
     code: int = ExitCode.OK
     try:
         for removal in removals:

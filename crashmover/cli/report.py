@@ -46,6 +46,16 @@ class Summary:
         skipped = self._counts[Status.SKIPPED]
         return skipped if skipped == self._counts.total() else 0
 
+    @property
+    def seen(self) -> int:
+        """How many crashes there were, in whatever state."""
+        return self._counts.total()
+
+    @property
+    def found(self) -> int:
+        """How many crashes the source had."""
+        return self.seen - self._counts[Status.MISSING]
+
     def as_dict(self) -> dict[str, Any]:
         would = {"would_copy": self._counts[Status.WOULD_COPY]}
         lacking = {"lacking_dumps": self._lacking}

@@ -36,6 +36,13 @@ _TURNS = 3  # another process may create or remove the crash meanwhile
 _REMOVED_AT_ONCE = 128  # crashes
 
 
+def check_days(since: object, until: object) -> None:
+    """Raise TypeError unless these are days or None; a string or a time is neither."""
+    for name, day in (("since", since), ("until", until)):
+        if day is not None and (not isinstance(day, dt.date) or isinstance(day, dt.datetime)):
+            raise TypeError(f"{name} is a datetime.date or None, not {type(day).__name__}")
+
+
 def never() -> bool:
     """Nobody has said that it is enough."""
     return False
@@ -135,8 +142,26 @@ class CrashStorageBase(SocorroAPI, ABC):
 
         :param since: the first day, by the id's date
         :param until: the last day, which is included
-        :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`
+        :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`, or their
+            values as strings
+        :raises TypeError: a day is no `datetime.date`
         """
+
+    def passed_over(self) -> Iterable[str]:
+        """Return one line for each store whose last listing met what looks like a crash and did
+        not yield it, such as a crash id with an impossible date.  To be asked when the listing
+        has ended.
+        """
+        return ()
+
+    def strangers(self) -> Iterable[str]:
+        """Return one line for each store that has no crash of any day and holds something else,
+        such as crashes in another layout.  To be asked when a listing has found nothing.  The look
+        is bounded: a few directories, or one page of keys.
+
+        :raises StorageError: the store cannot be read
+        """
+        return ()
 
     def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
         """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only

@@ -13,7 +13,7 @@ from typing import Self
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.crashstorage_base import CrashStorageBase, check_days
 from crashmover.external.sqlite.crashqueue import MAX_DELIVERIES, SQLiteCrashQueue
 from crashmover.external.sqlite.statements import SCHEMA
 from crashmover.uri import StorageURI, count, refuse_tilde, seconds
@@ -99,6 +99,10 @@ class InMemoryCrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """As the base class says."""
+        check_days(since, until)
+        return self._listed(since, until, Kind(kind))
+
+    def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         with self._lock:
             found = [name for name, parts in self._crashes.items() if (kind, "") in parts]
         for crash_id in sorted(found, key=crashid.sort_key):

@@ -24,7 +24,13 @@ from crashmover.errors import (
     PolyCrashStorageError,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never, results_of
+from crashmover.external.crashstorage_base import (
+    CrashStorageBase,
+    Removed,
+    check_days,
+    never,
+    results_of,
+)
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI
 
@@ -257,6 +263,20 @@ class PolyCrashStorage(CrashStorageBase):
         A child that fails ends its own listing only; at the end its failure is raised, for
         the listing is then not known to be complete.
         """
+        check_days(since, until)
+        return self._listed(since, until, Kind(kind))
+
+    def passed_over(self) -> Iterator[str]:
+        """As the base class says, of every child."""
+        for child in self.children:
+            yield from child.passed_over()
+
+    def strangers(self) -> Iterator[str]:
+        """As the base class says, of every child."""
+        for child in self.children:
+            yield from child.strangers()
+
+    def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         errors: list[Exception] = []
         listings = [
             _collecting(child.new_crashes(since, until, kind), errors) for child in self.children

@@ -29,12 +29,18 @@ from crashmover.errors import (
     InvalidURI,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
+from crashmover.external.crashstorage_base import (
+    CrashStorageBase,
+    Removed,
+    check_days,
+    never,
+)
 from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.links import open_directory
 from crashmover.external.fs.listing import Listings
 from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator
@@ -43,7 +49,9 @@ from crashmover.external.fs.reading import CrashFiles
 from crashmover.external.fs.removing import LoadedRemoval, Removal
 from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
+from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.walking import Walk
+from crashmover.external.passed_over import PassedOver
 from crashmover.uri import StorageURI
 
 _OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
@@ -82,6 +90,7 @@ class FSPermanentStorage(CrashStorageBase):
         self._directory_mode = 0o777 & ~umask
         self._listings = Listings(self.layout.json_file_suffix)
         self._translator = Translator(self.uri)
+        self._passed_over = PassedOver()
         self._files = partial(CrashFiles, self.root, self.layout, self._listings, self._translator)
 
     @classmethod
@@ -212,7 +221,7 @@ class FSPermanentStorage(CrashStorageBase):
         for leaf in self.layout.leaves(crash_id):
             with suppress(FileNotFoundError), opened(durable.walk_down(root_fd, leaf)) as fd:
                 yield leaf, fd
-                with opened(durable.step(fd, crash_id)) as own_fd:
+                with opened(open_directory(fd, (crash_id,))) as own_fd:
                     yield (*leaf, crash_id), own_fd
 
     def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
@@ -236,13 +245,29 @@ class FSPermanentStorage(CrashStorageBase):
         Where there is something else in the place of a directory, that is raised when all that
         is elsewhere has been listed.
         """
+        check_days(since, until)
+        return self._listed(since, until, Kind(kind))
+
+    def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
+        self._passed_over = passed_over = PassedOver()
         with self._translator.translating("cannot be listed"):
             try:
                 root_fd = durable.open_root(self.root)
             except FileNotFoundError:  # nothing was ever saved here
                 return
             with opened(root_fd):
-                yield from Walk(root_fd, self.layout, kind).crashes(since, until)
+                walk = Walk(root_fd, self.layout, kind, passed_over)
+                yield from walk.crashes(since, until)
+
+    def passed_over(self) -> Iterator[str]:
+        """As the base class says, of directories and files."""
+        if text := self._passed_over.text():
+            yield f"{self.uri}: {text}"
+
+    def strangers(self) -> Iterator[str]:
+        """As the base class says, by a look at a few directories."""
+        if text := look_around(self.root, self.layout):
+            yield f"{self.uri}: {text}"
 
     # Saving
 

@@ -23,10 +23,11 @@ from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where
+from crashmover.external.fs.layout import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
+from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
 from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
-from crashmover.external.fs.walking import MAX_DEPTH, at_place, is_within
+from crashmover.external.fs.walking import at_place, is_within
 
 _TOGETHER = 512  # crashes of a day that are made final at once
 
@@ -217,7 +218,7 @@ class _Day:
                 opened(durable.walk_down(self._root_fd, where)) as dir_fd,
                 os.scandir(dir_fd) as entries,
             ):
-                below = self._look_at(entries, where)
+                below = self._look_at(dir_fd, entries, where)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -227,7 +228,9 @@ class _Day:
         for name in below:
             self._look_into((*where, name))
 
-    def _look_at(self, entries: Iterable["os.DirEntry[str]"], where: Where) -> list[str]:
+    def _look_at(
+        self, dir_fd: int, entries: Iterable["os.DirEntry[str]"], where: Where
+    ) -> list[str]:
         """Take note of the crashes in a directory; return the directories of ours, and what is in
         place of one."""
         suffixes = defaultdict[str, list[str]](list)
@@ -239,7 +242,8 @@ class _Day:
             if entry.is_dir(follow_symlinks=False) or (
                 entry.is_symlink() and len(name) <= ID_LENGTH
             ):
-                if self._is_ours(name, where):
+                is_passed_over = entry.is_symlink() and is_collectors_link(dir_fd, name)
+                if self._is_ours(name, where) and not is_passed_over:
                     below.append(name)
                 continue
             is_temporary = name[0] == "." and name.endswith(durable.TEMPORARY)

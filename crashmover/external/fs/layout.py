@@ -28,13 +28,20 @@ Where = tuple[str, ...]
 """A directory: the names of those above it and its own, from the root down."""
 
 ID_LENGTH = 36
-RADIX = re.compile(r"[0-9a-f]{2}", re.ASCII)
+RADIX = re.compile(r"[0-9a-f-]{2}", re.ASCII)
+"""Two characters of a crash id; the fifth pair begins with a hyphen."""
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _COMPONENT = re.compile(r"[^/\0]+")
 
 # Depth digit -> the depths to look at, the first of which is written.  Today's collectors
-# write digit 0 flat; before 2018 it meant 4.  Anything else means the default.
-_DEPTHS = {"0": (0, 4), "1": (1,), "2": (2,), "3": (3,), "4": (4,)}
+# write digit 0 flat; before 2018 it meant 4.  For 5 to 9 we write the default depth, and Socorro
+# the digit's own.  A letter means the default.
+_DEPTHS = {"0": (0, 4), "1": (1,), "2": (2,), "3": (3,), "4": (4,)} | {
+    str(digit): (crashid.DEFAULT_DEPTH, digit) for digit in range(5, 10)
+}
+
+MAX_DEPTH = 9
+"""How many two-character directories there are at most."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,8 @@ class Layout:
         return [self._leaf(crash_id, depth) for depth in _depths(crash_id)]
 
     def _leaf(self, crash_id: str, depth: int) -> Where:
-        pairs = (crash_id[:2], crash_id[2:4], crash_id[4:6], crash_id[6:8])
-        return (f"20{crash_id[-6:]}", self.name_branch_base, *pairs[:depth])
+        pairs = (crash_id[i : i + 2] for i in range(0, 2 * depth, 2))
+        return (f"20{crash_id[-6:]}", self.name_branch_base, *pairs)
 
     def directories(self, crash_id: str) -> list[Where]:
         """Return all the directories where the crash may lie: the leaves, and in each the
@@ -123,6 +130,11 @@ def crash_id_in(file_name: str) -> str | None:
     """Return the crash id that a file's or directory's name begins with, or None."""
     start = file_name[:ID_LENGTH]
     return start if crashid.is_valid(start) else None
+
+
+def is_impossible_day(directory_name: str) -> bool:
+    """Return True if a directory's name has the digits of a day that no calendar has."""
+    return _DAY.fullmatch(directory_name) is not None and day_in(directory_name) is None
 
 
 def day_in(directory_name: str) -> dt.date | None:

@@ -24,6 +24,7 @@ from crashmover.crash import Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.links import open_directory
 from crashmover.external.fs.listing import Listings, generation, state_of
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -101,7 +102,7 @@ class Removal:
         :param after: is given it then, to force it to the disk
         """
         try:
-            with durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+            with durable.opened(open_directory(self._root_fd, where)) as dir_fd:
                 before(dir_fd)
                 names = self._names(dir_fd, where)
                 if not names:
@@ -193,7 +194,7 @@ class LoadedRemoval(Removal):
         """Look into a directory, before anything is removed from any."""
         with (
             suppress(FileNotFoundError),
-            durable.opened(durable.walk_down(self._root_fd, where)) as dir_fd,
+            durable.opened(open_directory(self._root_fd, where)) as dir_fd,
         ):
             if other := self._other(dir_fd, where, self._names(dir_fd, where)):
                 raise CrashChanged(self.crash_id, other)

@@ -8,15 +8,23 @@ import datetime as dt
 import heapq
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, Where, day_in
-
-MAX_DEPTH = 4
-"""How many two-character directories there are at most."""
+from crashmover.external.fs.layout import (
+    ID_LENGTH,
+    MAX_DEPTH,
+    RADIX,
+    Layout,
+    Where,
+    day_in,
+    is_impossible_day,
+)
+from crashmover.external.fs.links import is_collectors_link
+from crashmover.external.passed_over import PassedOver, why_invalid
 
 
 class Walk:
@@ -27,9 +35,13 @@ class Walk:
 
     :param root_fd: the store's directory
     :param kind: of crashes that have this part
+    :param passed_over: counts what looks like a crash and is not yielded
     """
 
-    def __init__(self, root_fd: int, layout: Layout, kind: Kind) -> None:
+    def __init__(
+        self, root_fd: int, layout: Layout, kind: Kind, passed_over: PassedOver | None = None
+    ) -> None:
+        self._passed_over = passed_over or PassedOver()
         self._root_fd = root_fd
         self._layout = layout
         self._suffix = layout.file_name("", kind)
@@ -43,6 +55,8 @@ class Walk:
         for day in sorted(os.listdir(self._root_fd)):
             if is_within(day, since, until):
                 yield from _each_once(self._below((day, self._layout.name_branch_base)))
+            elif is_impossible_day(day) and _is_between(day, since, until):
+                self._note_impossible(day)
         if self._failures:
             raise self._failures[0]
 
@@ -76,10 +90,18 @@ class Walk:
         found, directories = _list(dir_fd, self._suffix)
         belongs = self._layout.belongs
         here = [each for each in found if belongs(each, where)]
+        if len(here) < len(found):
+            for each in found:
+                if not belongs(each, where):
+                    self._passed_over.note_id(each, "/".join(where))
         for name in directories:  # the older form: one more directory, named by the id
-            is_one = len(name) == ID_LENGTH and belongs(name, where)
-            if is_one and self._is_in(dir_fd, name, where):
-                here.append(name)
+            if len(name) != ID_LENGTH:
+                continue
+            if belongs(name, where):
+                if self._is_in(dir_fd, name, where):
+                    here.append(name)
+            elif why_invalid(name):
+                self._passed_over.note_id(name, "/".join(where))
         return sorted(here), sorted(directories)
 
     def _is_in(self, dir_fd: int, crash_id: str, where: Where) -> bool:
@@ -92,6 +114,13 @@ class Walk:
         except OSError as error:
             self._note(error, where)
             return False
+
+    def _note_impossible(self, day: str) -> None:
+        """Count the directory of a day that no calendar has, where it has the store's layout."""
+        with suppress(OSError):
+            where = (day, self._layout.name_branch_base)
+            os.close(durable.walk_down(self._root_fd, where))
+            self._passed_over.note(day, "", "a day that no calendar has")
 
     def _note(self, error: OSError, where: Where) -> None:
         self._failures.append(at_place(error, where))
@@ -113,6 +142,8 @@ def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
             elif len(name) == length and name.endswith(suffix):
                 found.append(name[:ID_LENGTH])
             elif len(name) <= ID_LENGTH and entry.is_symlink():
+                if len(name) == ID_LENGTH and is_collectors_link(dir_fd, name):
+                    continue
                 directories.append(name)  # in place of one: refused by who steps into it
     return found, directories
 
@@ -129,6 +160,12 @@ def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
         if crash_id != last:
             yield crash_id
         last = crash_id
+
+
+def _is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+    """Return True if an impossible day would lie between these."""
+    after = since is None or name >= f"{since:%Y%m%d}"
+    return after and (until is None or name <= f"{until:%Y%m%d}")
 
 
 def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:

@@ -14,7 +14,13 @@ from typing import Any, LiteralString, Self
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
+from crashmover.external.crashstorage_base import (
+    CrashStorageBase,
+    Removed,
+    check_days,
+    never,
+)
+from crashmover.external.passed_over import PassedOver
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
     TIMEOUT,
@@ -86,6 +92,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._saver = Saver(self._context, self._tables)
         self._remover = Remover(self._context, self._tables, schema)
         self._reader = Reader(self._context, self._tables.sql, self.schema)
+        self._passed_over = PassedOver()
         self._identity = _identity(conninfo, schema)
 
     @classmethod
@@ -199,12 +206,24 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     ) -> Iterator[str]:
         """As the base class says, in one query for a thousand crashes; no transaction is open
         in between."""
+        check_days(since, until)
+        return self._listed(since, until, Kind(kind))
+
+    def passed_over(self) -> Iterator[str]:
+        """As the base class says, of rows."""
+        if text := self._passed_over.text():
+            yield f"{self.uri}: {text}"
+
+    def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
+        self._passed_over = passed_over = PassedOver()
         first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
         after = _NIL
         while page := self._fetch(_LIST, (kind.value, first, last, first, after, _PAGE)):
             for crash_id, date in dict.fromkeys(page):  # once, where somebody's rows are odd
                 if crashid.is_valid(crash_id) and key_of(crash_id)[1] == date:
                     yield crash_id
+                else:
+                    passed_over.note_id(crash_id, f"date_processed {date:%Y-%m-%d}")
             after, first = page[-1]
 
     def _fetch(

@@ -20,7 +20,8 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase, check_days, results_of
+from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
@@ -35,6 +36,7 @@ from crashmover.external.s3.probing import clock_of, try_upload
 from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.sameness import Place, is_same_bucket
 from crashmover.external.s3.saving import Save
+from crashmover.external.s3.surroundings import look_around
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 
@@ -70,6 +72,7 @@ class S3CrashStorage(CrashStorageBase):
         self._objects = Objects(self._context, prefix)
         self._place = (bucket, prefix)
         self._absences = Absences()
+        self._passed_over = PassedOver()
         self._reader = Reader(self._objects, self.uri, self._location)
         self._crash_objects = CrashObjects(self._objects, self.uri)
         claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
@@ -161,11 +164,23 @@ class S3CrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """As the base class says, in one request for about a thousand crashes."""
+        check_days(since, until)
         since, until = since or dt.date.min, until or dt.date.max
         listing = Listing(self._objects, self.uri, since, until, self._absences)
-        if kind is Kind.PROCESSED_CRASH:
+        self._passed_over = listing.passed_over
+        if Kind(kind) is Kind.PROCESSED_CRASH:
             return listing.processed_crashes()
         return listing.raw_crashes()
+
+    def passed_over(self) -> Iterator[str]:
+        """As the base class says, of keys."""
+        if text := self._passed_over.text():
+            yield f"{self.uri}: {text}"
+
+    def strangers(self) -> Iterator[str]:
+        """As the base class says, by one page of keys for each of four questions."""
+        if text := look_around(self._objects, *self._place):
+            yield f"{self.uri}: {text}"
 
     # Saving and removing
 

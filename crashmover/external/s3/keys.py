@@ -80,6 +80,11 @@ def parse_day_name(name: str) -> dt.date | None:
         return None
 
 
+def is_impossible_day(name: str) -> bool:
+    """Return True if a directory's name has the digits of a day that no calendar has."""
+    return _DAY.fullmatch(name) is not None and parse_day_name(name) is None
+
+
 def is_entropy(name: str) -> bool:
     """Whether a directory has the name that is the start of ids."""
     return _ENTROPY.fullmatch(name) is not None

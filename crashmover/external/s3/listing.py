@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from crashmover import crashid
 from crashmover.errors import StorageError
+from crashmover.external.passed_over import PassedOver
 from crashmover.external.s3 import keys
 from crashmover.external.s3.objects import Objects
 from crashmover.pool import Pool
@@ -94,6 +95,8 @@ class Listing:
     def __init__(
         self, objects: Objects, uri: str, since: dt.date, until: dt.date, absences: Absences
     ) -> None:
+        self.passed_over = PassedOver()
+        """What looks like a crash, and was not yielded."""
         self._objects = objects
         self._absences = absences
         self._uri = uri
@@ -137,8 +140,17 @@ class Listing:
     # In directories of days
 
     def _days(self, directories: Iterable[str]) -> set[dt.date]:
-        days = filter(None, map(keys.parse_day_name, directories))
+        names = list(directories)
+        self._note_impossible(names)
+        days = filter(None, map(keys.parse_day_name, names))
         return {day for day in days if self._since <= day <= self._until}
+
+    def _note_impossible(self, directories: Iterable[str]) -> None:
+        """Count the directories of days that no calendar has."""
+        first, last = keys.day_name(self._since), keys.day_name(self._until)
+        for name in directories:
+            if keys.is_impossible_day(name) and first.zfill(8) <= name <= last:
+                self.passed_over.note(name, "", "a day that no calendar has")
 
     def _of_day(self, day: dt.date, new: bool, old: bool) -> Iterator[str]:
         places = [keys.RAW_CRASHES] * new + [keys.OLD_RAW_CRASHES] * old
@@ -157,6 +169,8 @@ class Listing:
                 last = name
                 if crashid.is_valid(name) and crashid.date_of(name) == day:
                     yield name
+                else:
+                    self.passed_over.note_id(name, f"{place}/{keys.day_name(day)}")
         if is_written:
             self._absences.add_span(day, last, None, ())
 
@@ -212,11 +226,13 @@ class Listing:
         return found
 
     def _of_range(self, names: Iterable[str]) -> list[str]:
-        return [
-            name
-            for name in names
-            if crashid.is_valid(name) and self._since <= crashid.date_of(name) <= self._until
-        ]
+        found: list[str] = []
+        for name in names:
+            if not crashid.is_valid(name):
+                self.passed_over.note_id(name, "")
+            elif self._since <= crashid.date_of(name) <= self._until:
+                found.append(name)
+        return found
 
 
 class _SortedIDs:
