@@ -74,6 +74,10 @@ class MeasuredPart:
         if self.size is None:
             self.count = self.part.look()
 
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """Open the part.  A store that reads the file by itself meets what is wrong with it, too."""
+        return file_of_chunks(self.as_part().chunks()) if self.examine else self.part.open()
+
     def pump_packed(self, write: Write, write_unpacked: Write) -> None:
         """As the part's `packed`."""
         gauge = _Gauge(self)
@@ -138,13 +142,8 @@ class _Measuring(Part):
     def __init__(self, measured: MeasuredPart) -> None:
         part = measured.part
         packed = measured.pump_packed if part.packed else None
-        super().__init__(part.kind, part.name, self._open, part.size, packed)
+        super().__init__(part.kind, part.name, measured.open, part.size, packed)
         object.__setattr__(self, "_measured", measured)
-
-    def _open(self) -> AbstractContextManager[BinaryIO]:
-        # A store that reads the file by itself meets what is wrong with it, too.
-        measured = self._measured
-        return file_of_chunks(self.chunks()) if measured.examine else measured.part.open()
 
     def chunks(self) -> Iterator[bytes]:
         gauge = _Gauge(self._measured)
@@ -191,13 +190,12 @@ class MeasuredCrash:
     fault: str | None = None
     """What is wrong with it, as far as that shows before its parts are read; see `find_fault`."""
 
-    lacking: tuple[str, ...] = ()
-    """The dumps that its raw crash names and that it does not have, as far as that was looked
-    for."""
-
     def __init__(self, crash: Crash, *, hashing: bool) -> None:
         self.measured = {part.key: MeasuredPart(part, hashing) for part in crash.parts}
         self.crash = Crash(crash.crash_id, [part.as_part() for part in self.measured.values()])
+        self.lacking: list[str] = []
+        """The dumps that its raw crash names and that it does not have, as far as that was looked
+        for."""
 
     def find_fault(self) -> str | None:
         """Return what is wrong with it: `fault`, or the first thing that `MeasuredPart.examine`

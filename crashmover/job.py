@@ -61,7 +61,7 @@ class Job:
             bytes=self.crash.bytes_of(keys) if self.crash else 0,
             attempts=max((delivery.attempts for delivery in self.deliveries), default=1),
             error=error,
-            lacking_dumps=self.crash.lacking if self.crash else (),
+            lacking_dumps=tuple(self.crash.lacking) if self.crash else (),
         )
 
 

@@ -146,12 +146,15 @@ def note_lacking(crash: MeasuredCrash) -> None:
     and that the crash does not have."""
     if raw_crash := crash.measured.get((Kind.RAW_CRASH, "")):
         there = {part.name for part in crash.crash.dumps}
-        raw_crash.examine, raw_crash.keeps_bytes = partial(_note_lacking, crash, there), True
+        # The list and not the crash, which would refer to itself.
+        raw_crash.examine = partial(_note_lacking, crash.lacking, there)
+        raw_crash.keeps_bytes = True
 
 
 def _note_lacking(
-    crash: MeasuredCrash, there: Set[str], raw_crash: MeasuredPart, data: bytes | None
+    lacking: list[str], there: Set[str], raw_crash: MeasuredPart, data: bytes | None
 ) -> None:
+    lacking.clear()
     part = raw_crash.part
     if data is not None:
         if names_no_other(data, there):
@@ -161,7 +164,7 @@ def _note_lacking(
         checksums = read_dump_checksums(part)
     except CorruptCrash:  # it is copied as it is, and says nothing
         return
-    crash.lacking = tuple(sorted(checksums.keys() - there))
+    lacking += sorted(checksums.keys() - there)
 
 
 def names_no_other(raw_crash: bytes, there: Container[str]) -> bool:

@@ -32,7 +32,6 @@ def every_call(storage: CrashStorageBase) -> list[Callable[[], object]]:
         lambda: storage.verify_access(),
         lambda: storage.verify_access(write=True),
         lambda: storage.probe_write(),
-        lambda: list(storage.durability_risks()),
     ]
 
 

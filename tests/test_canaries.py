@@ -55,7 +55,7 @@ MALFORMED = [
     f"postgresql:{ACCOUNT}@h/db",
     f"postgresql:/{ACCOUNT}@h/db",
     f"postgresql//{ACCOUNT}@h/db",
-    f"POSTGRESQL://{ACCOUNT}@h/db",
+    f"POSTGRESQL_://{ACCOUNT}@h/db",
     f"{ACCOUNT}@h/db",
     f"nosuch://{ACCOUNT}@h/db",
     f"https://{ACCOUNT}@h/db",

@@ -66,17 +66,19 @@ def member_of_size(size: int) -> bytes:
 
 # What gzip takes
 
+OBJECT = b'{"signature": "f"}'
+
 MEMBERS = {
-    "one": gzip.compress(DATA),
+    "one": gzip.compress(OBJECT),
     "of nothing": gzip.compress(b""),
-    "several": gzip.compress(DATA) + gzip.compress(b"") + gzip.compress(b"more"),
-    "zeros": gzip.compress(DATA) + bytes(1000),
-    "a zero": gzip.compress(DATA) + b"\0",
-    "zeros between": gzip.compress(DATA) + bytes(7) + gzip.compress(b"more"),
-    "many zeros": gzip.compress(DATA) + bytes(3 * CHUNK),
-    "stored": gzip.compress(os.urandom(5 * CHUNK), 0),
-    "a piece": gzip.compress(bytes(PIECE)),
-    "pieces": gzip.compress(bytes(4 * PIECE)) + gzip.compress(bytes(PIECE)),
+    "several": gzip.compress(OBJECT) + gzip.compress(b"") + gzip.compress(b"   "),
+    "zeros": gzip.compress(OBJECT) + bytes(1000),
+    "a zero": gzip.compress(OBJECT) + b"\0",
+    "zeros between": gzip.compress(OBJECT) + bytes(7) + gzip.compress(b"   "),
+    "many zeros": gzip.compress(OBJECT) + bytes(3 * CHUNK),
+    "stored": gzip.compress(OBJECT.ljust(5 * CHUNK), 0),
+    "a piece": gzip.compress(OBJECT.ljust(PIECE)),
+    "pieces": gzip.compress(OBJECT.ljust(4 * PIECE)) + gzip.compress(b" " * PIECE),
 }
 
 
@@ -237,6 +239,9 @@ verifying = pytest.mark.parametrize("verify", [False, True], ids=["", "verify"])
 def test_a_packed_file_is_copied_byte_for_byte(tmp_path: Path, name: str, verify: bool) -> None:
     source = store_with(tmp_path / "source", MEMBERS[name])
     outcome = copy(source, FSPermanentStorage(tmp_path / "destination"), verify)
+    if verify and name == "of nothing":  # whole gzip, and no JSON object
+        assert outcome.status is Status.FAILED
+        return
     size = sum(map(len, contents().values())) - len(contents()[PROCESSED])
     assert (outcome.status, outcome.error) == (Status.COPIED, None)
     assert outcome.bytes == size + len(gzip.decompress(MEMBERS[name]))

@@ -265,3 +265,14 @@ def test_a_crash_with_a_list_costs_no_further_request() -> None:
     storage.load_crash(CRASH_ID)
     lists = ["look dump_names", "get dump_names"]  # from a server that is one request
     assert bucket.requests == ["look raw_crash", *lists, "look processed_crash"]
+
+
+def test_a_new_raw_crash_that_names_no_dumps_keeps_those_that_were_not_listed(
+    bucket: Bucket,
+) -> None:
+    """As a processor does that leaves the checksums out: nothing else would name the dumps."""
+    bucket.put(laid_out(keys.raw_crash_keys(CRASH_ID)[0], raw_crash()))
+    with open_storage(bucket.uri()) as storage:
+        storage.save_raw_crash({"ProductName": "new"}, None, CRASH_ID)
+        assert storage.get_raw_crash(CRASH_ID) == {"ProductName": "new"}
+        assert storage.get_raw_dumps(CRASH_ID) == {name: data for (_, name), data in DUMPS.items()}

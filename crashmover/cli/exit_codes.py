@@ -24,7 +24,7 @@ from crashmover.errors import (
 HELP = """\b
 Exit codes:
   0      all done
-  1      some crash failed, and each is named; or a store holds something else than crashes
+  1      some crash failed, each is named; or the store holds something else
   2      wrong usage; nothing was touched
   3      no such crash
   4      a store or queue cannot be reached, or refuses us

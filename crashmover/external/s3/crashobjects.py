@@ -210,7 +210,7 @@ class CrashObjects:
         added, listed = {part.name for part in dumps}, self.listed_dumps(crash_id)
         if listed is None or not added <= listed:
             names = self.unlisted_dumps(raw, crash_id) if listed is None else listed
-            self.put_list(names | added, crash_id, raw.metadata.get(SHA256))
+            self.put_list(names | added, crash_id, raw.sha256_of_dumps)
 
     def put_dump(
         self,

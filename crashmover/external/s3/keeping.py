@@ -52,13 +52,19 @@ class Keep:
         """Put the raw crash in the place of the one that is there; return whether the dumps are
         still those that it has kept."""
         crash_id = crash.crash_id
-        listed = self._objects.list_of_dumps(crash_id)
+        listed = self._objects.list_of_dumps(crash_id) or self._list(there, crash_id)
         self._objects.put_processed(crash)
         if not self._put(there, raw, crash_id, listed):
             return False
         if there.key != keys.raw_crash_keys(crash_id)[0]:
             self._objects.delete_older_raw_crashes(crash_id)
         return self._is_kept(crash_id, raw, listed)
+
+    def _list(self, there: StoredObject, crash_id: str) -> StoredObject | None:
+        """List the dumps beside a raw crash without a list: the new one may not name them."""
+        names = self._objects.unlisted_dumps(there, crash_id)
+        self._objects.put_list(names, crash_id, there.sha256_of_dumps)
+        return self._objects.list_of_dumps(crash_id)
 
     def _put(
         self, there: StoredObject, raw: RawCrash, crash_id: str, listed: StoredObject | None

@@ -24,6 +24,7 @@ def look_around(objects: Objects, bucket: str, prefix: str) -> str:
     if any(_belongs(key) for place in places for key in _page(objects, place)):
         return ""
     page = [key for key in _page(objects, "") if not key.endswith("/")]
+    page = [key for key in page if not key.startswith(f"{keys.MARKS}/")]
     other = [key for key in page if not _belongs(key)]
     if not other:
         return ""

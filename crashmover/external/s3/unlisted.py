@@ -16,7 +16,7 @@ from crashmover.crash import MAIN_DUMP, Kind, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash
 from crashmover.external.s3 import keys
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256, Objects, StoredObject
+from crashmover.external.s3.objects import RAW_CRASH_SHA256, Objects, StoredObject
 from crashmover.soundness import read_dump_checksums
 
 Look = Callable[[str, str], StoredObject | None]
@@ -65,4 +65,4 @@ def _is_beside(look: Look, raw: StoredObject, crash_id: str, name: str) -> bool:
     if dump is None:
         return False
     theirs = dump.metadata.get(RAW_CRASH_SHA256)
-    return theirs is None or theirs == raw.metadata.get(SHA256)
+    return theirs is None or theirs == raw.sha256_of_dumps
