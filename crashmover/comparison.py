@@ -75,7 +75,7 @@ class MeasuredPart:
             self.count = self.part.look()
 
     def open(self) -> AbstractContextManager[BinaryIO]:
-        """Open the part.  A store that reads the file by itself meets what is wrong with it, too."""
+        """Open the part: a store that reads the file by itself meets what is wrong with it too."""
         return file_of_chunks(self.as_part().chunks()) if self.examine else self.part.open()
 
     def pump_packed(self, write: Write, write_unpacked: Write) -> None:

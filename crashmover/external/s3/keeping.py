@@ -14,6 +14,10 @@ from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256, StoredObjec
 from crashmover.external.s3.s3errors import NotTheSame
 from crashmover.external.s3.saving import Save
 
+_UNFINISHED = (
+    "another save of it goes on, or was stopped half-way: save it with its dumps, or with an empty"
+    " mapping, to replace that"
+)
 _TURNS_FOR_OTHERS = 6  # some seconds, in which another save can finish what it has begun
 
 
@@ -44,7 +48,7 @@ class Keep:
             if there := self._objects.raw_crash(crash.crash_id):
                 is_saved = self._replace(there, crash, raw)
             else:
-                is_saved = self._save_new(turn, crash, raw)
+                is_saved = self._save_new(turn, crash)
             if is_saved:
                 return
 
@@ -91,20 +95,19 @@ class Keep:
             listed
         )
 
-    def _save_new(self, turn: int, crash: Crash, raw: RawCrash) -> bool:
+    def _save_new(self, turn: int, crash: Crash) -> bool:
         """Save a crash that is not there; return False where another save has begun it.
 
-        A save that does not go on was stopped half-way: it is replaced.
+        :raises StorageUnavailable: that save does not go on; its dumps may be needed, so they stay
         """
-        if turn >= _TURNS_FOR_OTHERS:
-            self._save.replace(crash, raw)
-        elif self._objects.list_of_dumps(crash.crash_id):
+        if self._objects.list_of_dumps(crash.crash_id):
+            if turn >= _TURNS_FOR_OTHERS:
+                raise self._objects.busy(crash.crash_id, _UNFINISHED)
             return False
-        else:
-            try:
-                self._create(crash)
-            except CrashExists:
-                return False
+        try:
+            self._create(crash)
+        except CrashExists:
+            return False
         return True
 
 
