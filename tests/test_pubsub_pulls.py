@@ -88,7 +88,7 @@ def consumer(command: str, uri: str, tmp_path: Path, *options: str) -> list[str 
     return [command, "-s", tmp_path / "source", "-d", tmp_path / "to", "-q", uri, *options]
 
 
-@pytest.mark.parametrize("command", ["queue-pull", "copy"])
+@pytest.mark.parametrize("command", ["queue-pull", pytest.param("copy", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wait", [0, 1.4])
 def test_a_run_that_found_nothing_hides_nothing(
     uri: str, tmp_path: Path, command: str, wait: float, figures: Figures
@@ -114,7 +114,7 @@ def test_what_a_limit_leaves_is_there_at_once(uri: str, figures: Figures) -> Non
     figures(runs=1, crash_ids=len(ids + more))
 
 
-@pytest.mark.parametrize("command", ["queue-pull", "copy"])
+@pytest.mark.parametrize("command", ["queue-pull", pytest.param("copy", marks=pytest.mark.slow)])
 def test_one_that_follows_and_is_stopped_hides_nothing(
     uri: str, tmp_path: Path, command: str, figures: Figures
 ) -> None:
@@ -130,6 +130,7 @@ def test_one_that_follows_and_is_stopped_hides_nothing(
     figures(runs=1, crash_ids=len(ids))
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_hides_for_two_seconds_at_most(uri: str) -> None:
     with start("queue-pull", "-q", uri, "--follow") as process:
         time.sleep(2)
