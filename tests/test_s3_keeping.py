@@ -61,7 +61,7 @@ def bucket(create: str, before: Contents) -> Stores:
 
 @ALL
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("create", HONOURING)
+@pytest.mark.parametrize("create", [*HONOURING, "ignores"])
 def test_what_is_there_is_one_save_after_the_other(
     create: str, other: str, most: int, figures: Figures
 ) -> None:

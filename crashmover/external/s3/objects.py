@@ -10,7 +10,7 @@ import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -19,7 +19,7 @@ import obstore
 import obstore.exceptions
 
 from crashmover.crash import Part
-from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
 from crashmover.external.s3 import keys
 from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.s3.calling import call_client
@@ -158,7 +158,8 @@ class Objects:
             return None
         if result.meta["size"] > _KEPT_BODY:
             return _stored(key, result)
-        stored = _stored(key, result, self._read(result, crash_id))
+        stored = _stored(key, result)
+        stored = replace(stored, body=self._read_now(stored, result, crash_id))
         self._kept.lend(stored, stored.size)
         return stored
 
@@ -176,7 +177,7 @@ class Objects:
             check = Check(stored.size, stored.metadata.get(SHA256))
             rest = partial(self._rest, stored, crash_id)
             return stored, cast(BinaryIO, Body(result, check, self._context, crash_id, rest))
-        return stored, io.BytesIO(self._read(result, crash_id))
+        return stored, io.BytesIO(self._read_now(stored, result, crash_id))
 
     def _get(self, key: str, crash_id: str | None, *, head: bool = False) -> "GetResult | None":
         client = self._context.client()
@@ -214,6 +215,33 @@ class Objects:
         """Return what to raise where two objects are not of one save."""
         reason = "it was replaced or removed while it was read"
         return StorageUnavailable(reason, crash_id=crash_id, uri=self._context.uri)
+
+    def _read_now(self, stored: StoredObject, result: "GetResult", crash_id: str) -> bytes:
+        """Return the bytes of a small object.
+
+        Some servers replace the bytes and the metadata one after the other, and a reader may meet
+        the bytes of one object and the metadata of the next.  So a damaged object is read again.
+
+        :raises CorruptCrash: it is damaged
+        :raises StorageUnavailable: it was replaced while it was read
+        """
+        try:
+            return self._read(result, crash_id)
+        except CorruptCrash:
+            if self._is_damaged(stored, crash_id):
+                raise
+        raise self.replaced(crash_id)
+
+    def _is_damaged(self, stored: StoredObject, crash_id: str) -> bool:
+        """Return True if the same object is damaged when it is read again."""
+        again = self._get(stored.key, crash_id)
+        if again is None or _stored(stored.key, again).state != stored.state:
+            return False
+        try:
+            self._read(again, crash_id)
+        except CorruptCrash:
+            return True
+        return False
 
     def _read(self, result: "GetResult", crash_id: str) -> bytes:
         with self._context.translating(crash_id):
