@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from crashmover import registry
+from crashmover.errors import NotTwoStores
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import DistinctConformance
 from tests.cli_helpers import assert_refused, put, run, run_process, samples
@@ -206,6 +207,17 @@ def test_a_role_with_the_rights_to_save_and_no_more_proves_it(
         assert f"all {len(CRASHES)} crashes were in the destination already" in done.stderr
 
 
+def repair(primary: PostgreSQL, schema: str, source: str, standby: str) -> None:
+    """Copy crashes back that the primary has lost and its standby, which lags, still has."""
+    before = rows(primary, schema)
+    with primary.connect() as connection:
+        connection.execute(f"TRUNCATE {schema}.crash_parts".encode())
+    assert run("check", "-s", standby, "-d", source).exit_code == 1
+    assert run("copy", "-s", standby, "-d", source, "--verify").exit_code == 0
+    assert [row[:-1] for row in rows(primary, schema)] == [row[:-1] for row in before]
+    assert run("check", "-s", standby, "-d", source).exit_code == 0
+
+
 @pytest.mark.parametrize("standby", [True, False])
 def test_a_standby_is_its_primary_and_a_restored_copy_is_not(
     request: pytest.FixtureRequest, tmp_path: Path, standby: bool
@@ -219,11 +231,20 @@ def test_a_standby_is_its_primary_and_a_restored_copy_is_not(
             primary.start()
             there = copied.uri(schema=schema)
             done = run("copy", "-s", there, "-d", source, "--existing", "compare")
-            if standby:
-                assert_refused(done, 2, "the same store")
-                assert_refused(run("copy", "-s", source, "-d", there, *MOVE), 4, "read-only")
-                return
             assert done.exit_code == 0
+            if standby:
+                for more in ((), ("--dry-run",)):
+                    for one, other in ((there, source), (source, there)):
+                        done = run("copy", "-s", one, "-d", other, *MOVE, *more)
+                        assert_refused(done, 4, "read-only")
+                with (
+                    registry.open_storage(there) as lagging,
+                    registry.open_storage(source) as leading,
+                    pytest.raises(NotTwoStores, match="standby of the other"),
+                ):
+                    lagging.is_same_store(leading, probe=True)
+                repair(primary, schema, source, there)
+                return
             assert run("copy", "-s", there, "-d", source, *MOVE).exit_code == 0
             assert len(run("list", "-s", source).stdout.split()) == len(CRASHES)
 

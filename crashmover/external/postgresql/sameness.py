@@ -5,9 +5,12 @@
 """Whether two schemas are one, by what the servers say of themselves.
 
 One running server is known by the moment of its start, to the microsecond, which every role may
-ask for; in it a database has an oid, and in that a schema has a name.  Two servers that run are
-one store only where one is a standby of the other.  A standby has the system identifier of its
-primary, and says that it is in recovery; some roles may not read the identifier.
+ask for; in it a database has an oid, and in that a schema has a name.
+
+What is removed from a primary goes from its standby, too.  So no move is proved between the two.
+A standby may lag on purpose, and then has what its primary has lost: it is a source for a plain
+copy.  It has the system identifier of its primary, and says that it is in recovery; some roles
+may not read the identifier.
 
 A restored or promoted copy of a cluster has the identifier of the original, too, but both are
 primaries: two stores.  That is why the identifier alone proves nothing.
@@ -130,7 +133,9 @@ def _is_same(one: Origin, other: Origin) -> bool:
             "a server is a standby, and a role may not execute pg_control_system(), which tells"
             " whose standby it is"
         )
-    return len(identifiers) == 1
+    if len(identifiers) == 1:
+        raise NotTwoStores("one server is a standby of the other, and loses what the other loses")
+    return False
 
 
 def _row(
