@@ -94,13 +94,20 @@ def json_object(part: Part) -> dict[str, Any]:
 
 
 def json_part(kind: Kind, value: Mapping[str, Any]) -> Part:
-    """Return the part that holds `value`; dates and times become ISO 8601 text."""
-    return Part.of_bytes(kind, json.dumps(value, default=_iso_date).encode())
+    """Return the part that holds `value`; dates and times become ISO 8601 text.
+
+    :raises TypeError: `value` is no mapping, or holds what JSON cannot
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"a {kind} is a mapping, not {type(value).__name__}")
+    return Part.of_bytes(kind, json.dumps(value, default=_as_json).encode())
 
 
-def _iso_date(value: object) -> str:
+def _as_json(value: object) -> str | dict[Any, Any]:
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
+    if isinstance(value, Mapping):  # such as the DotDict of Socorro's callers, which is no dict
+        return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 

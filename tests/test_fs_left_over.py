@@ -4,6 +4,7 @@
 
 """What a save that died has left of a crash, and who puts it away."""
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.external.fs.layout import Layout
 from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, RAW, contents, crash_of, read
+from tests.cli_helpers import stored
 from tests.fs_faults import temporary_files
 
 LOCK = f"{CRASH_ID}.json"
@@ -86,3 +89,42 @@ def test_a_processed_crash_that_was_left_and_cannot_be_locked_keeps_only_what_wa
     storage.remove(CRASH_ID)
     assert not list(storage.root.iterdir())
     assert (tmp_path / "backup").read_bytes() == b"of the save that died"
+
+
+OTHER_SUFFIXES = [
+    Layout(json_file_suffix=".raw"),
+    Layout(json_file_suffix=".raw", jsonz_file_suffix=".processed"),
+]
+
+
+@pytest.mark.parametrize("layout", OTHER_SUFFIXES)
+def test_dumps_whose_raw_crash_has_another_suffix_are_nothing_left_over(
+    tmp_path: Path, layout: Layout
+) -> None:
+    ids = [CRASH_ID, NEIGHBOUR]
+    with FSPermanentStorage(tmp_path) as storage:
+        for crash_id in ids:
+            storage.save_crash(crash_of(contents(), crash_id))
+    before = stored(tmp_path)
+    with FSPermanentStorage(tmp_path, layout=layout) as misread:
+        removed = dict(misread.remove_days(dt.date.min, dt.date.max))
+        assert sorted(removed) == sorted(ids)
+        for crash_id, error in [
+            *removed.items(),
+            *zip(ids, misread.remove_crashes(ids), strict=True),
+        ]:
+            assert f"those of {crash_id}.json: is that suffix" in str(error)
+        for crash_id in ids:
+            with pytest.raises(StorageError, match="is that suffix"):
+                misread.remove(crash_id)
+    assert stored(tmp_path) == before
+
+
+def test_dumps_that_a_save_has_left_go_though_another_file_is_beside_them(tmp_path: Path) -> None:
+    with FSPermanentStorage(tmp_path) as storage:
+        storage.save_crash(crash_of(contents()))
+        [raw] = tmp_path.rglob(f"{CRASH_ID}.json")
+        raw.rename(raw.parent / durable.temporary_name(raw.name))
+        (raw.parent / f"{CRASH_ID}.txt").write_bytes(b"a note")
+        list(storage.remove_days(dt.date.min, dt.date.max))
+    assert [path.name for path in tmp_path.rglob(f"*{CRASH_ID}*")] == [f"{CRASH_ID}.txt"]

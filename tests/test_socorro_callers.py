@@ -277,3 +277,23 @@ def test_what_cannot_be_changed_is_replaced_or_refused() -> None:
     assert dict(fixed) == {"sensitive": 1, "beside": 2}
     with pytest.raises(TypeError, match="use redact"):
         Redactor()(fixed)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("raw_crash", [None, [], "{}", b"{}"])
+def test_a_raw_crash_that_is_no_mapping_is_refused_and_nothing_is_changed(
+    storage: CrashStorageBase, raw_crash: Any
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    with pytest.raises(TypeError, match="raw_crash is a mapping, not"):
+        storage.save_raw_crash(raw_crash, None, CRASH_ID)
+    with pytest.raises(TypeError, match="raw_crash is a mapping, not"):
+        storage.save_raw_and_processed(raw_crash, {}, {"uuid": CRASH_ID}, CRASH_ID)
+    assert read(storage) == contents()
+
+
+def test_mappings_that_are_no_dict_are_saved(storage: CrashStorageBase) -> None:
+    raw_crash: UserDict[str, Any] = UserDict(metadata=MappingProxyType({"collector_notes": []}))
+    processed: UserDict[str, Any] = UserDict(uuid=CRASH_ID, json_dump=UserDict())
+    storage.save_raw_and_processed(raw_crash, None, processed, CRASH_ID)
+    assert storage.get_raw_crash(CRASH_ID) == {"metadata": {"collector_notes": []}}
+    assert storage.get_processed_crash(CRASH_ID) == {"uuid": CRASH_ID, "json_dump": {}}

@@ -75,6 +75,23 @@ def ids_flat(root: Path) -> Path:
     return root
 
 
+def days_without_base(root: Path) -> Path:
+    write(root / "20261120" / f"{FIRST}.json")
+    return root
+
+
+def dumps_alone(root: Path) -> Path:
+    (root / "20261121/name/0b").mkdir(parents=True)  # a day that was emptied
+    (root / "20261120/name/0b").mkdir(parents=True)
+    write(root / "20261120/name/c2/aa" / f"{FIRST}.dump")
+    return root
+
+
+def upper_case(root: Path) -> Path:
+    write(root / "20261120/name/C2/AA" / f"{FIRST.upper()}.txt")
+    return root
+
+
 def below(*steps: str) -> Callable[[Path], Path]:
     def make(root: Path) -> Path:
         return put(root, *CRASHES).joinpath(*steps)
@@ -97,6 +114,9 @@ STRANGE = {
     "parent": (parent, "/crashes?"),
     "files": (other_files, "src"),
     "flat": (ids_flat, FIRST),
+    "days": (days_without_base, FIRST),
+    "dumps": (dumps_alone, "a dump without its raw crash"),
+    "upper": (upper_case, FIRST.upper()),
     "day": (below("20261120"), "is the store"),
     "name": (below("20261120", "name"), "is the store"),
     "radix": (below("20261120", "name", "0b"), "is the store"),
@@ -138,6 +158,25 @@ def test_what_is_no_store_is_not_an_empty_store(case: str, tmp_path: Path) -> No
         [line] = run("doctor", option, there).stdout.splitlines()
         assert line.startswith("warn")
         assert phrase in line
+
+
+def test_one_of_several_stores_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    strange = antenna(tmp_path / "strange")
+    good = put(tmp_path / "good", *CRASHES)
+    (empty := tmp_path / "empty").mkdir()
+    stores: list[Argument] = ["-s", good, "-s", strange, "-s", empty]
+    commands: list[list[Argument]] = [["list"], ["copy", "-d", tmp_path / "copy"]]
+    for args in commands:
+        code, stderr = said(*args, *stores)
+        assert (code, stderr.count("no crash is here")) == (1, 1)
+        assert f"{strange}: no crash is here" in stderr
+    assert said("--quiet", "list", "-s", good, "-s", empty) == (0, "")
+
+
+def test_a_save_that_goes_on_is_no_news(tmp_path: Path) -> None:
+    store = dumps_alone(tmp_path / "there")
+    write(store / "20261120/name/c2/aa" / f".{FIRST}.json.tmp")
+    assert said("--quiet", "list", "-s", store) == (0, "")
 
 
 def a_mount(root: Path) -> None:
@@ -260,6 +299,20 @@ def test_any_other_link_in_the_place_of_a_directory_is_still_refused(tmp_path: P
 
 
 # Buckets
+
+
+def test_a_removal_says_that_a_bucket_has_ids_in_upper_case(
+    s3_signed: S3Server, aws: UseAWS
+) -> None:
+    aws(s3_signed)
+    bucket = s3_signed.new_bucket()
+    key = f"v1/raw_crash/20261120/{FIRST.upper()}"
+    s3_signed.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
+    uri = s3_signed.uri(bucket)
+    code, stderr = said("remove", "-s", uri, "--since", "7d", "--until", "0d", "--yes")
+    assert code == 1
+    assert "(upper case)" in stderr
+    assert "(upper case)" in run("doctor", "-s", uri).stdout
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def verdict(
     lines: list[str] = []
     if storage and was_listed:
         lines += storage.passed_over()
-    if storage and not selected and not lines:
+    is_one_of_several = was_listed and storage is not None and len(storage.stores) > 1
+    if storage and not lines and (is_one_of_several or not selected):
         lines += RetryPolicy().call(lambda: list(storage.strangers()))
     if not selected and not lines and expect_some:
         lines.append("--expect-some: there was no crash")

@@ -236,6 +236,7 @@ class _Day:
         suffixes = defaultdict[str, list[str]](list)
         inodes: dict[str, int] = {}
         left_over: set[str] = set()
+        beside: dict[str, str] = {}
         below: list[str] = []
         for entry in entries:
             name = entry.name
@@ -249,7 +250,9 @@ class _Day:
             is_temporary = name[0] == "." and name.endswith(durable.TEMPORARY)
             file = name[1:].removesuffix(durable.TEMPORARY) if is_temporary else name
             crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
-            if suffix not in self._order and not self._layout.is_dump(file):
+            if not self._layout.is_known(file):
+                if suffix.startswith(".") and not is_temporary:
+                    beside[crash_id] = min(file, beside.get(crash_id, file))
                 continue
             if is_temporary:
                 left_over.add(crash_id)
@@ -261,7 +264,8 @@ class _Day:
             if self._layout.belongs(crash_id, where):
                 found = self._in_order(suffixes.get(crash_id, []))
                 state = inodes.get(crash_id, 0), self._settled_ns
-                self.seen.append(Seen(crash_id, where, found, *state, crash_id in left_over))
+                other = beside.get(crash_id, "")
+                self.seen.append(Seen(crash_id, where, found, *state, crash_id in left_over, other))
         return below
 
     def _in_order(self, suffixes: list[str]) -> tuple[str, ...]:

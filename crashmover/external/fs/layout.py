@@ -108,6 +108,11 @@ class Layout:
         rest = file_name[ID_LENGTH:]
         return rest.startswith(".") and rest.endswith(self.dump_file_suffix)
 
+    def is_known(self, file_name: str) -> bool:
+        """Return True if a file whose name begins with a crash id is one of the store's."""
+        rest = file_name[ID_LENGTH:]
+        return rest in (self.json_file_suffix, self.jsonz_file_suffix) or self.is_dump(file_name)
+
     def dump_name(self, file_name: str) -> str:
         """Return the name of the dump in a file that `is_dump`.
 

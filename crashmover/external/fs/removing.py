@@ -41,6 +41,7 @@ class Seen:
     :param inode: the raw crash's; 0 if there was none
     :param settled_ns: what has not changed since then was seen as it is
     :param is_left_over: whether there was also a temporary file
+    :param beside: a file of another suffix than the store's; "" if there was none
     """
 
     crash_id: str
@@ -49,6 +50,7 @@ class Seen:
     inode: int
     settled_ns: int
     is_left_over: bool
+    beside: str = ""
 
     def has_settled(self, now: os.stat_result | None) -> bool:
         """Whether that is so where the raw crash is in that state."""
@@ -108,6 +110,7 @@ class Removal:
                 if not names:
                     self._remove_left_locks(dir_fd)
                     return False
+                self._check_dumps(dir_fd, names, lambda: self._beside(dir_fd, where))
                 with (
                     locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
                     _processed_locked(dir_fd, self._layout, self.crash_id, self._needs_locks),
@@ -133,6 +136,7 @@ class Removal:
         names = [self.crash_id + suffix for suffix in seen.suffixes]
         if not names:
             return
+        self._check_dumps(dir_fd, names, lambda: seen.beside)
         before = self._raw_crash(dir_fd)
         is_same = seen.has_settled(before)
         with locked(dir_fd, self._layout, self.crash_id, names[0], turn=is_same) as lock:
@@ -145,6 +149,26 @@ class Removal:
                 durable.remove_file(dir_fd, name)
         self.was_there = True
         self.was_visible |= not all(map(self._layout.is_dump, {*names, *now}))
+
+    def _check_dumps(self, dir_fd: int, names: list[str], beside: Callable[[], str]) -> None:
+        """Raise OSError where dumps may belong to a raw crash that has another suffix than the
+        store's.  Dumps that a save or removal of ours has left have the raw crash's lock beside
+        them.
+
+        :param names: of the crash's files, the raw crash first
+        :param beside: returns the name of a file that is not the store's; "" if there is none
+        """
+        raw_crash = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
+        if names[0] == raw_crash or not any(map(self._layout.is_dump, names)):
+            return
+        is_left_over = durable.exists(dir_fd, durable.temporary_name(raw_crash))
+        if not is_left_over and (other := beside()):
+            reason = f"its dumps may be those of {other}: is that suffix ?json_file_suffix=?"
+            raise OSError(errno.EEXIST, reason)
+
+    def _beside(self, dir_fd: int, where: Where) -> str:
+        listed = self._listings.names_of(self.crash_id, None, dir_fd, where)
+        return min((name for name in listed if not self._layout.is_known(name)), default="")
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         """Return the one among these files that must not be removed, below the root; "" if there

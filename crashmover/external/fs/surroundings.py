@@ -15,8 +15,10 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, day_in
-from crashmover.external.passed_over import looks_like_id
+from crashmover.crash import Kind
+from crashmover.external.fs import durable
+from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, crash_id_in, day_in
+from crashmover.external.passed_over import looks_like_id, why_invalid
 
 _ENTRIES = 1000  # of a directory that are looked at
 _DIRECTORIES = 50  # that are looked into, at each step
@@ -40,32 +42,55 @@ def _in_days(root: Path, days: list[str], layout: Layout) -> str:
     foreign = ""
     for day in days[-_DIRECTORIES:]:
         below = _directories(root / day)
-        base = root / day / layout.name_branch_base
         if layout.name_branch_base not in below:
-            foreign = foreign or _beside_no_base(day, below)
+            foreign = foreign or _beside_no_base(root, day, below)
             continue
-        directory, found = _files_of_crashes(base)
-        if not (other := _foreign_among(found, layout)):
-            return ""
-        path = os.path.relpath(directory / other, root)
-        foreign = foreign or f"{path} (do suffixes differ, as with ?json_file_suffix=?)"
+        for directory, found in _files_of_crashes(root / day / layout.name_branch_base):
+            if _have_crash(found, layout):
+                return ""
+            if not foreign and (other := _foreign_among(directory, found, layout)):
+                foreign = os.path.relpath(directory / other, root)
     return foreign
 
 
-def _beside_no_base(day: str, below: list[str]) -> str:
+def _beside_no_base(root: Path, day: str, below: list[str]) -> str:
     if kind := _kind_among(below):
         return f"{day}/{kind} (is this the tree of another collector, such as Antenna?)"
     if below:
         return f"{day}/{below[0]} (is it ?name_branch_base={below[0]}?)"
+    if ids := [name for name in _names(root / day) if looks_like_id(name[:ID_LENGTH])]:
+        return f"{day}/{ids[0]} (it lies in the directory of its day itself)"
     return ""
 
 
-def _foreign_among(names: list[str], layout: Layout) -> str:
-    """Return a file that has another suffix than the layout's; "" where a crash's are there."""
-    suffixes = (layout.json_file_suffix, layout.jsonz_file_suffix)
-    if any(name[ID_LENGTH:] in suffixes for name in names):
-        return ""
-    return next((name for name in names if not layout.is_dump(name)), "")
+def _have_crash(names: list[str], layout: Layout) -> bool:
+    """Return True if some of these files are those of a crash of this layout.
+
+    A processed crash is one by itself, unless what may be its raw crash has another suffix.
+    """
+    others = {name[:ID_LENGTH] for name in names if not layout.is_known(name)}
+    for name in names:
+        crash_id = crash_id_in(name)
+        is_raw = name[ID_LENGTH:] == layout.json_file_suffix
+        is_processed = name[ID_LENGTH:] == layout.jsonz_file_suffix and crash_id not in others
+        if crash_id and (is_raw or is_processed):
+            return True
+    return False
+
+
+def _foreign_among(directory: Path, names: list[str], layout: Layout) -> str:
+    """Return a file that is none of a crash of this layout, and what is odd about it; "" where a
+    process is saving a crash, or has died then."""
+    for name in names:
+        if not layout.is_known(name):
+            return f"{name} (do suffixes differ, as with ?json_file_suffix=?)"
+        if reason := why_invalid(name[:ID_LENGTH]):
+            return f"{name} ({reason})"
+    for name in names:
+        lock = durable.temporary_name(layout.file_name(name[:ID_LENGTH], Kind.RAW_CRASH))
+        if not os.path.lexists(directory / lock):
+            return f"{name} (a dump without its raw crash)"
+    return ""
 
 
 def _above(root: Path) -> str:
@@ -97,17 +122,22 @@ def _kind_among(names: list[str]) -> str:
     return next((kind for kind in _KINDS if kind in names), "")
 
 
-def _files_of_crashes(directory: Path) -> tuple[Path, list[str]]:
-    """Return the first directory below one of names that has files of crashes, and their names."""
-    for _ in range(_DEEPEST):
-        names = [n for n in _names(directory) if len(n) > ID_LENGTH]
+def _files_of_crashes(directory: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the directories below one of names that have files of crashes, and their names."""
+    left = [directory]
+    for _ in range(_DIRECTORIES):
+        if not left:
+            return
+        directory = left.pop()
+        names = [name for name in _names(directory) if len(name) > ID_LENGTH]
         if found := sorted(name for name in names if looks_like_id(name[:ID_LENGTH])):
-            return directory, found
-        below = [n for n in _directories(directory) if RADIX.fullmatch(n) or looks_like_id(n)]
-        if not below:
-            break
-        directory /= below[0]
-    return directory, []
+            yield directory, found
+        below = [n for n in _directories(directory) if _is_way(n)]
+        left += (directory / name for name in reversed(below))
+
+
+def _is_way(name: str) -> bool:
+    return RADIX.fullmatch(name.lower()) is not None or looks_like_id(name)
 
 
 def _names(directory: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@
 import re
 
 from crashmover import crashid
-from crashmover.external.passed_over import looks_like_id
+from crashmover.external.passed_over import looks_like_id, why_invalid
 from crashmover.external.s3 import keys
 from crashmover.external.s3.objects import Objects
 
@@ -21,11 +21,11 @@ def look_around(objects: Objects, bucket: str, prefix: str) -> str:
     :param prefix: the store's, without a slash at its ends
     """
     places = (keys.RAW_CRASHES, keys.OLD_RAW_CRASHES, keys.PROCESSED_CRASHES)
-    if any(_belongs(key) for place in places for key in _page(objects, place)):
+    if any(_belongs(key) and not _fault(key) for place in places for key in _page(objects, place)):
         return ""
     page = [key for key in _page(objects, "") if not key.endswith("/")]
     page = [key for key in page if not key.startswith(f"{keys.MARKS}/")]
-    other = [key for key in page if not _belongs(key)]
+    other = [key for key in page if not _belongs(key) or _fault(key)]
     if not other:
         return ""
     return "no crash is here in this layout, but " + _explained(other, bucket, prefix)
@@ -46,6 +46,11 @@ def _belongs(key: str) -> bool:
     return len(steps) == 2 and steps[0] == "v1"
 
 
+def _fault(key: str) -> str:
+    """Return what is wrong with the crash id in a key that belongs here; "" where nothing is."""
+    return why_invalid(key.rpartition("/")[2])
+
+
 def _explained(other: list[str], bucket: str, prefix: str) -> str:
     for key in other:
         if match := _CRASH_BELOW.fullmatch(key):
@@ -56,4 +61,5 @@ def _explained(other: list[str], bucket: str, prefix: str) -> str:
     if versions and any(_KIND_ABOVE.fullmatch(key) for key in other):
         above = "/".join((bucket, *steps[: versions[-1]]))
         return f"{other[0]} (the prefix is too long: is the store s3://{above}?)"
-    return f"other keys: {other[0]}"
+    faulty = _belongs(other[0]) and _fault(other[0])
+    return f"{other[0]} ({faulty})" if faulty else f"other keys: {other[0]}"
