@@ -120,6 +120,25 @@ def test_what_was_given_back_is_ours_no_more(queue: CrashQueueBase) -> None:
     assert queue.ack_messages(current) == 0
 
 
+@pytest.mark.parametrize("name", ["queue.db", "ids.txt"])
+def test_a_file_of_another_kind_is_no_quarantine(tmp_path: Path, name: str) -> None:
+    """The line would damage it, as in the queue's own database, which writes over the line."""
+    [crash_id] = new_ids(1)
+    (tmp_path / "ids.txt").write_text(f"{crash_id}\n")
+    with open_queue(f"sqlite:{tmp_path}/queue.db") as made:
+        made.create()
+    uri = f"sqlite:{tmp_path}/queue.db?max_deliveries=1&quarantine={tmp_path / name}"
+    with open_queue(uri) as queue:
+        queue.publish("standard", [crash_id])
+        for _ in range(3):
+            [delivery] = queue.pull()
+            assert delivery.crash_id == crash_id
+            queue.nack([delivery])
+    assert (tmp_path / "ids.txt").read_text() == f"{crash_id}\n"
+    assert b'{"time"' not in (tmp_path / name).read_bytes()
+    assert "holds something else than lines of JSON" in run("doctor", "-q", uri).stdout
+
+
 def test_without_an_end_nothing_is_put_aside(tmp_path: Path, quarantine: Path) -> None:
     ids = new_ids(1)
     with open_queue(f"memory:?quarantine={quarantine}&max_deliveries=0") as queue:

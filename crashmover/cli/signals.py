@@ -17,6 +17,7 @@ from types import FrameType
 from crashmover.cli.console import is_json, say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.errors import CrashMoverError
+from crashmover.unbroken import is_in_unbroken
 
 GRACE = 20.0
 """Seconds in which a command ends after a signal: what stops a service kills it after 30."""
@@ -130,7 +131,8 @@ class Unwinder(Stopper):
             if self._inner:
                 return
         # Importing a module may lose an exception, or make another of it.
-        if _is_importing(frame) and self._tries < _TRIES and self.raise_later():
+        is_bad_moment = _is_importing(frame) or is_in_unbroken(frame)
+        if is_bad_moment and self._tries < _TRIES and self.raise_later():
             return
         raise SystemExit(ExitCode.SIGNAL + number)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from crashmover.directories import NO_HOME, state_directory
 from crashmover.errors import QueueError
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Quarantine:
@@ -88,8 +88,23 @@ def _obstacle(path: Path) -> str | None:
         file = os.open(path, _FLAGS)
     except FileNotFoundError:
         return _obstacle_to_making(path)
-    with os.fdopen(file, "wb", buffering=0):
-        return None if stat.S_ISREG(os.fstat(file).st_mode) else "it is not a regular file"
+    try:
+        return _obstacle_in(file)
+    finally:
+        os.close(file)
+
+
+def _obstacle_in(file: int) -> str | None:
+    """Return why no line may be added to an open file.
+
+    A FIFO keeps nothing.  A file of another kind, such as the queue's own database, would be
+    damaged, and its owner would write over the line.
+    """
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        return "it is not a regular file"
+    if os.pread(file, 1, 0) not in (b"", b"{"):
+        return "it holds something else than lines of JSON"
+    return None
 
 
 def _obstacle_to_making(path: Path) -> str | None:
@@ -109,8 +124,8 @@ def _obstacle_to_making(path: Path) -> str | None:
 def _append(path: Path, line: bytes) -> None:
     file = os.open(path, _FLAGS | os.O_CREAT, 0o600)
     try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):  # a FIFO keeps nothing
-            raise OSError(errno.EINVAL, "it is not a regular file")
+        if reason := _obstacle_in(file):
+            raise OSError(errno.EINVAL, reason)
         fcntl.flock(file, fcntl.LOCK_EX)
         size = os.fstat(file).st_size
         try:

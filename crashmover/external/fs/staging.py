@@ -22,6 +22,7 @@ from crashmover.external.fs.listing import Listing
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
 from crashmover.partfiles import FileWriter
+from crashmover.unbroken import unbroken
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
@@ -77,6 +78,7 @@ class StagedSave:
         self._temporary.add(name)
         return found
 
+    @unbroken
     def _create(self, name: str) -> int:
         """Open the file of a dump, which the lock of its raw crash covers: under its final name,
         where there is no crash that it might be taken for one of, and else a temporary one."""
@@ -181,19 +183,21 @@ class StagedSave:
         if self._has_raw_crash:
             self._put_one(self._marker, undoable=not self.was_visible())
 
+    @unbroken
     def undo(self) -> None:
         """Leave no trace, as far as the file system lets us; the marker goes first.
 
         Putting the marker in place let go of its lock: if another process has saved the
         crash since, all of it is that process's now.
         """
-        if self._marker in self._put and not self._is_ours(self._marker):
+        if self._marker in self._put and not self._is_marker_ours():
             return
         self._has_orphans |= not self._remove(reversed(self._put))
         with suppress(OSError):
             if self._has_orphans and not self._is_visible():
                 self._has_orphans = not self._remove(self._dumps_there())
 
+    @unbroken
     def close(self) -> None:
         """Remove what is still temporary, the lock's file last, and only then let go of the locks.
 
@@ -233,9 +237,12 @@ class StagedSave:
             durable.same_bytes(self.dir_fd, name, durable.temporary_name(name)) for name in old
         )
 
-    def _is_ours(self, name: str) -> bool:
-        with suppress(OSError):
-            return durable.is_same_file(self._locks[name], self.dir_fd, name)
+    def _is_marker_ours(self) -> bool:
+        """Whether the file that we have locked still has its final or its temporary name."""
+        for name in (self._marker, durable.temporary_name(self._marker)):
+            with suppress(OSError):
+                if durable.is_same_file(self._locks[self._marker], self.dir_fd, name):
+                    return True
         return False
 
     def _put_one(self, name: str, *, undoable: bool) -> None:
@@ -272,11 +279,16 @@ class GroupCommit:
         if not self._saves:
             self._begun = time.monotonic()
         try:
-            save = self._saves[index] = stage()
-            self._ids.add(save.crash.crash_id)
+            save = self._begin(index, stage)
             save.write(mode, force=self._forcing.begin(save.where, save.dir_fd))
         except Exception as error:
             self._fail(index, error)
+
+    @unbroken
+    def _begin(self, index: int, stage: Callable[[], StagedSave]) -> StagedSave:
+        save = self._saves[index] = stage()
+        self._ids.add(save.crash.crash_id)
+        return save
 
     def commit(self) -> None:
         """Put all in place and make it durable."""
@@ -308,12 +320,14 @@ class GroupCommit:
             for index in list(self._saves):
                 self._fail(index, error)
 
+    @unbroken
     def _fail(self, index: int, error: Exception) -> None:
         self._results[index] = error
         if save := self._saves.pop(index, None):
             save.undo()
             save.close()
 
+    @unbroken
     def _close(self) -> None:
         self._ids.clear()
         while self._saves:
