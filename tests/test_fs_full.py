@@ -35,6 +35,7 @@ from tests.cli_helpers import (
     run_process,
     sample,
     stored,
+    without_risks,
 )
 from tests.conftest import Figures, missing, wanted
 from tests.fs_faults import temporary_files
@@ -115,7 +116,7 @@ def broken_promises(
 def badly_said(ended: Ended, outcomes: Outcomes, why: str) -> Iterator[str]:
     """Yield what is wrong with what was said: a line for each crash that was not copied, and
     the summary."""
-    *lines, summary = ended.stderr.decode().splitlines()
+    *lines, summary = without_risks(ended.stderr).splitlines()
     failed = sorted(i for i, outcome in outcomes.items() if outcome["status"] == "failed")
     if ended.returncode not in (1, 4) or not failed:
         yield f"exit code {ended.returncode}, failed {len(failed)}"
@@ -179,7 +180,7 @@ def save(crash: Sample, directory: Path, destination: Path) -> list[str | Path]:
 
 
 def assert_refused_for(ended: Ended, why: str) -> None:
-    said = ended.stderr.decode()
+    said = without_risks(ended.stderr)
     assert (ended.returncode, ended.stdout) == (1, b""), said
     assert said.startswith("crashmover: fs:") and said.endswith(f": {why}\n"), said
     assert said.count("\n") == 1

@@ -29,7 +29,7 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.layout import Layout
 from crashmover.testing import CRASH_ID, crash_of
 from tests import fs_faults
-from tests.cli_helpers import is_harmless, run_process, statuses
+from tests.cli_helpers import is_harmless, run_process, statuses, without_risks
 from tests.conftest import Figures, missing, wanted
 from tests.fs_faults import SCENARIOS, Scenario
 
@@ -242,7 +242,7 @@ def wrong_with(
     traced: Traced, ended: "subprocess.CompletedProcess[bytes]", call: str
 ) -> Iterator[str]:
     """Yield what is wrong with what a command says of which a call has failed."""
-    said = ended.stderr.decode()
+    said = without_risks(ended.stderr)
     saved = traced.said_to_be_saved(ended)
     crash_ids = traced.way.scenario.crash_ids
     if ended.returncode not in (0, 1, 4):
