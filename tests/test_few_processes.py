@@ -12,6 +12,7 @@ from tests.conftest import Figures
 from tests.other_users import OtherUser
 from tests.other_users import other_user as other_user
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.pubsub import Drongo
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -87,6 +88,19 @@ def test_a_queue_is_emptied_or_left_alone(runs: Runs) -> None:
         with open_queue(f"sqlite:{root}/{limit}.db") as queue:
             waiting = queue.receive_messages([QueueName.STANDARD], 100, 0)
         assert len(waiting) == (0 if copied else len(CRASHES))
+
+
+@pytest.mark.parametrize("own_pubsub_server", [Drongo], indirect=True)
+def test_a_service_is_asked_or_left_alone(runs: Runs, own_pubsub_server: Drongo) -> None:
+    """gRPC aborts a process in which it can start no thread: none is begun there."""
+    env = {"PUBSUB_EMULATOR_HOST": own_pubsub_server.address}
+    args = ("queue-publish", "-q", own_pubsub_server.uri(), "--create", CRASHES[0].crash_id)
+    for limit in (2, 4, 6, 8, 12, 40):
+        done = runs.user.run(*args, limit=limit, env=env)
+        assert done.returncode in (0, 4), done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0 or NO_THREAD in done.stderr.splitlines()[-1], done.stderr
+    assert done.returncode == 0
 
 
 def test_a_database_is_filled_read_and_emptied_with_any_number(

@@ -316,11 +316,11 @@ def test_too_few_threads_are_said(
     in_bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(calling, "_is_started", False)
-    monkeypatch.setattr(calling, "_possible", lambda _: 1)
+    monkeypatch.setattr(calling, "possible_threads", lambda _: 1)
     storage = open_storage(in_bucket)
     with pytest.raises(StorageUnavailable, match="too few threads can be started: allow more"):
         storage.verify_access()
-    monkeypatch.setattr(calling, "_possible", lambda wanted: wanted)
+    monkeypatch.setattr(calling, "possible_threads", lambda wanted: wanted)
     storage.verify_access()
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import grpc
 
-from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
+from crashmover.errors import NO_THREAD, InvalidURI, QueueError, QueueUnavailable
+from crashmover.pool import possible_threads
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+_THREADS = 8
+"""gRPC starts six with a channel (grpcio 1.85), and more as it needs them."""
+
 _SERVICE = "pubsub.googleapis.com:443"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXIES = ("no_grpc_proxy", "no_proxy")
@@ -70,6 +74,7 @@ class ConnectionContext:
         with self._lock:
             name = transport_class.__name__
             if name not in self._transports:
+                _require_threads(uri)
                 emulator = emulator_address()
                 if emulator and not self._is_announced:
                     self._is_announced = True
@@ -104,6 +109,15 @@ def emulator_address() -> str | None:
     if not match or not 0 < int(match["port"]) < 65536:
         raise InvalidURI(f"{EMULATOR} must be HOST:PORT, such as 127.0.0.1:8085, without a scheme")
     return address
+
+
+def _require_threads(uri: str) -> None:
+    """Make sure that gRPC can start its threads: where it cannot, it aborts the process.
+
+    :raises QueueUnavailable: it cannot
+    """
+    if possible_threads(_THREADS) < _THREADS:
+        raise QueueUnavailable(f"{uri}: {NO_THREAD}")
 
 
 def _proxy() -> Proxy | None:

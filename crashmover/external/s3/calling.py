@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from crashmover.external.s3.hiding import hidden
+from crashmover.pool import possible_threads
 
 T = TypeVar("T")
 
@@ -97,7 +98,7 @@ def _start() -> None:
         if _is_started:
             return
         wanted = _wanted()
-        possible = _possible(wanted)
+        possible = possible_threads(wanted)
         if possible < _FEWEST:
             raise NoThreads(_NO_THREADS)
         few = {} if possible == wanted else {_WORKERS: str(possible - 1)}
@@ -110,21 +111,3 @@ def _wanted() -> int:
     """Return how many threads the client starts: one for each core, and one that asks for the
     addresses of hosts."""
     return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-
-
-def _possible(wanted: int) -> int:
-    """Return how many threads can be started now, up to so many."""
-    end = threading.Event()
-    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(wanted)]
-    started: list[threading.Thread] = []
-    try:
-        for thread in threads:
-            thread.start()
-            started.append(thread)
-    except RuntimeError:
-        pass
-    finally:
-        end.set()
-        for thread in started:
-            thread.join()
-    return len(started)
