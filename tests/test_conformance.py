@@ -82,6 +82,7 @@ class TestPoly(StorageConformance):
             yield storage
 
 
+@pytest.mark.slow  # the next has all of its stores
 class TestPolyOfServers(StorageConformance):
     @pytest.fixture
     def storage(

@@ -21,6 +21,18 @@ from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, Delivery,
 WAIT = 5.0
 EMPTY = 0.3  # seconds that a queue must have nothing for
 RULES = "regenerate_signature"
+MALFORMED = [
+    b"no-crash-id",
+    b"0bba929f-8721-460c-dead-a43c22071025\n",
+    b"0bba929f-8721-460c-dead-a43c22071025:",
+    b"0bba929f-8721-460c-dead-a43c22071025:../rules",
+    b"0BBA929F-8721-460C-DEAD-A43C22071025",
+    b"0bba929f-8721-460c-dead-a43c22999999",
+    b"\xff\x00",
+    "0bba929f-8721-460c-dead-a43c2207102\uff15".encode(),
+    b"x" * 100_000,
+]
+"""Bodies of messages that name no crash."""
 
 
 def new_ids(count: int) -> list[str]:
@@ -132,31 +144,23 @@ class QueueConformance:
         assert queue.pull(wait=EMPTY) == []
         assert not quarantine.exists()
 
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"no-crash-id",
-            b"0bba929f-8721-460c-dead-a43c22071025\n",
-            b"0bba929f-8721-460c-dead-a43c22071025:",
-            b"0bba929f-8721-460c-dead-a43c22071025:../rules",
-            b"0BBA929F-8721-460C-DEAD-A43C22071025",
-            b"0bba929f-8721-460c-dead-a43c22999999",
-            b"\xff\x00",
-            "0bba929f-8721-460c-dead-a43c2207102\uff15".encode(),
-            b"x" * 100_000,
-        ],
-        ids=lambda body: repr(body[:50])[2:-1][-24:],
-    )
     def test_what_is_malformed_is_kept_in_a_file(
-        self, queue: CrashQueueBase, quarantine: Path, body: bytes
+        self, queue: CrashQueueBase, quarantine: Path
     ) -> None:
-        queue.send_messages(QueueName.STANDARD, [body])
+        queue.send_messages(QueueName.STANDARD, MALFORMED)
         queue.publish("standard", new_ids(1))
         assert len(pull_all(queue, 1)) == 1
-        assert queue.pull(wait=EMPTY) == []
-        [line] = [json.loads(line) for line in quarantine.read_text("utf-8").splitlines()]
-        assert (line["queue"], base64.b64decode(line["body"])) == ("standard", body)
+        kept: list[bytes] = []
+        deadline = time.monotonic() + 6 * WAIT
+        while len(kept) < len(MALFORMED) and time.monotonic() < deadline:
+            assert queue.pull(wait=EMPTY) == []
+            text = quarantine.read_text("utf-8") if quarantine.exists() else ""
+            lines = list(map(json.loads, text.splitlines()))
+            assert all(line["queue"] == "standard" for line in lines)
+            kept = [base64.b64decode(line["body"]) for line in lines]
+        assert sorted(kept) == sorted(MALFORMED)
         assert quarantine.stat().st_mode & 0o777 == 0o600
+        assert queue.pull(wait=EMPTY) == []
 
     def test_what_cannot_be_kept_is_not_acked(
         self, queue: CrashQueueBase, quarantine: Path
