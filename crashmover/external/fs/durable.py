@@ -238,7 +238,7 @@ def temporary_name(name: str) -> str:
 
 
 def lock(
-    dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT, mode: int = _PRIVATE
+    dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT, *, mode: int = _PRIVATE
 ) -> tuple[int, bool]:
     """Open and lock the file `name`, empty; return its descriptor and whether it was there
     before, left by a process that died.

@@ -10,7 +10,10 @@ NFS and SMB; mount.cifs(8), ``actimeo`` and ``nobrl``; the README of virtiofsd, 
 ``--remote-locks``; ``docs/semantics.md`` of gcsfuse.  sshfs, bindfs and rclone were also tried.
 """
 
+import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -87,7 +90,7 @@ _UNKNOWN = Ground(_OTHER_MOUNTS, None)
 _GROUNDS = {
     "nfs": Ground(_SERVER, 60),
     "smb": Ground(_SERVER, 1),
-    "9p": Ground(_HOST, None),
+    "9p": Ground(_HOST),
     "sshfs": Ground(_OTHER_MOUNTS, 20),
     "rclone": Ground(_OTHER_MOUNTS, 300, uploads_later=True),
     "gcsfuse": Ground(_OTHER_MOUNTS, 60),
@@ -117,13 +120,21 @@ _NO_CACHE = {"noac", "acdirmax=0", "actimeo=0", "cache=none"}
 def ground_of(mount: Mount) -> Ground:
     """Return what a mount cannot promise; of a kind of FUSE that is not known, the usual."""
     kind = mount.kind.removeprefix("fuse.")
-    usual = _UNKNOWN if mount.kind.startswith("fuse") else _SOUND
+    is_unknown = mount.kind.startswith("fuse") and not _is_image(mount)
+    usual = _UNKNOWN if is_unknown else _SOUND
     ground = _GROUNDS.get(_SAME.get(kind, kind), usual)
     if mount.options & _LOCAL_LOCKS:
         ground = replace(ground, locks_miss=_OTHER_MACHINES)
     if mount.options & _NO_CACHE:
         ground = replace(ground, late_s=0)
     return ground
+
+
+def _is_image(mount: Mount) -> bool:
+    """Return True if FUSE shows a disk that is a file, such as an image of NTFS."""
+    with suppress(OSError):
+        return mount.source.startswith("/") and stat.S_ISREG(os.stat(mount.source).st_mode)
+    return False
 
 
 def risks_of_saving(found: Iterable[Mount]) -> list[str]:
