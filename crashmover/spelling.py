@@ -5,8 +5,8 @@
 """Names that differ only in case: some directories take them for one name."""
 
 import errno
+import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 
@@ -32,11 +32,13 @@ def refuse_taken(written: Iterable[str | Path], path: Path) -> None:
     """
     for other in map(Path, written):
         is_alike = other.name != path.name and other.name.lower() == path.name.lower()
-        if is_alike and _is_one_file(other, path):
+        if is_alike and _is_only_found(path):
             raise FileExistsError(errno.EEXIST, taken_for_one(other.name, path.name))
 
 
-def _is_one_file(one: Path, other: Path) -> bool:
-    with suppress(OSError):
-        return one.samefile(other)
-    return False
+def _is_only_found(path: Path) -> bool:
+    """Return True if a file is found by a name that its directory does not list.
+
+    Inode numbers do not tell: FUSE may have one for each spelling, as of exFAT.
+    """
+    return os.path.lexists(path) and path.name not in os.listdir(path.parent)
