@@ -6,6 +6,7 @@
 refused before anything is saved."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def process_umask() -> Iterator[Callable[[int], int]]:
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that the system says is a mount of a kind that nobody knows."""
+    """A directory that the system calls a mount of an unknown kind."""
     there = tmp_path / "odd"
     there.mkdir()
     file = tmp_path / "mountinfo"
@@ -126,6 +127,44 @@ def test_a_chmod_that_does_nothing_is_noticed(
     assert {type(error) for error in errors} == {StorageDenied}
     assert files_below(odd / "c") == []
     assert FSPermanentStorage(odd / "d").save_crashes([crash_of(contents())]) == [None]
+
+
+CALLS = {
+    "fcntl.flock": "locked",
+    "os.fsync": "forced to the disk",
+    "os.rename": "renamed",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+def test_what_a_save_needs_is_tried_before_the_first(
+    source: Path, odd: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    module, _, name = call.partition(".")
+    monkeypatch.setattr({"os": os, "fcntl": fcntl}[module], name, refuse)
+    done = run("copy", "-s", source, "-d", odd)
+    assert done.exit_code == 4
+    text = f"cannot be saved to: files cannot be {CALLS[call]} there: {os.strerror(number)}"
+    assert done.stderr.splitlines()[-1] == f"crashmover: fs://{odd}: {text}"
+    assert files_below(odd) == []
+
+
+def test_a_full_disk_is_in_the_way_of_saves_only(
+    source: Path, odd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("copy", "-s", source, "-d", odd)
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = run("copy", "-s", source, "-d", odd)
+    assert done.exit_code == 0, done.stderr
+    assert f"skipped {COUNT}" in done.stderr
 
 
 def test_a_usual_disk_is_not_tried(source: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class NotKept(PermissionError):
 class Modes:
     """The modes of new files and directories.
 
-    :param umask: what they are made without.  None: nobody asked for one, and `DEFAULT_UMASK` holds
+    :param umask: what they are made without.  None: none is asked for, and `DEFAULT_UMASK` holds
         where the file system can keep it.
     :raises ValueError: `umask` would keep the owner out
     """
