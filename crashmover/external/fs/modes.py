@@ -18,7 +18,7 @@ DEFAULT_UMASK = 0o022
 
 
 class NotKept(PermissionError):
-    """The file system cannot do what a save needs, or does not keep the umask that was asked for."""
+    """The file system cannot do what a save needs, or does not keep the umask asked for."""
 
     def __init__(self, text: str) -> None:
         super().__init__(errno.EPERM, text)
