@@ -83,7 +83,7 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
                 _RETRY.call(storage.verify_access)
             _RETRY.call(partial(_read_something, storage))
             checkup.found.insert(0, "read")
-            checkup.warnings += _strangers(storage)
+            checkup.warnings += _warnings(storage)
         except StorageDenied:  # by whom it is out of time, perhaps
             with suppress(StorageError):
                 clock.read(storage.clock)
@@ -135,10 +135,12 @@ def _read_something(storage: CrashStorageBase) -> None:
         break
 
 
-def _strangers(storage: CrashStorageBase) -> list[str]:
-    """Return what the store holds instead of crashes, or beside them, without its own name."""
-    lines = [*storage.passed_over()] or [*storage.strangers()]
-    return [line.removeprefix(f"{storage.uri}: ") for line in lines]
+def _warnings(storage: CrashStorageBase) -> list[str]:
+    """Return what the owner of the store should mend, and what it holds instead of crashes or
+    beside them, each once, without the store's own name."""
+    lines = [*_RETRY.call(lambda: [*storage.diagnose()])]
+    lines += [*storage.passed_over()] or [*storage.strangers()]
+    return [line.removeprefix(f"{storage.uri}: ") for line in dict.fromkeys(lines)]
 
 
 class _Clock:
