@@ -69,7 +69,7 @@ QUERIES = (
     "SELECT count(*) FROM {view}, jsonb_each_text({doc}::jsonb)",
     "SELECT count(*) FROM {view} WHERE {doc}::jsonb @> '{{\"a\": 1}}'",
     "SELECT count(jsonb_path_query_first({doc}::jsonb, 'strict $.**.z')) FROM {view}",
-    "SELECT count(*) FROM {view}, json_to_record({doc}) AS r(\"ProductName\" text)",
+    'SELECT count(*) FROM {view}, json_to_record({doc}) AS r("ProductName" text)',
 )
 """Of every operator there is, one that goes as deep."""
 
@@ -130,7 +130,9 @@ def test_every_query_over_odd_crashes_works(
             for setting in ("on", "off"):
                 connection.execute(f"SET standard_conforming_strings = {setting}".encode())
                 count = ask_everything(connection)
-                products = connection.execute(QUERIES[0].format(doc="raw_crash", view="raw_crashes"))
+                products = connection.execute(
+                    QUERIES[0].format(doc="raw_crash", view="raw_crashes")
+                )
                 assert dict(products.fetchall()) == {"Firefox": len(good), None: len(NULL)}
     figures(odd_crashes=len(documents), queries=2 * count)
 

@@ -40,14 +40,14 @@ class PostgreSQL(ServerProcess):
         super().__init__(unprivileged_user())
         self.user = "crashmover"
         self.password = secrets.token_hex(16)
-        self._programs = programs or next(iter(installed()))
+        self.programs = self._programs = programs or next(iter(installed()))
         self._settings = settings
 
     def prepare(self) -> None:
         """Make the cluster."""
-        if self._user and not _reachable(self._programs, self._user):
+        if self._user and not _reachable(self.programs, self._user):
             # A virtual environment below a home directory is closed to others.
-            self._programs = _copy_of_package(self._programs, self.directory / "packages")
+            self._programs = _copy_of_package(self.programs, self.directory / "packages")
         password_file = self.directory / "password"
         password_file.write_text(self.password + "\n")
         if self._user:
