@@ -17,7 +17,6 @@ _PASSING = (
     "08",  # connection exceptions
     "40001",  # serialization failure
     "40P01",  # deadlock
-    "53200",  # out of memory, as for locks
     "53300",  # too many connections
     "55006",  # an object is in use
     "55P03",  # a lock is not available
@@ -63,8 +62,12 @@ class WeekRefused(StorageError):
     """A week's partition is out of sight, or cannot be made; other weeks are well."""
 
 
-class StorageFull(StorageDenied):
+class ServerFull(StorageDenied):
     """There is no room on the server's disk."""
+
+
+class ServerExhausted(StorageUnavailable):
+    """The server has no memory left, as for locks; that may pass."""
 
 
 class Duplicate(StorageError):
@@ -91,7 +94,9 @@ def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
     if isinstance(error, errors.UniqueViolation):
         return Duplicate, reason
     if isinstance(error, errors.DiskFull):
-        return StorageFull, reason
+        return ServerFull, reason
+    if isinstance(error, errors.OutOfMemory):
+        return ServerExhausted, reason
     if code.startswith(_PASSING):
         return StorageUnavailable, reason
     return StorageDenied if code.startswith(_DENIED) else StorageError, reason

@@ -1,5 +1,5 @@
 -- The tables of crashmover, version 1, for PostgreSQL 12 or later.
--- May be run again: what is there stays.
+-- May be run again: tables stay as they are, functions and views are replaced.
 
 SELECT pg_advisory_xact_lock(hashtextextended('crashmover @name@', 0));
 

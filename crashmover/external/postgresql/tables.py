@@ -21,7 +21,8 @@ from crashmover.external.postgresql.connection_context import Connection, Connec
 from crashmover.external.postgresql.pgerrors import (
     MissingPartition,
     MissingTables,
-    StorageFull,
+    ServerExhausted,
+    ServerFull,
     WeekRefused,
 )
 from crashmover.external.postgresql.weeks import Weeks
@@ -65,7 +66,7 @@ class Tables:
         self._weeks: set[dt.date] = set()
         self._overlapped: dict[dt.date, str] = {}  # weeks that cannot get partitions, and why
         self._are_made = False
-        self._full: StorageFull | None = None
+        self._overload: ServerFull | ServerExhausted | None = None  # that the last save met
         self._lock = Lock()
         self.sql = lru_cache(self._sql)
 
@@ -79,13 +80,12 @@ class Tables:
         :raises StorageDenied: they are not there, and we may not make them
         :raises WeekRefused: the partition of one of the days is out of sight, or cannot be made
         """
+        self._overload = None
         try:
-            saved = self._saving(days, save)
-        except StorageFull as error:
-            self._full = error
+            return self._saving(days, save)
+        except (ServerFull, ServerExhausted) as error:
+            self._overload = error
             raise
-        self._full = None
-        return saved
 
     def _saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
         self._make(days)
@@ -200,11 +200,13 @@ class Tables:
         """Make sure that they can be read, or saved to; change nothing.
 
         :raises StorageDenied: they cannot
-        :raises StorageUnavailable: another session keeps them locked; or the last save found no
-            room on the server's disk
+        :raises StorageUnavailable: another session keeps them locked
+        :raises StorageError: once, what the last save met, if the server had no room or memory for
+            it: no question would show that
         """
-        if write and self._full:
-            raise StorageFull(self._full.reason, uri=self._context.uri)
+        overload, self._overload = self._overload, None
+        if write and overload:
+            raise type(overload)(overload.reason, uri=self._context.uri)
         asking = access.Access(self._context, self._name)
         with self._context() as connection:
             are_there = self._are_there(connection)
