@@ -18,9 +18,10 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql.crashstorage import PostgreSQLCrashStorage
 from crashmover.testing import contents, crash_of
 from tests.cli_helpers import run
-from tests.conftest import Figures
+from tests.conftest import Figures, wanted
 from tests.servers.postgresql import PostgreSQL
 from tests.test_postgresql_store import Database
+from tests.test_two_stores_postgresql import EverywherePostgreSQL
 
 CRASHES = 90  # more than two batches
 IDS = [f"0bba{n:04x}-8721-460c-dead-a43c22261118" for n in range(CRASHES)]
@@ -120,6 +121,28 @@ def test_a_read_only_role_is_refused_once(
             assert run("doctor", "-s", uri).exit_code == 0
         else:
             refused(["list", "-s", uri], "there are no tables of crashmover in the schema")
+
+
+@pytest.mark.parametrize("has_tables", [True, False])
+def test_a_standby_is_refused_once(
+    request: pytest.FixtureRequest, source: str, tmp_path: Path, has_tables: bool
+) -> None:
+    wanted(request, "postgresql")
+    with EverywherePostgreSQL() as primary:
+        with open_storage(primary.uri(schema="crashes")) as storage:
+            storage.save_crash(crash_of(contents()))
+        primary.stop()
+        with EverywherePostgreSQL(primary, standby=True) as standby:
+            uri = standby.uri(schema="crashes" if has_tables else "others")
+            reason = "the database is read-only: it is a standby; use its primary"
+            refused(["copy", "-s", source, "-d", uri], reason)
+            refused(["copy", "-s", source, "-d", uri, "--dry-run"], reason)
+            assert reason in lines_of(["doctor", "-d", uri])[0]
+            if has_tables:
+                refused(["remove", "-s", uri, IDS[0]], reason)
+                out = f"{tmp_path / 'out'}"
+                assert run("copy", "-s", uri, "-d", out, "--verify").exit_code == 0
+                assert "warn" not in run("doctor", "-s", uri).stdout
 
 
 def test_what_turns_read_only_meanwhile_ends_the_run(
