@@ -71,8 +71,8 @@ $$;
 REVOKE ALL ON FUNCTION @schema@.make_partition(date) FROM PUBLIC;
 
 -- Return the document in a part if it is a JSON object on which every operator and cast works, and
--- else NULL: one crash must not make a query over many fail.  So a cast to jsonb is tried, which
--- reads every escape and number.  If an escape or a character is refused, the document is tried
+-- else NULL: one crash must not make a query over many fail.  So a cast to jsonb is tried,
+-- which reads every escape and number.  If an escape or a character is refused, the document is tried
 -- again with U+FFFD in its place, or ? where the database's encoding is not UTF8.  Such are \u0000,
 -- half of a surrogate pair, and characters that the encoding lacks.
 CREATE OR REPLACE FUNCTION @schema@.crash_json(data bytea) RETURNS json
@@ -82,6 +82,8 @@ DECLARE
     -- E'' strings, as a session may have standard_conforming_strings=off.
     instead CONSTANT text := CASE WHEN is_utf8 THEN E'\\ufffd' ELSE '?' END;
     headroom CONSTANT integer := 5000;
+    large CONSTANT text := '[0-9][eE][-+]?[0-9]{3}';
+    strings CONSTANT text := E'"(?:[^"\\\\]|\\\\.)*"';
     is_second_try boolean := false;
     document text;
 BEGIN
@@ -113,9 +115,14 @@ BEGIN
                     );
                 END IF;
             END IF;
+            -- A number like 1e131071 is short here, and long in the text of a jsonb.
+            IF document ~ large AND regexp_replace(document, strings, '', 'g') ~ large THEN
+                RETURN NULL;
+            END IF;
             PERFORM document::jsonb;
             -- Other operators need more of the stack for each level than this cast.
-            IF length(document) - length(replace(replace(document, '[', ''), '{', '')) > headroom
+            IF octet_length(document)
+                - octet_length(replace(replace(document, '[', ''), '{', '')) > headroom
             THEN
                 PERFORM (repeat('[', headroom) || document || repeat(']', headroom))::jsonb;
             END IF;
@@ -136,12 +143,12 @@ $$;
 
 COMMENT ON FUNCTION @schema@.crash_json(bytea) IS '@views@';
 
--- A document of more than 64 MiB is NULL: to make one of a GiB fails, and takes the memory.
+-- A document of more than 32 MiB is NULL: a GiB fails, and as text a jsonb may be much longer.
 CREATE OR REPLACE VIEW @schema@.raw_crashes AS
 SELECT
     crash_id AS uuid,
-    CASE WHEN max(chunk) < 64 THEN @schema@.crash_json(
-        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 64)
+    CASE WHEN max(chunk) < 32 THEN @schema@.crash_json(
+        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 32)
     ) END AS raw_crash,
     date_processed
 FROM @schema@.crash_parts
@@ -151,8 +158,8 @@ GROUP BY crash_id, date_processed;
 CREATE OR REPLACE VIEW @schema@.processed_crashes AS
 SELECT
     crash_id AS uuid,
-    CASE WHEN max(chunk) < 64 THEN @schema@.crash_json(
-        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 64)
+    CASE WHEN max(chunk) < 32 THEN @schema@.crash_json(
+        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 32)
     ) END AS processed_crash,
     date_processed
 FROM @schema@.crash_parts
