@@ -143,7 +143,7 @@ def test_a_statement_locks_only_the_weeks_that_it_is_about(
     weeks: int,
     figures: Figures,
 ) -> None:
-    """Another session has every other week to itself: who waits for one of these fails."""
+    """Another session keeps every other week locked: a call that needs one of these fails."""
     make_weeks(database.connection, database.schema, weeks)
     others = f"""
         SELECT format('LOCK TABLE %%s IN ACCESS EXCLUSIVE MODE', inhrelid::regclass)

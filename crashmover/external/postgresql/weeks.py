@@ -25,7 +25,7 @@ WEEK = dt.timedelta(weeks=1)
 _PREFIX = "crash_parts_"
 _TICK = dt.timedelta(microseconds=1)  # of the server's clock
 
-# No bounds: to ask for these is to wait for who has locked a partition for himself.
+# No bounds: the server gives them only when no other session keeps the partition locked.
 _NAMES = """
     SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = to_regclass(%s)
