@@ -84,7 +84,7 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
             _RETRY.call(partial(_read_something, storage))
             checkup.found.insert(0, "read")
             checkup.warnings += _unprefixed(storage, storage.reading_risks())
-            checkup.warnings += _strangers(storage)
+            checkup.warnings += _warnings(storage)
         except StorageDenied:  # by whom it is out of time, perhaps
             with suppress(StorageError):
                 clock.read(storage.clock)
@@ -136,9 +136,12 @@ def _read_something(storage: CrashStorageBase) -> None:
         break
 
 
-def _strangers(storage: CrashStorageBase) -> list[str]:
-    """Return what the store holds instead of crashes, or beside them, without its own name."""
-    return _unprefixed(storage, [*storage.passed_over()] or [*storage.strangers()])
+def _warnings(storage: CrashStorageBase) -> list[str]:
+    """Return what the owner of the store should mend, and what it holds instead of crashes or
+    beside them, each once, without the store's own name."""
+    lines = [*_RETRY.call(lambda: [*storage.diagnose()])]
+    lines += [*storage.passed_over()] or [*storage.strangers()]
+    return _unprefixed(storage, dict.fromkeys(lines))
 
 
 def _unprefixed(storage: CrashStorageBase, lines: Iterable[str]) -> list[str]:

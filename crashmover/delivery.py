@@ -312,9 +312,12 @@ class Destination:
             if todo:
                 raise todo[0][0].error or AssertionError
 
+        asked = [delivery for delivery, _ in todo]
         try:
             if todo:
                 self._retry.call(attempt)
+            if refused := [each.error for each in asked if isinstance(each.error, StorageDenied)]:
+                self._probe_after(refused[0])
         except Exception as error:
             for delivery, _ in todo:
                 delivery.error = delivery.error or error

@@ -24,7 +24,7 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
-from tests.servers.postgresql import PostgreSQL
+from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Rclone, S3Server
@@ -205,6 +205,28 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server that all tests share."""
     wanted(request, "postgresql")
     with PostgreSQL() as server:
+        yield server
+
+
+def _versions() -> list[object]:
+    """The first PostgreSQL that is installed; and each of the others, which are slow."""
+    try:
+        first, *others = installed()
+    except MissingServer:
+        return [None]  # the run says so
+    slow = [pytest.param(each, marks=pytest.mark.slow, id=_major(each)) for each in others]
+    return [pytest.param(first, id=_major(first)), *slow]
+
+
+def _major(programs: Path) -> str:
+    return f"PostgreSQL {installed()[programs].partition('.')[0]}"
+
+
+@pytest.fixture(scope="session", params=_versions())
+def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A server of each PostgreSQL that is installed."""
+    wanted(request, "postgresql")
+    with PostgreSQL(request.param) as server:
         yield server
 
 

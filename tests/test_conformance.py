@@ -68,8 +68,8 @@ class TestS3WithoutConditions(StorageConformance):
 
 class TestPostgreSQL(StorageConformance):
     @pytest.fixture
-    def storage(self, postgresql_server: PostgreSQL) -> Iterator[CrashStorageBase]:
-        uri = postgresql_server.uri(schema=postgresql_server.new_name())
+    def storage(self, each_postgresql: PostgreSQL) -> Iterator[CrashStorageBase]:
+        uri = each_postgresql.uri(schema=each_postgresql.new_name())
         with registry.open_storage(uri) as storage:
             yield storage
 

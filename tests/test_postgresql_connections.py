@@ -311,7 +311,10 @@ def test_what_goes_wrong_is_said_in_our_words(context: ConnectionContext) -> Non
     [
         ("40001", StorageUnavailable),
         ("40P01", StorageUnavailable),
+        ("53200", StorageUnavailable),
         ("53300", StorageUnavailable),
+        ("55006", StorageUnavailable),
+        ("57P05", StorageUnavailable),
         ("57P03", StorageUnavailable),
         ("08006", StorageUnavailable),
         ("55P03", StorageUnavailable),
@@ -319,6 +322,8 @@ def test_what_goes_wrong_is_said_in_our_words(context: ConnectionContext) -> Non
         ("42501", StorageDenied),
         ("28000", StorageDenied),
         ("25006", StorageDenied),
+        ("53100", StorageDenied),
+        ("53400", StorageDenied),
     ],
 )
 def test_it_knows_what_can_be_tried_again(
@@ -328,7 +333,7 @@ def test_it_knows_what_can_be_tried_again(
         connection.execute(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$")
 
 
-@pytest.mark.parametrize("code", ["53100", "22012", "XX000", "58030"])
+@pytest.mark.parametrize("code", ["22012", "XX000", "58030"])
 def test_what_is_neither_is_a_failure_of_the_crash(context: ConnectionContext, code: str) -> None:
     with pytest.raises(StorageError) as caught, context() as connection:
         connection.execute(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$")

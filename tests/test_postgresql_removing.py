@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from crashmover.crash import Kind
-from crashmover.errors import StorageUnavailable
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed
 from crashmover.external.postgresql import removing
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import Connection
@@ -138,8 +138,11 @@ def test_rows_that_are_no_crashes_of_ours_stay(
 
 def test_a_table_that_is_no_partition_stays(database: Database, storage: CrashStorageBase) -> None:
     database.run(f"ALTER TABLE crash_parts DETACH PARTITION {PARTITION}")
-    assert list(storage.remove_days(MONDAY, SUNDAY)) == []
-    assert list(storage.remove_days(dt.date.min, dt.date.max)) == [(IDS[0], None), (IDS[4], None)]
+    removed: list[Removed] = []
+    for since, until in ((MONDAY, SUNDAY), (dt.date.min, dt.date.max)):
+        with pytest.raises(StorageError, match=f"not removed: .*{PARTITION} is not attached"):
+            removed.extend(storage.remove_days(since, until))
+    assert removed == [(IDS[0], None), (IDS[4], None)]
     assert has_partition(database)
 
 

@@ -157,43 +157,6 @@ def test_the_views_have_the_names_and_columns_that_people_use(
         ]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe",
-        b"\x00",
-        b"\xef\xbb\xbf{}",
-        b'{"a": NaN}',
-        b"[" * 200_000,
-        b'{"a": "' + bytes(2 * MIB) + b'"}',
-    ],
-    ids=["empty", "half", "not UTF-8", "zero", "mark", "NaN", "deep", "large"],
-)
-def test_what_is_not_json_is_null_in_the_views_and_moves_all_the_same(
-    database: Database, storage: CrashStorageBase, data: bytes
-) -> None:
-    storage.save_crash(crash_of(contents(), NEIGHBOUR))
-    storage.save_crash(crash_of({RAW: data, PROCESSED: data}))
-    query = "SELECT uuid::text, raw_crash->>'ProductName' FROM raw_crashes ORDER BY uuid"
-    assert database.rows(query) == [(CRASH_ID, None), (NEIGHBOUR, "Firefox")]
-    assert database.rows("SELECT count(*) FROM processed_crashes") == [(2,)]
-    assert read(storage) == {RAW: data, PROCESSED: data}
-
-
-def test_json_that_only_text_can_hold_is_json_in_the_views(
-    database: Database, storage: CrashStorageBase
-) -> None:
-    odd = b'{"a": 1, "a": 2, "n": 1e400000, "z": "\\u0000", "s": "\\ud800"}'
-    many = b'{"a": "' + b"x" * (2 * MIB) + b'"}'
-    storage.save_crash(crash_of({RAW: odd, PROCESSED: many}))
-    assert database.rows("SELECT raw_crash::text FROM raw_crashes") == [(odd.decode(),)]
-    assert database.rows("SELECT length(processed_crash->>'a') FROM processed_crashes") == [
-        (2 * MIB,)
-    ]
-
-
 # Partitions
 
 
@@ -248,7 +211,7 @@ def test_a_partition_that_is_detached_is_not_passed_over(
 ) -> None:
     storage.save_crash(crash_of(contents()))
     database.run("ALTER TABLE crash_parts DETACH PARTITION crash_parts_20071022")
-    with pytest.raises(StorageError, match="crash_parts_20071022 is there and is not attached"):
+    with pytest.raises(StorageError, match="crash_parts_20071022 is not attached to"):
         storage.save_crash(crash_of(contents()))
 
 

@@ -370,6 +370,14 @@ class CrashStorageBase(SocorroAPI, ABC):
         """
         return ()
 
+    def diagnose(self) -> Iterable[str]:
+        """Yield what the owner of the store should mend, one line each; ``doctor`` says it.  May
+        ask the server.
+
+        :raises StorageError: the server does not answer
+        """
+        return ()
+
     def probe_write(self) -> dt.datetime | None:
         """Write where a crash of today would be saved, and take it away again.  Nobody sees a crash
         of it, at no time; and nothing is left, unless this is killed: then nothing that is seen.

@@ -212,6 +212,12 @@ class PolyCrashStorage(CrashStorageBase):
             raise PolyCrashStorageError(errors)
         return lines
 
+    def diagnose(self) -> Iterator[str]:
+        """Yield those of every child that answers."""
+        for child in self.children:
+            with suppress(StorageError):
+                yield from child.diagnose()
+
     def probe_write(self) -> None:
         """Each child must be one that can be written to; their clocks are not one clock."""
         if errors := self._outcomes(lambda child: child.probe_write()):

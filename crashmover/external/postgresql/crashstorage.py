@@ -5,6 +5,7 @@
 """PostgreSQLCrashStorage: crashes in a table, partitioned by week."""
 
 import datetime as dt
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -27,14 +28,17 @@ from crashmover.external.postgresql.connection_context import (
     ConnectionContext,
     conninfo_of,
 )
-from crashmover.external.postgresql.pgerrors import MissingTables
+from crashmover.external.postgresql.pgerrors import MissingTables, WeekRefused
 from crashmover.external.postgresql.reading import Reader, Reading, Row
-from crashmover.external.postgresql.removing import WEEK, Remover
+from crashmover.external.postgresql.removing import Remover
 from crashmover.external.postgresql.sameness import Schema, is_same_schema
 from crashmover.external.postgresql.saving import How, Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
+from crashmover.external.postgresql.weeks import WEEK, HiddenWeek
 from crashmover.external.probing import probe_crash
 from crashmover.uri import StorageURI, seconds
+
+logger = logging.getLogger(__name__)
 
 _OWN_OPTIONS = {"schema": schemas.check_name, "timeout": seconds}
 _PAGE = 1000
@@ -93,6 +97,8 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._remover = Remover(self._context, self._tables, schema)
         self._reader = Reader(self._context, self._tables.sql, self.schema)
         self._passed_over = PassedOver()
+        self._hidden: list[HiddenWeek] = []  # in the range of the last listing
+        self._warned_of: set[HiddenWeek] = set()
         self._identity = _identity(conninfo, schema)
 
     @classmethod
@@ -127,6 +133,12 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """Yield what the server, or a partition, is set up to lose."""
         if risks := list(self._tables.durability_risks()):
             yield f"{self.uri}: {'; '.join(risks)}"
+
+    def diagnose(self) -> Iterator[str]:
+        """Yield which weeks are out of sight, which partitions are odd, whether the views are old,
+        and which limits of the server keep crashes from arriving."""
+        for line in self._tables.diagnose():
+            yield f"{self.uri}: {line}"
 
     def probe_write(self) -> None:
         """As the base class says, in a transaction that is rolled back."""
@@ -210,21 +222,46 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return self._listed(since, until, Kind(kind))
 
     def passed_over(self) -> Iterator[str]:
-        """As the base class says, of rows."""
+        """As the base class says, of rows, and of weeks that are being detached."""
         if text := self._passed_over.text():
             yield f"{self.uri}: {text}"
+        for week in self._hidden:
+            if week.is_pending:
+                yield f"{self.uri}: {week}"
+
+    def strangers(self) -> Iterator[str]:
+        """Yield which weeks are out of sight, if there is no crash in sight."""
+        if (hidden := self._tables.weeks.hidden()) and not any(True for _ in self.new_crashes()):
+            for week in hidden:
+                yield f"{self.uri}: {week}"
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         self._passed_over = passed_over = PassedOver()
+        self._hidden = []
         first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
+        for window in self._tables.weeks.windows(first, last):
+            yield from self._listed_in(*window, kind, passed_over)
+        self._hidden = self._tables.weeks.hidden(since or dt.date.min, until or dt.date.max)
+        self._warn_of_detached()
+
+    def _listed_in(
+        self, first: dt.datetime, last: dt.datetime, kind: Kind, passed_over: PassedOver
+    ) -> Iterator[str]:
         after = _NIL
         while page := self._fetch(_LIST, (kind.value, first, last, first, after, _PAGE)):
-            for crash_id, date in dict.fromkeys(page):  # once, where somebody's rows are odd
+            for crash_id, date in dict.fromkeys(page):  # once, where another program's rows are odd
                 if crashid.is_valid(crash_id) and key_of(crash_id)[1] == date:
                     yield crash_id
                 else:
                     passed_over.note_id(crash_id, f"date_processed {date:%Y-%m-%d}")
             after, first = page[-1]
+
+    def _warn_of_detached(self) -> None:
+        """Warn, once for each, of weeks that their owner has detached; that may be meant so."""
+        for week in self._hidden:
+            if not week.is_pending and week not in self._warned_of:
+                self._warned_of.add(week)
+                logger.warning("%s: %s", self.uri, week)
 
     def _fetch(
         self, query: LiteralString, parameters: Sequence[Any], crash_id: str | None = None
@@ -270,7 +307,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         with suppress(MissingTables):
             if self._remover.remove_loaded(crash):
                 return
-        raise CrashIDNotFound(crash.crash_id, uri=self.uri)
+        raise self._not_found([crash.crash_id])(crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, some hundreds in one transaction."""
@@ -290,12 +327,45 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             found = set()
         except StorageError as error:
             return [error] * len(crash_ids)
-        return [None if i in found else CrashIDNotFound(i, uri=self.uri) for i in crash_ids]
+        try:
+            not_found = self._not_found([i for i in crash_ids if i not in found])
+        except StorageError as error:  # after the removal, which is done
+            return [None if i in found else error for i in crash_ids]
+        return [None if i in found else not_found(i) for i in crash_ids]
+
+    def _not_found(self, crash_ids: Sequence[str]) -> Callable[[str], StorageError]:
+        """Return what makes the errors of these crashes, of which there was nothing to remove: a
+        crash in a week that is out of sight must not be taken for one that is gone.
+
+        :raises StorageError: the server cannot be asked
+        """
+        days = {crashid.date_of(crash_id) for crash_id in crash_ids}
+        hidden = self._tables.weeks.hidden_of(days) if days else []
+
+        def error_of(crash_id: str) -> StorageError:
+            day = crashid.date_of(crash_id)
+            for week in hidden:
+                if week.is_in(day, day):
+                    return WeekRefused(str(week), crash_id=crash_id, uri=self.uri)
+            return CrashIDNotFound(crash_id, uri=self.uri)
+
+        return error_of
 
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
     ) -> Iterator[Removed]:
-        """As the base class says; a whole week at once, where its partition may be dropped."""
+        """As the base class says; a whole week at once, where its partition may be dropped.
+
+        :raises WeekRefused: at the end, where a week is out of sight, and its crashes stay
+        """
+        yield from self._removed_days(since, until, is_stopped)
+        if hidden := self._tables.weeks.hidden(since, until):
+            more = f"; and {len(hidden) - 1} weeks more" if len(hidden) > 1 else ""
+            raise WeekRefused(f"not removed: {hidden[0]}{more}", uri=self.uri)
+
+    def _removed_days(
+        self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
+    ) -> Iterator[Removed]:
         try:
             span = self._remover.span(max(since, _FIRST_OF_ALL), min(until, _LAST_OF_ALL))
         except MissingTables:

@@ -18,6 +18,7 @@ _PASSING = (
     "40001",  # serialization failure
     "40P01",  # deadlock
     "53300",  # too many connections
+    "55006",  # an object is in use
     "55P03",  # a lock is not available
     "57014",  # canceled, as by statement_timeout
     "57P",  # the server is shut down, or starts
@@ -26,6 +27,7 @@ _PASSING = (
 )
 _DENIED = (
     "25006",  # read-only: a standby
+    "53400",  # a limit of the configuration
     "28",  # authorization
     "3D000",  # no such database
     "42501",  # no such right
@@ -56,6 +58,18 @@ class MissingTables(StorageDenied):
     """There are no tables, or not all."""
 
 
+class WeekRefused(StorageError):
+    """A week's partition is out of sight, or cannot be made; other weeks are well."""
+
+
+class ServerFull(StorageDenied):
+    """There is no room on the server's disk."""
+
+
+class ServerExhausted(StorageUnavailable):
+    """The server has no memory left, as for locks; that may pass."""
+
+
 class Duplicate(StorageError):
     """There is a row already with the key of one that was to be put there."""
 
@@ -79,6 +93,10 @@ def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
         return MissingPartition, reason
     if isinstance(error, errors.UniqueViolation):
         return Duplicate, reason
+    if isinstance(error, errors.DiskFull):
+        return ServerFull, reason
+    if isinstance(error, errors.OutOfMemory):
+        return ServerExhausted, reason
     if code.startswith(_PASSING):
         return StorageUnavailable, reason
     return StorageDenied if code.startswith(_DENIED) else StorageError, reason

@@ -22,10 +22,9 @@ from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
 from crashmover.external.postgresql.saving import lock
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
+from crashmover.external.postgresql.weeks import WEEK
 
 logger = logging.getLogger(__name__)
-
-WEEK = dt.timedelta(weeks=1)
 
 _PAGE = 10_000
 _BYTES = 16  # of a UUID
@@ -47,9 +46,10 @@ _IDS: LiteralString = """
     SELECT DISTINCT date_processed, crash_id FROM {} WHERE kind <> 'dump' AND chunk = 0
     ORDER BY date_processed, crash_id
 """
-# Only its owner may drop a table, and only what is attached is a partition.
+# Only its owner may drop a table, and only what is attached, and stays so, is a partition.
 _MAY_DROP = """
     SELECT relkind = 'r' AND pg_has_role(relowner, 'USAGE')
+        AND to_jsonb(pg_inherits)->>'inhdetachpending' IS DISTINCT FROM 'true'
     FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid
     WHERE pg_class.oid = to_regclass(%s) AND inhparent = to_regclass(%s)
 """
@@ -121,11 +121,12 @@ class Remover:
         """Return the first and the last of these days on which there are crashes; None, if on
         none."""
         found: list[dt.datetime] = []
-        with self._context() as connection:
-            for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
-                parameters = (kind.value, midnight_of(since), midnight_of(until))
-                row = connection.execute(self._tables.sql(_SPAN), parameters).fetchone()
-                found += filter(None, row or ())
+        for first, last in self._tables.weeks.windows(midnight_of(since), midnight_of(until)):
+            with self._context() as connection:
+                for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+                    parameters = (kind.value, first, last)
+                    row = connection.execute(self._tables.sql(_SPAN), parameters).fetchone()
+                    found += filter(None, row or ())
         days = [when.astimezone(dt.UTC).date() for when in found]
         return (min(days), max(days)) if days else None
 

@@ -36,9 +36,10 @@ _MAY_ASK: LiteralString = """
 """
 _IDENTIFIER: LiteralString = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 _ELSEWHERE: LiteralString = """
-    WITH relations AS (
-        SELECT to_regclass(%(table)s) AS relation
-        UNION SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))
+    WITH RECURSIVE relations AS (
+        SELECT to_regclass(%(table)s)::oid AS relation
+        -- pg_partition_tree() would lock them all.
+        UNION SELECT inhrelid FROM pg_inherits JOIN relations ON inhparent = relation
     )
     SELECT
         EXISTS (

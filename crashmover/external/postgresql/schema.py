@@ -10,6 +10,8 @@ from importlib.resources import files
 DEFAULT = "public"
 VERSION = "crashmover schema 1"
 """The comment on the table, by which it is known."""
+VIEWS = "crashmover views 2"
+"""The comment on the function of the views.  Tables made by crashmover 0.1.0 have none."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 
@@ -49,4 +51,4 @@ def quoted(name: str) -> str:
 
 
 def _fill(text: str, name: str) -> str:
-    return text.replace("@schema@", quoted(name)).replace("@name@", name)
+    return text.replace("@schema@", quoted(name)).replace("@name@", name).replace("@views@", VIEWS)

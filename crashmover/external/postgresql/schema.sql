@@ -1,5 +1,5 @@
 -- The tables of crashmover, version 1, for PostgreSQL 12 or later.
--- May be run again: what is there stays.
+-- May be run again: tables stay as they are, functions and views are replaced.
 
 SELECT pg_advisory_xact_lock(hashtextextended('crashmover @name@', 0));
 
@@ -70,21 +70,86 @@ $$;
 
 REVOKE ALL ON FUNCTION @schema@.make_partition(date) FROM PUBLIC;
 
--- What is not JSON, or not UTF-8, is NULL and not an error.
+-- Return the document in a part if it is a JSON object on which every operator and cast works, and
+-- else NULL: one crash must not make a query over many fail.  So a cast to jsonb is tried,
+-- which reads every escape and number.  If an escape or a character is refused, the document is tried
+-- again with U+FFFD in its place, or ? where the database's encoding is not UTF8.  Such are \u0000,
+-- half of a surrogate pair, and characters that the encoding lacks.
 CREATE OR REPLACE FUNCTION @schema@.crash_json(data bytea) RETURNS json
 LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    is_utf8 CONSTANT boolean := getdatabaseencoding() = 'UTF8';
+    -- E'' strings, as a session may have standard_conforming_strings=off.
+    instead CONSTANT text := CASE WHEN is_utf8 THEN E'\\ufffd' ELSE '?' END;
+    headroom CONSTANT integer := 5000;
+    large CONSTANT text := '[0-9][eE][-+]?[0-9]{3}';
+    strings CONSTANT text := E'"(?:[^"\\\\]|\\\\.)*"';
+    is_second_try boolean := false;
+    document text;
 BEGIN
-    RETURN convert_from(data, 'UTF8')::json;
-EXCEPTION
-    WHEN data_exception OR program_limit_exceeded THEN
-        RETURN NULL;
+    LOOP
+        BEGIN
+            IF is_utf8 OR NOT is_second_try THEN
+                document := convert_from(data, 'UTF8');
+            ELSE
+                -- Each byte beyond ASCII is a backslash and three digits here, a backslash is two.
+                document := regexp_replace(
+                    encode(data, 'escape'), E'\\\\3[0-7]{2}(\\\\2[0-7]{2})+', instead, 'g'
+                );
+                document := replace(document, E'\\\\', E'\\');
+            END IF;
+            IF is_second_try THEN
+                -- With the escaped backslashes out of the way, every \u begins an escape.
+                document := replace(document, E'\\\\', E'\\u005c');
+                IF is_utf8 THEN
+                    document := replace(document, E'\\u0000', instead);
+                    document := regexp_replace(
+                        document, E'\\\\u[dD][89abAB]..(?!\\\\u[dD][c-fC-F]..)', instead, 'g'
+                    );
+                    document := regexp_replace(
+                        document, E'(?<!\\\\u[dD][89abAB]..)\\\\u[dD][c-fC-F]..', instead, 'g'
+                    );
+                ELSE
+                    document := regexp_replace(
+                        document, E'\\\\u(0000|(?!00[0-7])[0-9a-fA-F]{4})', instead, 'g'
+                    );
+                END IF;
+            END IF;
+            -- A number like 1e131071 is short here, and long in the text of a jsonb.
+            IF document ~ large AND regexp_replace(document, strings, '', 'g') ~ large THEN
+                RETURN NULL;
+            END IF;
+            PERFORM document::jsonb;
+            -- Other operators need more of the stack for each level than this cast.
+            IF octet_length(document)
+                - octet_length(replace(replace(document, '[', ''), '{', '')) > headroom
+            THEN
+                PERFORM (repeat('[', headroom) || document || repeat(']', headroom))::jsonb;
+            END IF;
+            RETURN CASE json_typeof(document::json) WHEN 'object' THEN document::json END;
+        EXCEPTION
+            WHEN untranslatable_character OR invalid_text_representation OR feature_not_supported
+            THEN
+                IF is_second_try THEN
+                    RETURN NULL;
+                END IF;
+                is_second_try := true;
+            WHEN OTHERS THEN
+                RETURN NULL;
+        END;
+    END LOOP;
 END
 $$;
 
+COMMENT ON FUNCTION @schema@.crash_json(bytea) IS '@views@';
+
+-- A document of more than 32 MiB is NULL: a GiB fails, and as text a jsonb may be much longer.
 CREATE OR REPLACE VIEW @schema@.raw_crashes AS
 SELECT
     crash_id AS uuid,
-    @schema@.crash_json(string_agg(data, ''::bytea ORDER BY chunk)) AS raw_crash,
+    CASE WHEN max(chunk) < 32 THEN @schema@.crash_json(
+        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 32)
+    ) END AS raw_crash,
     date_processed
 FROM @schema@.crash_parts
 WHERE kind = 'raw_crash'
@@ -93,7 +158,9 @@ GROUP BY crash_id, date_processed;
 CREATE OR REPLACE VIEW @schema@.processed_crashes AS
 SELECT
     crash_id AS uuid,
-    @schema@.crash_json(string_agg(data, ''::bytea ORDER BY chunk)) AS processed_crash,
+    CASE WHEN max(chunk) < 32 THEN @schema@.crash_json(
+        string_agg(data, ''::bytea ORDER BY chunk) FILTER (WHERE chunk < 32)
+    ) END AS processed_crash,
     date_processed
 FROM @schema@.crash_parts
 WHERE kind = 'processed_crash'

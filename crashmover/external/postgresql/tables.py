@@ -5,32 +5,33 @@
 """Tables: the tables and partitions of a store, made when they are first needed."""
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from threading import Lock
 from typing import LiteralString, TypeVar
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from crashmover import crashid
 from crashmover.errors import StorageDenied
-from crashmover.external.postgresql import schema
+from crashmover.external.postgresql import access, diagnosis, schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.pgerrors import MissingPartition, MissingTables
+from crashmover.external.postgresql.pgerrors import (
+    MissingPartition,
+    MissingTables,
+    ServerExhausted,
+    ServerFull,
+    WeekRefused,
+)
+from crashmover.external.postgresql.weeks import Weeks
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _VERSION = "SELECT obj_description(to_regclass(%s), 'pg_class'), to_regclass(%s) IS NOT NULL"
-_MAY_SAVE = """
-    SELECT bool_and(has_table_privilege(%s, privilege)) FROM unnest(%s::text[]) AS privilege
-"""
-_MAY_CREATE = """
-    SELECT CASE WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)
-        THEN has_schema_privilege(%s, 'CREATE')
-        ELSE has_database_privilege(current_database(), 'CREATE') END
-"""
-_MAY_MAKE_PARTITIONS = "SELECT has_function_privilege(%s, 'EXECUTE')"
 _RISKS = """
     SELECT current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off',
         (SELECT count(*) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
@@ -61,8 +62,11 @@ class Tables:
         self._context = context
         self._name = name
         self._table = f"{schema.quoted(name)}.crash_parts"
+        self.weeks = Weeks(context, name)
         self._weeks: set[dt.date] = set()
+        self._overlapped: dict[dt.date, str] = {}  # weeks that cannot get partitions, and why
         self._are_made = False
+        self._overload: ServerFull | ServerExhausted | None = None  # that the last save met
         self._lock = Lock()
         self.sql = lru_cache(self._sql)
 
@@ -74,14 +78,35 @@ class Tables:
         """Return what `save` returns, once there are tables and partitions for these days.
 
         :raises StorageDenied: they are not there, and we may not make them
+        :raises WeekRefused: the partition of one of the days is out of sight, or cannot be made
         """
+        self._overload = None
+        try:
+            return self._saving(days, save)
+        except (ServerFull, ServerExhausted) as error:
+            self._overload = error
+            raise
+
+    def _saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
         self._make(days)
         try:
             return save()
         except (MissingPartition, MissingTables):
-            self.forget()  # somebody has dropped what was there
+            self.forget()  # another session has dropped what was there
             self._make(days)
+        try:
             return save()
+        except MissingPartition as error:
+            if why := self._why_refused(days):
+                raise WeekRefused(why, uri=self._context.uri) from error
+            raise
+
+    def _why_refused(self, days: set[dt.date]) -> str | None:
+        """Return why there is no partition for one of these days, if that will not pass."""
+        if hidden := self.weeks.hidden_of(days):
+            return str(hidden[0])
+        reasons = (self._overlapped.get(monday_before(day)) for day in days)
+        return next(filter(None, reasons), None)
 
     def forget(self) -> None:
         """Look again whether everything is there, before the next save."""
@@ -90,7 +115,7 @@ class Tables:
             self._weeks.clear()
 
     def _make(self, days: set[dt.date]) -> None:
-        weeks = {day - dt.timedelta(days=day.weekday()) for day in days}
+        weeks = set(map(monday_before, days))
         with self._lock:
             missing, are_made = weeks - self._weeks, self._are_made
         if are_made and not missing:
@@ -108,18 +133,33 @@ class Tables:
 
         :raises StorageDenied: as `saving`
         """
-        self._make_missing(connection, {day - dt.timedelta(days=day.weekday())}, False)
+        self._make_missing(connection, {monday_before(day)}, False)
 
     def _make_missing(self, connection: Connection, weeks: set[dt.date], are_made: bool) -> None:
         if not are_made and not self._are_there(connection):
             self._create(connection)
-        # In a transaction of ours: with a snapshot from before it waited, as serializable has it,
-        # the function would not see the partition that another process has just made.
-        with connection.transaction():
-            for week in sorted(weeks):
+        for week in sorted(weeks):
+            self._make_week(connection, week)
+
+    def _make_week(self, connection: Connection, week: dt.date) -> None:
+        try:
+            # In a transaction of ours: with a snapshot from before it waited, as serializable has
+            # it, the function would not see the partition that another process has just made.
+            with connection.transaction():
                 connection.execute(self.sql(_MAKE_PARTITION), (week,))
+            self._overlapped.pop(week, None)
+        except (errors.InvalidObjectDefinition, errors.CheckViolation) as error:
+            # A partition of another range, or the default one, may take these crashes.
+            reason = f"the week of {week} cannot get a partition: {error.diag.message_primary}"
+            logger.info("%s: %s", self._context.uri, reason)
+            self._overlapped[week] = reason
+        except errors.RaiseException as error:
+            hidden = [each for each in self.weeks.hidden_by(connection) if each.is_in(week, week)]
+            reason = str(hidden[0]) if hidden else str(error.diag.message_primary)
+            raise WeekRefused(reason, uri=self._context.uri) from error
 
     def _create(self, connection: Connection) -> None:
+        access.Access(self._context, self._name).require_writable(connection)
         try:
             with self._context.translating(), connection.transaction():
                 connection.execute(schema.statements(self._name).encode())
@@ -145,22 +185,43 @@ class Tables:
         row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
         return row or (None, False)
 
+    def diagnose(self) -> Iterator[str]:
+        """Yield what their owner should mend.
+
+        :raises StorageError: the server does not answer
+        """
+        with self._context() as connection:
+            yield from map(str, self.weeks.hidden_by(connection))
+            yield from diagnosis.odd_partitions(connection, self._name)
+            yield from diagnosis.old_views(connection, self._name)
+            yield from diagnosis.limits(connection)
+
     def verify(self, *, write: bool) -> None:
         """Make sure that they can be read, or saved to; change nothing.
 
         :raises StorageDenied: they cannot
+        :raises StorageUnavailable: another session keeps them locked
+        :raises StorageError: once, what the last save met, if the server had no room or memory for
+            it: no question would show that
         """
+        overload, self._overload = self._overload, None
+        if write and overload:
+            raise type(overload)(overload.reason, uri=self._context.uri)
+        asking = access.Access(self._context, self._name)
         with self._context() as connection:
-            if self._are_there(connection):
-                if write:
-                    self._verify_rights(connection)
-            elif not write:
+            are_there = self._are_there(connection)
+            if write:
+                asking.require_writable(connection)
+            if are_there:
+                asking.require_rights(connection, write=write)
+                asking.require_unlocked(connection, write=write)
+            elif write:
+                asking.require_create(connection)
+            else:
                 raise StorageDenied(
                     f"there are no tables of crashmover in the schema {self._name}",
                     uri=self._context.uri,
                 )
-            elif not _is_true(connection, _MAY_CREATE, (self._name,) * 2):
-                self._create_is_denied()
 
     def durability_risks(self) -> Iterator[str]:
         """Yield why what is saved may be lost when the server, or its machine, fails.
@@ -178,25 +239,7 @@ class Tables:
             partitions = f"{unlogged} unlogged partition{'s' * (unlogged > 1)}"
             yield f"a crash of the server empties {partitions}"
 
-    def _verify_rights(self, connection: Connection) -> None:
-        if _is_true(connection, "SELECT current_setting('transaction_read_only') = 'on'", ()):
-            raise StorageDenied("the database is read-only", uri=self._context.uri)
-        if not _is_true(connection, _MAY_SAVE, (self._table, ["SELECT", "INSERT", "DELETE"])):
-            reason = f"no right to SELECT, INSERT and DELETE in {self._table}"
-            raise StorageDenied(reason, uri=self._context.uri)
-        function = f"{schema.quoted(self._name)}.make_partition(date)"
-        if not _is_true(connection, _MAY_MAKE_PARTITIONS, (function,)):
-            raise StorageDenied(f"no right to EXECUTE {function}", uri=self._context.uri)
 
-    def _create_is_denied(self) -> None:
-        raise StorageDenied(
-            f"there are no tables in the schema {self._name}, and no right to make them; let its"
-            f" owner run what python -m crashmover.external.postgresql --schema {self._name}"
-            " prints",
-            uri=self._context.uri,
-        )
-
-
-def _is_true(connection: Connection, query: str, parameters: Sequence[object]) -> bool:
-    row = connection.execute(query, parameters).fetchone()
-    return bool(row and row[0])
+def monday_before(day: dt.date) -> dt.date:
+    """Return the Monday of a day's week."""
+    return day - dt.timedelta(days=day.weekday())
