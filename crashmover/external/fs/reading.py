@@ -17,6 +17,7 @@ from crashmover.external.fs import durable
 from crashmover.external.fs.durable import HeldDirectory, opened
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation, state_of
+from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.partfiles import open_file
@@ -47,6 +48,7 @@ class CrashFiles:
         self.translator = translator
         self.marker = layout.file_name(crash_id, Kind.RAW_CRASH)
         self.held = HeldDirectory.of(dir_fd)
+        self._is_local = False
         self._layout = layout
         self._listings = listings
 
@@ -62,7 +64,10 @@ class CrashFiles:
             file = _CrashFile(self, self.marker, state)
             parts.append(file.part(Kind.RAW_CRASH, "", status))
         if Kind.DUMP in kinds:
+            self._is_local = is_local(dir_fd)
             parts += self._dumps(dir_fd, state)
+        if not parts and not self._is_still(dir_fd, state):  # no part will notice when it is opened
+            raise self.changed()
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
@@ -104,10 +109,29 @@ class CrashFiles:
         fd, status = durable.open_regular(dir_fd, name)
         with durable.closed_on_error(fd):
             if state and name != self.marker:
-                status = durable.status(dir_fd, self.marker)
+                status = self._raw_crash_status(dir_fd)
             if state and generation(status) != state:
                 raise self.changed()
         return fd
+
+    def _raw_crash_status(self, dir_fd: int) -> os.stat_result:
+        """Return the raw crash's status now.
+
+        A client of a file server may tell an old status by name, but it asks the server when a
+        file is opened: close-to-open consistency, nfs(5).
+        """
+        if self._is_local:
+            return durable.status(dir_fd, self.marker)
+        fd, status = durable.open_regular(dir_fd, self.marker)
+        os.close(fd)
+        return status
+
+    def _is_still(self, dir_fd: int, state: Generation) -> bool:
+        """Return True if the raw crash is still in that state."""
+        try:
+            return generation(self._raw_crash_status(dir_fd)) == state
+        except FileNotFoundError:
+            return False
 
     def changed(self) -> StorageUnavailable:
         """The error for a crash that is not any more what it was when it was found."""
