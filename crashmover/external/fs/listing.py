@@ -37,7 +37,7 @@ _KEPT = 16  # directories
 _KEPT_BYTES = 16_000_000  # of them, together; one directory may take more
 _USEFUL_FOR = 1000  # further crashes: who goes from day to day does not come back
 
-_PATIENCE_S = 5.0  # for a cached listing: sshfs keeps one for 20 s, the mover's five tries are longer
+_PATIENCE_S = 5.0  # for a cached listing: five tries of the mover take longer than sshfs's 20 s
 _PAUSE_S = 0.01  # before the second listing, and doubled before each further one
 _PAUSE_MAX_S = 0.5
 
@@ -255,9 +255,7 @@ class Listings:
             self._forget()
             return kept
 
-    def _take(
-        self, dir_fd: int, where: Where, expected: str, lock: Lock | None
-    ) -> Listing | None:
+    def _take(self, dir_fd: int, where: Where, expected: str, lock: Lock | None) -> Listing | None:
         """List the open directory `where` anew; return None if `expected` is not listed."""
         before = self._kept.get(where)
         listed = now_at(dir_fd, lock)
