@@ -215,7 +215,7 @@ class _Day:
     def _look_into(self, where: Where) -> None:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-                self._settled_ns = now_at(dir_fd).earliest - SETTLED_NS
+                self._settled_ns = now_at(dir_fd) - SETTLED_NS
                 with durable.entries(dir_fd) as entries:
                     below = self._look_at(dir_fd, entries, where)
         except FileNotFoundError:

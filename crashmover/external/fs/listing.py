@@ -25,7 +25,6 @@ from crashmover.external.fs.mounts import has_directory_times
 from crashmover.external.fs.settling import (
     SETTLED_NS,
     Lock,
-    Moment,
     Rest,
     has_settled,
     now_at,
@@ -171,16 +170,16 @@ def _anew(dir_fd: int, expected: str, look: Callable[[], _T | None]) -> _T:
 class _Kept:
     """A listing that is kept, and what shows that it still holds.
 
-    :param listed: when it was made, by the file system's clock
+    :param listed_ns: what `now_at` returned before it was made
     :param rest: the directory's state before it was made; None where that shows nothing
     :param has_rested: whether a change after that would have changed the directory's times
     """
 
     def __init__(
-        self, listing: Listing, listed: Moment, rest: Rest | None, *, has_rested: bool
+        self, listing: Listing, listed_ns: int, rest: Rest | None, *, has_rested: bool
     ) -> None:
         self.listing = listing
-        self.listed = listed
+        self._listed_ns = listed_ns
         self.rest = rest
         self.turn = 0
         """When it was last asked for."""
@@ -188,7 +187,7 @@ class _Kept:
 
     def holds(self, now: Generation, dir_fd: int, lock: Lock | None) -> bool:
         """Return True if the crash whose raw crash is in that state has the files listed."""
-        if has_settled(now[1], self.listed, now_at(dir_fd, lock)):
+        if has_settled(now[1], self._listed_ns, dir_fd, lock):
             return True
         return self._has_rested and rest_of(dir_fd, self.rest) is self.rest
 
@@ -258,14 +257,16 @@ class Listings:
     def _take(self, dir_fd: int, where: Where, expected: str, lock: Lock | None) -> Listing | None:
         """List the open directory `where` anew; return None if `expected` is not listed."""
         before = self._kept.get(where)
-        listed = now_at(dir_fd, lock)
-        rest = rest_of(dir_fd, before and before.rest) if has_directory_times(dir_fd) else None
+        listed_ns = now_at(dir_fd, lock)
+        rest = None
+        if has_directory_times(dir_fd):
+            rest = rest_of(dir_fd, before.rest if before else None)
         has_rested = rest is not None and time.monotonic_ns() - rest.since_ns > SETTLED_NS
         listing = Listing(dir_fd, expected)
         if expected and not listing.has_expected:
             return None
         if listing.file_count > _FEW:
-            kept = _Kept(listing, listed, rest, has_rested=has_rested)
+            kept = _Kept(listing, listed_ns, rest, has_rested=has_rested)
             with self._lock:
                 kept.turn = self._turn
                 self._kept[where] = kept

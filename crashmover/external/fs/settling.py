@@ -2,12 +2,12 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Settling: whether a file has not changed since a directory was listed.
+"""Settling: whether a file has not changed since its directory was listed.
 
 Each save gives the raw crash's file a new change time, by the file system's clock.  So a crash is
-as it was listed if its change time does not lie between the listing and now.  This machine's clock
-is the file system's on a local disk.  On a server's disk the lock tells the time: a process has
-just made its file there.
+as it was listed unless its change time lies between the listing and now.  On a local disk, this
+machine's clock is the file system's.  On a server's disk a lock tells the time: a process has just
+made its file there.
 """
 
 import os
@@ -38,39 +38,39 @@ class Lock(NamedTuple):
     turned: bool = False
 
 
-class Moment(NamedTuple):
-    """A moment by a file system's clock, in nanoseconds.
-
-    :param earliest: it was not before
-    :param latest: no file that was changed until then has a later time; None: not known
-    """
-
-    earliest: int
-    latest: int | None
-
-
-def now_at(dir_fd: int, lock: Lock | None = None) -> Moment:
-    """Return the time by the clock of a directory's file system.
+def now_at(dir_fd: int, lock: Lock | None = None) -> int:
+    """Return the time by the clock of a directory's file system, in nanoseconds; or an earlier one
+    if this process cannot know it better.
 
     :param lock: in that directory; until it is let go, other processes do not touch its crash
     """
     if lock:
-        changed = os.fstat(lock.fd).st_ctime_ns
-        return Moment(changed, changed)
-    now = time.time_ns()
-    return Moment(now, now) if is_local(dir_fd) else Moment(now - ELSEWHERE_NS, None)
+        return os.fstat(lock.fd).st_ctime_ns
+    return time.time_ns() - (0 if is_local(dir_fd) else ELSEWHERE_NS)
 
 
-def has_settled(changed_ns: int, listed: Moment, now: Moment) -> bool:
-    """Return True if a file with that change time has not changed between these moments.
+def has_settled(changed_ns: int, listed_ns: int, dir_fd: int, lock: Lock | None) -> bool:
+    """Return True if a file with that change time is as it was when its directory was listed.
 
-    A time that is ahead of the clock comes from a clock that was wrong, and from before.
+    :param listed_ns: what `now_at` returned before the listing
+    :param lock: of the file's crash, if this process holds it
     """
-    listed_ns = listed.earliest - SETTLED_NS
-    if now.earliest < listed_ns:  # the clock was set back in between
+    now_ns = now_at(dir_fd, lock)
+    if now_ns < listed_ns - SETTLED_NS:  # the clock was set back in between
         return False
-    is_ahead = now.latest is not None and changed_ns > now.latest + SETTLED_NS
-    return changed_ns < listed_ns or is_ahead
+    return changed_ns < listed_ns - SETTLED_NS or _is_ahead(changed_ns, now_ns, dir_fd, lock)
+
+
+def _is_ahead(changed_ns: int, now_ns: int, dir_fd: int, lock: Lock | None) -> bool:
+    """Return True if a change time comes from a clock that was wrong, and so from before.
+
+    The lock tells the file system's clock.  Without one, this machine's is taken for it on a local
+    disk, unless the directory's own change time is ahead of that, too.
+    """
+    latest_ns = now_ns + SETTLED_NS
+    if changed_ns <= latest_ns:
+        return False
+    return lock is not None or (is_local(dir_fd) and os.fstat(dir_fd).st_ctime_ns <= latest_ns)
 
 
 class Rest(NamedTuple):
