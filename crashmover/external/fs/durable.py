@@ -174,8 +174,13 @@ def entries(dir_fd: int) -> Iterator[Iterator["os.DirEntry[str]"]]:
     and an overlay over it list what there was when the descriptor was opened.  sshfs lists a
     descriptor only once.
     """
-    with opened(step(dir_fd, ".")) as fd, os.scandir(fd) as found:
-        yield found
+    fd = step(dir_fd, ".")
+    try:
+        with os.scandir(fd) as found:
+            yield found
+    finally:
+        with suppress(OSError):  # nothing was written by it
+            os.close(fd)
 
 
 def names(dir_fd: int) -> list[str]:

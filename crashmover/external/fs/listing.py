@@ -160,8 +160,10 @@ def _anew(dir_fd: int, expected: str, look: Callable[[], _T | None]) -> _T:
         if not durable.exists(dir_fd, expected):
             raise BlockingIOError(errno.EAGAIN, "another process is replacing or removing it")
         if time.monotonic() > deadline:
-            reason = f"the directory's listing is older than {expected}: does a mount cache it?"
-            raise OSError(errno.EAGAIN, reason)
+            reason = f"the listing of its directory is older than {expected}"
+            raise OSError(
+                errno.EAGAIN, f"{reason}; wait, or mount it without a cache of directories"
+            )
         time.sleep(pause)
         pause = min(2 * pause, _PAUSE_MAX_S)
     return found

@@ -20,6 +20,7 @@ from crashmover.external.fs.listing import Generation, Listings, generation, sta
 from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
+from crashmover.external.fs.statx import status_from_server
 from crashmover.partfiles import open_file
 
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
@@ -54,8 +55,9 @@ class CrashFiles:
 
     def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
         """Return these, as far as they are among the kinds; None where there is no raw crash."""
+        self._is_local = is_local(dir_fd)
         try:
-            status = durable.status(dir_fd, self.marker)
+            status = self._raw_crash_status(dir_fd)
         except FileNotFoundError:
             return None
         state = generation(status)
@@ -64,7 +66,6 @@ class CrashFiles:
             file = _CrashFile(self, self.marker, state)
             parts.append(file.part(Kind.RAW_CRASH, "", status))
         if Kind.DUMP in kinds:
-            self._is_local = is_local(dir_fd)
             parts += self._dumps(dir_fd, state)
         if not parts and not self._is_still(dir_fd, state):  # no part will notice when it is opened
             raise self.changed()
@@ -110,21 +111,18 @@ class CrashFiles:
         with durable.closed_on_error(fd):
             if state and name != self.marker:
                 status = self._raw_crash_status(dir_fd)
+            elif state and not self._is_local:
+                status = status_from_server(fd)
             if state and generation(status) != state:
                 raise self.changed()
         return fd
 
     def _raw_crash_status(self, dir_fd: int) -> os.stat_result:
-        """Return the raw crash's status now.
-
-        A client of a file server may tell an old status by name, but it asks the server when a
-        file is opened: close-to-open consistency, nfs(5).
-        """
+        """Return the raw crash's status now, and not as a mount's cache has it."""
         if self._is_local:
             return durable.status(dir_fd, self.marker)
-        fd, status = durable.open_regular(dir_fd, self.marker)
-        os.close(fd)
-        return status
+        with opened(durable.open_regular(dir_fd, self.marker)[0]) as fd:
+            return status_from_server(fd)
 
     def _is_still(self, dir_fd: int, state: Generation) -> bool:
         """Return True if the raw crash is still in that state."""
