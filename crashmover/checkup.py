@@ -6,7 +6,7 @@
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,6 +83,7 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
                 _RETRY.call(storage.verify_access)
             _RETRY.call(partial(_read_something, storage))
             checkup.found.insert(0, "read")
+            checkup.warnings += _unprefixed(storage, storage.reading_risks())
             checkup.warnings += _strangers(storage)
         except StorageDenied:  # by whom it is out of time, perhaps
             with suppress(StorageError):
@@ -111,6 +112,7 @@ def _try_writing(
     try:
         _RETRY.call(partial(storage.verify_access, write=True))
         if probe:
+            checkup.warnings += _unprefixed(storage, _RETRY.call(storage.try_saving))
             clock.read(partial(_RETRY.call, storage.probe_write))
     except StorageDenied as error:
         if need is Need.WRITE:
@@ -118,8 +120,7 @@ def _try_writing(
         checkup.warnings.append(f"cannot be saved to: {error.reason}")
         return False
     checkup.found.append("write" if probe else "write not tried")
-    prefix = f"{checkup.uri}: "
-    checkup.warnings += [risk.removeprefix(prefix) for risk in storage.durability_risks()]
+    checkup.warnings += _unprefixed(storage, storage.durability_risks())
     return True
 
 
@@ -137,7 +138,11 @@ def _read_something(storage: CrashStorageBase) -> None:
 
 def _strangers(storage: CrashStorageBase) -> list[str]:
     """Return what the store holds instead of crashes, or beside them, without its own name."""
-    lines = [*storage.passed_over()] or [*storage.strangers()]
+    return _unprefixed(storage, [*storage.passed_over()] or [*storage.strangers()])
+
+
+def _unprefixed(storage: CrashStorageBase, lines: Iterable[str]) -> list[str]:
+    """Return lines about a store without its own name."""
     return [line.removeprefix(f"{storage.uri}: ") for line in lines]
 
 

@@ -4,6 +4,7 @@
 
 """Destination: one store that crashes are brought to, each as far as it is lacking there."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,8 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy, is_retryable
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -124,9 +127,13 @@ class Destination:
         self._next: str | None = None
 
     def verify_access(self) -> None:
-        """Take note when the store cannot be written to."""
+        """Take note when the store cannot be written to; log what it will keep otherwise than was
+        asked for."""
         try:
             self._retry.call(lambda: self.store.verify_access(write=True))
+            if not self._dry_run:
+                for difference in self._retry.call(self.store.try_saving):
+                    logger.warning("%s", difference)
         except StorageError as error:
             self.down = error
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,8 @@ from typing import NoReturn
 import pytest
 
 from crashmover.external.fs.mounts import mounts_of
+from tests import odd_mounts
+from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import MissingServer
@@ -35,9 +38,14 @@ DISKS = {"ext4": "e2fsprogs", "xfs": "xfsprogs"}
 TOOLS = {
     "atheris": "pip install atheris, on Linux on x86_64",
     "bindfs": "apt install bindfs, and be root, on Linux",
+    "btrfs": "apt install btrfs-progs, and be root, on Linux",
     "devices": "be root, on Linux",
+    "exfat": "apt install exfat-fuse exfatprogs, and be root, on Linux",
+    "ntfs-3g": "apt install ntfs-3g, and be root, on Linux",
     "pgbouncer": "apt install pgbouncer",
+    "rclone-mount": "apt install fuse3, and be root, on Linux",
     "setpriv": "be root, on Linux; apt install util-linux",
+    "sshfs": "apt install sshfs openssh-sftp-server, and be root, on Linux",
     "strace": "apt install strace",
     "tmpfs": "be root, on Linux",
     "users": "be root, on Linux, with setpriv of util-linux",
@@ -156,6 +164,25 @@ def missing(name: str, why: object) -> NoReturn:
         f"there is no {name} here: {why}; {TOOLS[name]}; or leave its tests out: --without {name}",
         pytrace=False,
     )
+
+
+@pytest.fixture
+def lend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[odd_mounts.Lend]:
+    """Mount a kind, with options, until the test ends."""
+    with ExitStack() as stack:
+
+        def lend(kind: str, *options: str) -> Path:
+            tool = odd_mounts.TOOL_OF.get(kind, kind)
+            wanted(request, tool)
+            base = Path(tempfile.mkdtemp(dir=tmp_path))
+            try:
+                if why := own_mounts():
+                    raise CannotMount(why)
+                return stack.enter_context(odd_mounts.mount(kind, base, *options))
+            except CannotMount as error:
+                missing(tool, error)
+
+        yield lend
 
 
 @pytest.fixture(scope="session")

@@ -319,7 +319,7 @@ def test_a_full_disk_is_emptied(
     monkeypatch.setattr(emptying, "SETTLED_NS", settled_ns)
     storage.save_crashes([crash_of(parts, crash_id) for crash_id, parts in many(20).items()])
 
-    def refuse(_dir_fd: int, _name: str) -> tuple[int, bool]:
+    def refuse(*_args: object) -> tuple[int, bool]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(durable, "_open_or_create", refuse)

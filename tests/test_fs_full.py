@@ -193,7 +193,7 @@ def assert_refused_for(ended: Ended, why: str) -> None:
 def no_file_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the making of a temporary file fail, as on a disk that is full of files."""
 
-    def refuse(_dir_fd: int, _name: str) -> NoReturn:
+    def refuse(*_args: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(durable, "_open_or_create", refuse)

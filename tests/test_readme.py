@@ -222,6 +222,7 @@ def test_every_option_that_is_named_exists(tmp_path: Path) -> None:
     schema = run(sys.executable, "-m", "crashmover.external.postgresql", "--help", cwd=tmp_path)
     known |= set(re.findall(r"--[a-z-]+", schema.stdout))
     known |= {"--addr", "--now", "--size-only"}  # of rclone and systemctl
+    known |= {"--dir-cache-time", "--vfs-cache-mode", "--vfs-write-back"}  # of rclone
     known |= {"--dead-letter-topic", "--max-delivery-attempts"}  # of gcloud
     known |= options_of(cli.main).union(*(options_of(command_of(name)) for name in COMMANDS))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known

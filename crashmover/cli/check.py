@@ -89,6 +89,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             total = len(named)
         stack.enter_context(checker)
         checker.verify_access()
+        console.warn_of_reading(source, *destination.stores)
         if not options["digest"]:  # which finds out whether a store is sound in itself
             refuse_check_of_itself(source, destination.stores)
         bar = stack.enter_context(console.progress(options["progress"], total))

@@ -146,6 +146,22 @@ def warn_of_risks(store: "CrashStorageBase") -> None:
             logger.warning("%s", risk)
 
 
+def warn_of_reading(*stores: "CrashStorageBase", removing: bool = False) -> None:
+    """Say why what is read from these may not be what is there."""
+    for store in stores:
+        for risk in store.reading_risks(removing=removing):
+            logger.warning("%s", risk)
+
+
+def warn_of_differences(store: "CrashStorageBase") -> None:
+    """Say what a store will keep otherwise than was asked for.
+
+    :raises StorageError: what was asked for cannot be kept at all
+    """
+    for difference in store.try_saving():
+        logger.warning("%s", difference)
+
+
 def is_json() -> bool:
     """Whether messages are for machines."""
     return _messages.as_json

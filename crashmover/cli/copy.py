@@ -178,6 +178,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             console.warn_before_writing(destination, *([source] * options["remove_source"]))
         stack.enter_context(mover)
         mover.verify_access()
+        removing = options["remove_source"] and not options["dry_run"]
+        console.warn_of_reading(source, removing=removing)
         if not options["dry_run"]:
             console.warn_of_risks(destination)
         report = stack.enter_context(writing_report(options["report"]))

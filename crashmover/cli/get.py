@@ -31,6 +31,7 @@ from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
 from crashmover.soundness import mismatch, missing
+from crashmover.spelling import refuse_taken
 from crashmover.uri import refuse_tilde
 
 _IN_MEMORY = 8 << 20  # bytes of a part; the rest waits on disk
@@ -237,8 +238,12 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
     with _naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
     digests = {}
+    written: list[Path] = []
     for part in crash.parts:
         path = directory / _file_name(crash_id, part)
+        with _naming(directory):
+            refuse_taken(written, path)
+        written.append(path)
         if part.kind is Kind.PROCESSED_CRASH and not unredacted:
             _write_redacted(storage, crash_id, path)
             continue

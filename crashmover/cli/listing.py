@@ -15,7 +15,7 @@ import click
 
 from crashmover import crashid
 from crashmover.cli import exit_codes
-from crashmover.cli.console import inform, require_output, say
+from crashmover.cli.console import inform, require_output, say, warn_of_reading
 from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
@@ -103,6 +103,7 @@ def command(
     with settings.open_storage(sources) as storage:
         RetryPolicy().call(storage.verify_access)
         require_output()
+        warn_of_reading(storage)
         ids = storage.new_crashes(since, until, _KINDS[kind])
         sizing = Sizing(storage, ALL_KINDS if kind == "raw" else frozenset({_KINDS[kind]}))
         sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)

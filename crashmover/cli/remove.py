@@ -63,6 +63,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         storage = stack.enter_context(settings.open_storage(options["sources"]))
         remover = stack.enter_context(Remover(storage, dry_run=options["dry_run"]))
         remover.verify_access()
+        console.warn_of_reading(storage, removing=not options["dry_run"])
         if not options["dry_run"] and not options["yes"]:
             _ask(storage, ids, options)
         if options["since"] and _is_no_store(storage, options):

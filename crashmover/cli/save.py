@@ -108,6 +108,7 @@ def command(
     crash = _crash(crash_id, [part for part in (raw, *dumps, processed) if part])
     with settings.open_storage(destinations) as storage:
         console.warn_before_writing(storage)
+        console.warn_of_differences(storage)
         RetryPolicy().call(lambda: storage.save_crash(crash))
         console.warn_of_risks(storage)
     click.echo(crash_id)

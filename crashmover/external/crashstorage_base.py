@@ -354,6 +354,22 @@ class CrashStorageBase(SocorroAPI, ABC):
         """
         return ()
 
+    def reading_risks(self, *, removing: bool = False) -> Iterable[str]:
+        """Yield why what is read here may not be what is there, one line each.  Asks no server.
+
+        :param removing: whether crashes are removed from here, too
+        """
+        return ()
+
+    def try_saving(self) -> Iterable[str]:
+        """Return what will be otherwise than was asked for when crashes are saved here, one line
+        each.  Called once before a run that saves.  May write a probe and remove it: no reader sees
+        it.
+
+        :raises StorageDenied: what was asked for cannot be kept at all
+        """
+        return ()
+
     def probe_write(self) -> dt.datetime | None:
         """Write where a crash of today would be saved, and take it away again.  Nobody sees a crash
         of it, at no time; and nothing is left, unless this is killed: then nothing that is seen.

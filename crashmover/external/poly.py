@@ -200,6 +200,18 @@ class PolyCrashStorage(CrashStorageBase):
             with suppress(StorageError):
                 yield from child.durability_risks()
 
+    def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
+        """Yield those of every child."""
+        for child in self.children:
+            yield from child.reading_risks(removing=removing)
+
+    def try_saving(self) -> list[str]:
+        """Try every child."""
+        lines: list[str] = []
+        if errors := self._outcomes(lambda child: lines.extend(child.try_saving())):
+            raise PolyCrashStorageError(errors)
+        return lines
+
     def probe_write(self) -> None:
         """Each child must be one that can be written to; their clocks are not one clock."""
         if errors := self._outcomes(lambda child: child.probe_write()):

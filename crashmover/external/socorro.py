@@ -32,6 +32,7 @@ from crashmover.documents import json_object, json_part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound, StorageUnavailable
 from crashmover.external.temporary import private_directory
 from crashmover.redactor import Redactor
+from crashmover.spelling import refuse_taken
 
 
 class SocorroAPI(ABC):
@@ -167,6 +168,7 @@ class SocorroAPI(ABC):
 
         :param directory: `temporary_directory`, where it is None
         :raises CrashIDNotFound: no such crash
+        :raises FileExistsError: two names differ only in case, and are one in the directory
         """
         parts = self.load_crash(crash_id, {Kind.DUMP}).parts
         if directory is None:
@@ -175,6 +177,7 @@ class SocorroAPI(ABC):
         try:
             for part in parts:
                 path = temporary_dump_path(directory, crash_id, part.name)
+                refuse_taken(files.values(), path)
                 files[part.name] = str(path)
                 with path.open("wb") as file:
                     file.writelines(part.chunks())

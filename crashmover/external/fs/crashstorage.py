@@ -39,17 +39,20 @@ from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.forcing import Forcing
+from crashmover.external.fs.grounds import risks_of_reading, risks_of_saving
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.links import open_directory
 from crashmover.external.fs.listing import Listings
+from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.mounts import mounts_of
-from crashmover.external.fs.oserrors import Translator
+from crashmover.external.fs.oserrors import Translator, why_not_writable
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFiles
 from crashmover.external.fs.removing import LoadedRemoval, Removal
 from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.surroundings import look_around
+from crashmover.external.fs.trial import try_file_systems
 from crashmover.external.fs.walking import Walk
 from crashmover.external.passed_over import PassedOver
 from crashmover.uri import StorageURI
@@ -64,7 +67,8 @@ class FSPermanentStorage(CrashStorageBase):
     crash is saved.
 
     :param root: the directory, which may itself be a symbolic link; below it none is followed
-    :param umask: what files (0666) and directories (0777) are made without
+    :param umask: what files (0666) and directories (0777) are made without; None: 022, where the
+        file system keeps modes.  Where it does not keep a umask that is given, nothing is saved.
     :param layout: the names in it
     :raises ValueError: `umask` would keep the owner out
     """
@@ -79,15 +83,12 @@ class FSPermanentStorage(CrashStorageBase):
         return min(self.batch_size, max(_SYNCFS_FROM, self.workers * self.batch_size // workers))
 
     def __init__(
-        self, root: str | os.PathLike[str], umask: int = 0o022, layout: Layout | None = None
+        self, root: str | os.PathLike[str], umask: int | None = None, layout: Layout | None = None
     ) -> None:
-        if not 0 <= umask <= 0o077:
-            raise ValueError("umask is 000 to 077: the owner must be able to use the files")
+        self._modes = Modes(umask)
         self.root = Path(os.path.abspath(root))
         self.layout = layout or Layout()
         self.uri = str(StorageURI("fs", path=str(self.root)))
-        self._file_mode = 0o666 & ~umask
-        self._directory_mode = 0o777 & ~umask
         self._listings = Listings(self.layout.json_file_suffix)
         self._translator = Translator(self.uri)
         self._passed_over = PassedOver()
@@ -137,9 +138,7 @@ class FSPermanentStorage(CrashStorageBase):
                 there = there.parent  # what is missing will be made
             os.close(durable.open_root(there))
             if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-                read_only = os.statvfs(there).f_flag & os.ST_RDONLY
-                number = errno.EROFS if read_only else errno.EACCES
-                raise OSError(number, os.strerror(number))
+                raise why_not_writable(there)
 
     def cautions(self) -> Iterator[str]:
         """As the base class says: root is told whose directory it is."""
@@ -147,14 +146,25 @@ class FSPermanentStorage(CrashStorageBase):
             yield f"{self.uri}: it belongs to {owner}; what root saves there will be root's"
 
     def durability_risks(self) -> Iterator[str]:
-        """Yield which of the file systems at the root and below it do not keep what they have."""
-        if risks := list(filter(None, (mount.risk() for mount in mounts_of(self.root)))):
+        """Yield what cannot be promised of saving on the file systems at the root and below it."""
+        if risks := risks_of_saving(mounts_of(self.root)):
             yield f"{self.uri}: {'; '.join(risks)}"
+
+    def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
+        """Yield what cannot be promised of reading on these file systems."""
+        if risks := risks_of_reading(mounts_of(self.root), removing=removing):
+            yield f"{self.uri}: {'; '.join(risks)}"
+
+    def try_saving(self) -> list[str]:
+        """Try a small file on each file system here that is not one of the usual disks."""
+        with self._translator.translating("cannot be saved to"):
+            differences = try_file_systems(self.root, self._modes)
+        return [f"{self.uri}: {difference}" for difference in differences]
 
     def probe_write(self) -> dt.datetime:
         """As the base class says; the time is that of the file server, if there is one."""
         with self._translator.translating("cannot be written to"):
-            return probe(self.root, self.layout, self._directory_mode, self._file_mode)
+            return probe(self.root, self.layout, self._modes)
 
     # Reading
 
@@ -317,11 +327,11 @@ class FSPermanentStorage(CrashStorageBase):
         results: list[Exception | None] = [None] * len(crashes)
         try:
             with (
-                opened(durable.make_root(self.root, self._directory_mode)) as root_fd,
+                opened(durable.make_root(self.root, self._modes.directory)) as root_fd,
                 self._forcing(root_fd, len(crashes)) as forcing,
             ):
                 stage = partial(self._stage, root_fd, create, keeps_dumps)
-                save_in_groups(crashes, stage, forcing, self._file_mode, results)
+                save_in_groups(crashes, stage, forcing, results)
         except OSError as error:
             results = [error] * len(crashes)
         return [
@@ -364,9 +374,9 @@ class FSPermanentStorage(CrashStorageBase):
         where = self._where_to_save(root_fd, keeps_dumps, crash)
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):
-                dir_fd = durable.make_down(root_fd, where, self._directory_mode)
+                dir_fd = durable.make_down(root_fd, where, self._modes.directory)
                 place = where, dir_fd, self._listings
-                return StagedSave(crash, self.layout, *place, keeps_dumps=keeps_dumps)
+                return StagedSave(crash, self.layout, self._modes, *place, keeps_dumps=keeps_dumps)
         raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
 
     def _where_to_save(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> Where:

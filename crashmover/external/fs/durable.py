@@ -39,11 +39,16 @@ TEMPORARY = ".tmp"
 
 _SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
+_PRIVATE = 0o600  # the mode of a new file, where nothing else is said
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO under a crash's name must not hang us; regular files ignore it.
 _NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _CHUNK = 1 << 20
+
+# The file is our own, and the mode is valid: what else would refuse it?
+_CHMOD_REFUSED = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 
 
 def refused(what: str) -> OSError:
@@ -101,8 +106,20 @@ def _make(parent_fd: int, name: str, mode: int) -> int:
     fd = step(parent_fd, name)
     permissions = stat.S_IMODE(os.fstat(fd).st_mode)
     if permissions & 0o777 != mode:  # the process's own umask took something away
-        os.fchmod(fd, permissions & ~0o777 | mode)
+        with closed_on_error(fd):
+            set_mode(fd, permissions & ~0o777 | mode)
     return fd
+
+
+def set_mode(fd: int, mode: int) -> bool:
+    """Set the mode of an open file or directory; return False if the file system refuses that."""
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno not in _CHMOD_REFUSED:
+            raise
+        return False
+    return True
 
 
 class opened:
@@ -243,15 +260,18 @@ def temporary_name(name: str) -> str:
     return f".{name}{TEMPORARY}"
 
 
-def lock(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> tuple[int, bool]:
+def lock(
+    dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT, *, mode: int = _PRIVATE
+) -> tuple[int, bool]:
     """Open and lock the file `name`, empty; return its descriptor and whether it was there
-    before, left by somebody who died.
+    before, left by a process that died.
 
+    :param mode: of a new file, less what the process's own umask takes away
     :raises BlockingIOError: somebody else holds it, and went on holding it
     """
     deadline = time.monotonic() + timeout
     while True:
-        fd, found = _open_or_create(dir_fd, name)
+        fd, found = _open_or_create(dir_fd, name, mode)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(fd, dir_fd, name):
@@ -290,19 +310,20 @@ def wait_for_unlocked(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> 
             time.sleep(0.01)
 
 
-def create_new(dir_fd: int, name: str) -> int:
+def create_new(dir_fd: int, name: str, mode: int = _PRIVATE) -> int:
     """Open the file `name`, which is not there yet.
 
+    :param mode: of the file, less what the process's own umask takes away
     :raises FileExistsError: it is
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
-    return os.open(name, flags, 0o600, dir_fd=dir_fd)
+    return os.open(name, flags, mode, dir_fd=dir_fd)
 
 
-def create(dir_fd: int, name: str) -> int:
-    """Open the file `name`, empty, where a lock on another keeps everybody else from it."""
-    fd, found = _open_or_create(dir_fd, name)
-    if found:  # somebody has died who held that lock
+def create(dir_fd: int, name: str, mode: int = _PRIVATE) -> int:
+    """Open the file `name`, empty, where a lock on another keeps all other processes from it."""
+    fd, found = _open_or_create(dir_fd, name, mode)
+    if found:  # a process has died that held that lock
         with closed_on_error(fd):
             if not _is_still(fd, dir_fd, name):
                 raise BlockingIOError(errno.EAGAIN, f"{name} is removed again and again")
@@ -310,10 +331,10 @@ def create(dir_fd: int, name: str) -> int:
     return fd
 
 
-def _open_or_create(dir_fd: int, name: str) -> tuple[int, bool]:
+def _open_or_create(dir_fd: int, name: str, mode: int) -> tuple[int, bool]:
     while True:
         try:
-            return create_new(dir_fd, name), False
+            return create_new(dir_fd, name, mode), False
         except FileExistsError:
             pass
         with suppress(FileNotFoundError):

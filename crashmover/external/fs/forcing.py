@@ -63,6 +63,10 @@ class Forcing:
         device = self._devices[where] = self._add_file_system(dir_fd)
         return self._fds[device] is None
 
+    def device(self, where: Where) -> int:
+        """Return the number of the file system that a directory is on, which was begun."""
+        return self._devices[where]
+
     def _add_file_system(self, dir_fd: int) -> int:
         """Return which file system a directory is on; hold a descriptor on each."""
         device = os.fstat(dir_fd).st_dev

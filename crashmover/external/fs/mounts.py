@@ -46,11 +46,13 @@ class Mount:
     :param point: an absolute path without links
     :param kind: such as ``ext4``, ``nfs4``, ``fuse.sshfs``
     :param options: of the file system, such as ``volatile``
+    :param source: what is mounted: a device, a server's directory, or only a name
     """
 
     point: PurePath
     kind: str
     options: frozenset[str] = frozenset()
+    source: str = ""
 
     def risk(self) -> str | None:
         """Return why what is written here may be lost when the power fails; None if no reason is
@@ -110,8 +112,14 @@ def _parse(line: str) -> Mount | None:
     fields, (kind, _, more) = before.split(" "), after.partition(" ")
     if len(fields) < 5 or not kind:
         return None
-    point = PurePath(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), fields[4]))
-    return Mount(point, kind, frozenset(more.rpartition(" ")[2].split(",")))
+    source, _, options = more.partition(" ")
+    return Mount(
+        PurePath(_unescaped(fields[4])), kind, frozenset(options.split(",")), _unescaped(source)
+    )
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda code: chr(int(code[1], 8)), text)
 
 
 def mounts_of(directory: Path) -> Iterator[Mount]:

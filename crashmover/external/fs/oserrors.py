@@ -5,7 +5,9 @@
 """What the operating system's errors mean for a store: translated here and nowhere else."""
 
 import errno
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from crashmover.errors import (
     CorruptCrash,
@@ -38,6 +40,21 @@ _PASSING = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+
+
+def why_not_writable(directory: Path) -> OSError:
+    """Return the error of making a file in a directory that `os.access` has found not writable.
+
+    It only says that, and statvfs does not know of a read-only snapshot or subvolume of Btrfs.  A
+    file without a name (O_TMPFILE) is refused with the reason, and leaves nothing where it is not.
+    """
+    number = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+    try:
+        os.close(os.open(directory, os.O_RDWR | getattr(os, "O_TMPFILE", 0) | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EPERM):
+            number = error.errno
+    return OSError(number, os.strerror(number))
 
 
 class Translator:

@@ -18,11 +18,12 @@ from pathlib import Path
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.staging import StagedSave
 from crashmover.external.probing import probe_crash
 
 
-def probe(root: Path, layout: Layout, directory_mode: int, file_mode: int) -> dt.datetime:
+def probe(root: Path, layout: Layout, modes: Modes) -> dt.datetime:
     """Write where a crash of today would be saved, or where the first directory would be made that
     is missing there, and take it away again; return what time it was by the file system's clock.
 
@@ -31,12 +32,12 @@ def probe(root: Path, layout: Layout, directory_mode: int, file_mode: int) -> dt
     crash = probe_crash()
     where = layout.directories(crash.crash_id)[0]
     with (
-        opened(_deepest(root, where)) as above_fd,
-        _hidden_directory(above_fd, directory_mode) as dir_fd,
+        opened(deepest(root, where)) as above_fd,
+        _hidden_directory(above_fd, modes.directory) as dir_fd,
     ):
-        save = StagedSave(crash, layout, where, os.dup(dir_fd))
+        save = StagedSave(crash, layout, modes, where, os.dup(dir_fd))
         try:
-            save.write(file_mode, force=True)
+            save.write(os.fstat(dir_fd).st_dev, force=True)
             save.publish_dumps()
             os.fsync(dir_fd)
             os.fsync(above_fd)
@@ -46,7 +47,7 @@ def probe(root: Path, layout: Layout, directory_mode: int, file_mode: int) -> dt
             save.close()
 
 
-def _deepest(root: Path, where: Where) -> int:
+def deepest(root: Path, where: Where = ()) -> int:
     """Open the last directory on the way to `where` that is there."""
     try:
         root_fd = durable.open_root(root)

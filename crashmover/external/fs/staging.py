@@ -19,21 +19,24 @@ from crashmover.external.fs import durable
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation
+from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
 from crashmover.external.fs.settling import Lock
 from crashmover.partfiles import FileWriter
+from crashmover.spelling import alike, taken_for_one
 from crashmover.unbroken import unbroken
 
 _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
 
 class StagedSave:
-    """The steps of one save, in the order in which whoever groups saves takes them:
+    """The steps of one save, in the order in which a group of saves takes them:
 
     `write`, (force to disk), `publish_dumps`, (force), `publish_marker`, (force), `close`;
     and `undo` at any time before `close`.
 
+    :param modes: of the files
     :param listings: of the store; None where no crash is there before
     :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
@@ -42,6 +45,7 @@ class StagedSave:
         self,
         crash: Crash,
         layout: Layout,
+        modes: Modes,
         where: Where,
         dir_fd: int,
         listings: Listings | None = None,
@@ -49,6 +53,7 @@ class StagedSave:
         keeps_dumps: bool = False,
     ) -> None:
         self.crash = crash
+        self._modes = modes
         self._listings = listings or Listings(layout.json_file_suffix)
         self._keeps_dumps = keeps_dumps
         self.where = where
@@ -85,7 +90,8 @@ class StagedSave:
             self._lock_one(self._processed)
 
     def _lock_one(self, name: str) -> bool:
-        self._locks[name], found = durable.lock(self.dir_fd, durable.temporary_name(name))
+        temporary = durable.temporary_name(name)
+        self._locks[name], found = durable.lock(self.dir_fd, temporary, mode=self._modes.file)
         self._temporary.add(name)
         return found
 
@@ -95,13 +101,13 @@ class StagedSave:
         where there is no crash that it might be taken for one of, and else a temporary one."""
         if self._has_raw_crash and not self._has_orphans and not self.was_visible():
             try:
-                fd = durable.create_new(self.dir_fd, name)
+                fd = durable.create_new(self.dir_fd, name, self._modes.file)
             except FileExistsError:
                 pass
             else:
                 self._put.append(name)
                 return fd
-        fd = durable.create(self.dir_fd, durable.temporary_name(name))
+        fd = durable.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
         self._temporary.add(name)
         return fd
 
@@ -121,11 +127,15 @@ class StagedSave:
             self._visible = self._is_visible()
         return self._visible
 
-    def write(self, mode: int, *, force: bool) -> None:
+    def write(self, device: int, *, force: bool) -> None:
         """Write every part where no reader takes notice of it.
 
+        :param device: the number of the file system that the directory is on
         :param force: whether to force each to the disk by itself
         """
+        names = [name for _, name in self._files]
+        if alike(names) and self._takes_names_alike_for_one():
+            self._refuse_names_alike(names)
         for part, name in self._files:
             held = self._locks.get(name)
             fd = self._create(name) if held is None else held
@@ -135,12 +145,22 @@ class StagedSave:
                     pump_gzipped(part, write)
                 else:
                     part.pump(write)
-                os.fchmod(fd, mode)
+                self._modes.set(fd, device)
                 if force:
                     os.fsync(fd)
             finally:
                 if held is None:
                     os.close(fd)
+
+    def _refuse_names_alike(self, names: Iterable[str]) -> None:
+        """Raise if some of these differ only in case, in a directory that takes them for one."""
+        if pair := alike(names):
+            raise FileExistsError(errno.EEXIST, taken_for_one(*pair))
+
+    def _takes_names_alike_for_one(self) -> bool:
+        """Return True if the directory finds the lock's file by its name in another case, too."""
+        lock = durable.temporary_name(next(iter(self._locks)))
+        return durable.exists(self.dir_fd, lock.swapcase())
 
     def publish_dumps(self) -> None:
         """Put the dumps in place; no reader takes notice before the raw crash is there.
@@ -163,10 +183,12 @@ class StagedSave:
             self._has_orphans = True
             durable.remove_file(self.dir_fd, self._marker)
             os.fsync(self.dir_fd)
-        for name in self._dump_names & self._temporary:
-            self._put_one(name, undoable=not is_same)
-        for name in old - self._dump_names:
+        hidden = self._dump_names & self._temporary
+        # Removed first: the same name in another case may lead to the new file, or be kept for it.
+        for name in (old - self._dump_names) | (set() if visible else hidden):
             durable.remove_file(self.dir_fd, name)
+        for name in hidden:
+            self._put_one(name, undoable=not is_same)
         self._has_orphans = False
         self._visible = is_same
 
@@ -178,9 +200,12 @@ class StagedSave:
         """
         if not self._dump_names:
             return
+        replaced = {name for name in self._dump_names if durable.exists(self.dir_fd, name)}
+        if replaced and self._takes_names_alike_for_one():
+            self._refuse_names_alike(self._dump_names | self._dumps_there())
         self._touch_raw_crash()
         for name in self._dump_names:
-            self._put_one(name, undoable=not durable.exists(self.dir_fd, name))
+            self._put_one(name, undoable=name not in replaced)
         self._touch_raw_crash()
 
     def _touch_raw_crash(self) -> None:
@@ -309,13 +334,14 @@ class GroupCommit:
             return False
         return crash_id in self._ids or time.monotonic() - self._begun > _GROUP_SECONDS
 
-    def add(self, index: int, stage: Callable[[], StagedSave], mode: int) -> None:
+    def add(self, index: int, stage: Callable[[], StagedSave]) -> None:
         """Write one crash's files."""
         if not self._saves:
             self._begun = time.monotonic()
         try:
             save = self._begin(index, stage)
-            save.write(mode, force=self._forcing.begin(save.where, save.dir_fd))
+            force = self._forcing.begin(save.where, save.dir_fd)
+            save.write(self._forcing.device(save.where), force=force)
         except Exception as error:
             self._fail(index, error)
 
@@ -373,13 +399,11 @@ def save_in_groups(
     crashes: Sequence[Crash],
     stage: Callable[[Crash], StagedSave],
     forcing: Forcing,
-    mode: int,
     results: list[Exception | None],
 ) -> None:
     """Save crashes, as many at a time as can be made durable together.
 
     :param stage: begins with one
-    :param mode: of the files
     :param results: for each crash, None; or is told why it was not saved
     """
     group = GroupCommit(forcing, results)
@@ -389,7 +413,7 @@ def save_in_groups(
             crash = crashes[index]
             if group.is_due(crash.crash_id):
                 group.commit()
-            group.add(index, partial(stage, crash), mode)
+            group.add(index, partial(stage, crash))
         group.commit()
     finally:
         group.abandon()

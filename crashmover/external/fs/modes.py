@@ -1,0 +1,74 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Modes: which permissions new files and directories get, and whether the file system keeps them.
+
+Some file systems refuse `chmod` (SMB, WebDAV, buckets by FUSE).  Others accept it and do nothing
+(exFAT and NTFS by FUSE, rclone mounts): there the mount decides.
+"""
+
+import errno
+import os
+import stat
+
+from crashmover.external.fs import durable
+
+DEFAULT_UMASK = 0o022
+
+
+class NotKept(PermissionError):
+    """The file system cannot keep what was asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.EPERM, text)
+
+
+class Modes:
+    """The modes of new files and directories.
+
+    :param umask: what they are made without.  None: nobody asked for one, and `DEFAULT_UMASK` holds
+        where the file system can keep it.
+    :raises ValueError: `umask` would keep the owner out
+    """
+
+    def __init__(self, umask: int | None) -> None:
+        mask = DEFAULT_UMASK if umask is None else umask
+        if not 0 <= mask <= 0o077:
+            raise ValueError("umask is 000 to 077: the owner must be able to use the files")
+        self.file = 0o666 & ~mask
+        self.directory = 0o777 & ~mask
+        self._is_asked = umask is not None
+        self._keeping: set[int] = set()  # devices that were found to keep the mode of a file
+
+    def set(self, fd: int, device: int) -> None:
+        """Set the mode of a new file.
+
+        The first file on each device is looked at, where a umask was asked for: a private file that
+        others may read must not be written.
+
+        :param device: the number of the file system that the file is on
+        :raises NotKept: the file system does not keep the umask that was asked for
+        """
+        has_set = durable.set_mode(fd, self.file)
+        if not self._is_asked or (has_set and device in self._keeping):
+            return
+        found = mode_of(fd)
+        if (found ^ self.file) & 0o077:  # of the owner's bits, NTFS and exFAT keep one more
+            raise NotKept(
+                f"files there get mode {found:04o}, and umask asks for {self.file:04o};"
+                " mount it with that mode, or leave out umask"
+            )
+        self._keeping.add(device)
+
+    def difference(self, fd: int) -> str | None:
+        """Return how the mode of a new file, after `set`, is not as it should be; None: it is."""
+        found = mode_of(fd)
+        if found == self.file:
+            return None
+        return f"files there get mode {found:04o} and not {self.file:04o}: the mount decides"
+
+
+def mode_of(fd: int) -> int:
+    """Return the permissions of an open file: of the owner, the group, and others."""
+    return stat.S_IMODE(os.fstat(fd).st_mode) & 0o777
