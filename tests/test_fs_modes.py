@@ -2,184 +2,62 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Modes: what a file system does not keep is said, and what was asked for and is not kept is
-refused before anything is saved."""
+"""The modes of files and directories, while eight threads save with eight umasks."""
 
-import errno
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from crashmover import FSPermanentStorage
-from crashmover.errors import StorageDenied
-from crashmover.external.fs import modes, mounts
-from crashmover.testing import CRASH_ID, contents, crash_of
-from tests.cli_helpers import run
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.testing import contents, crash_of
+from tests.cli_helpers import make_id
 from tests.conftest import Figures
-from tests.odd_mounts import Lend, files_below, modes_below
 
-COUNT = 40
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    root = tmp_path / "source"
-    crashes = [crash_of(contents(), f"{n:08x}{CRASH_ID[8:]}") for n in range(COUNT)]
-    FSPermanentStorage(root).save_crashes(crashes)
-    return root
+UMASKS = (0o000, 0o002, 0o007, 0o022, 0o026, 0o027, 0o070, 0o077)
+ALONE, TOGETHER = 3, 9  # crashes; so many at once are made durable in another way
+CRASHES = [
+    crash_of(contents(), make_id(n, leaf=f"0b{n % 3:02x}", depth="0124"[n % 4]))
+    for n in range(ALONE + TOGETHER)
+]
 
 
-@pytest.fixture
-def process_umask() -> Iterator[Callable[[int], int]]:
-    """Set the umask of the process, until the test ends."""
-    before = os.umask(0o022)
-    yield os.umask
-    os.umask(before)
+@pytest.fixture(params=[0o000, 0o077])
+def umask_of_the_process(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    try:
+        yield request.param
+    finally:
+        os.umask(before)
 
 
-@pytest.fixture
-def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that the system says is a mount of a kind that nobody knows."""
-    there = tmp_path / "odd"
-    there.mkdir()
-    file = tmp_path / "mountinfo"
-    file.write_text(f"30 22 0:30 / {there} rw - fuse.odd odd rw\n")
-    monkeypatch.setattr(mounts, "_MOUNTINFO", file)
-    return there
-
-
-def refused(source: Path, destination: str, root: Path) -> None:
-    """Assert that nothing is saved, in one line, by either command; and nothing is left."""
-    raw = source.with_name("raw.json")
-    raw.write_text("{}")
-    for command in (
-        ("copy", "-s", source, "-d", destination),
-        ("save", "-d", destination, "--raw-crash", raw),
-    ):
-        done = run(*map(str, command))
-        assert done.exit_code == 4
-        [line] = [line for line in done.stderr.splitlines() if "warning" not in line]
-        assert "cannot be saved to: files there get mode" in line
-        assert "umask" in line
-        assert files_below(root) == []
-    checked = run("doctor", "-d", destination)
-    assert checked.exit_code == 4
-    assert checked.stdout.startswith("failed ")
-    assert files_below(root) == []
-
-
-# Without a mount: what fchmod may do
-
-
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
-def test_a_refused_chmod_that_was_not_needed_is_passed_over(
-    source: Path,
-    odd: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    process_umask: Callable[[int], int],
-    number: int,
+def test_every_mode_is_the_one_of_its_store_while_eight_threads_save(
+    tmp_path: Path, umask_of_the_process: int, figures: Figures
 ) -> None:
-    def refuse(_fd: int, _mode: int) -> None:
-        raise OSError(number, os.strerror(number))
+    together = Barrier(len(UMASKS), timeout=30)
 
-    monkeypatch.setattr(os, "fchmod", refuse)
-    done = run("copy", "-s", source, "-d", odd / "a")
-    assert done.exit_code == 0
-    assert "mode" not in done.stderr
-    assert modes_below(odd / "a") == {0o644}
-    asked = run("copy", "-s", source, "-d", f"{odd}/b?umask=077")
-    assert asked.exit_code == 0
-    assert modes_below(odd / "b") == {0o600}
-    process_umask(0o077)
-    warned = run("copy", "-s", source, "-d", odd / "c")
-    assert warned.exit_code == 0
-    assert warned.stderr.count("files there get mode 0600 and not 0644: the mount decides") == 1
-    refused(source, f"{odd}/d?umask=027", odd / "d")
+    def save(umask: int) -> list[Exception | None]:
+        with FSPermanentStorage(tmp_path / f"{umask:03o}" / "store", umask) as storage:
+            together.wait()
+            for crash in CRASHES[:ALONE]:
+                storage.save_crash(crash)
+            return storage.save_crashes(CRASHES[ALONE:])
 
-
-def test_a_chmod_that_fails_otherwise_fails_the_save(
-    odd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_fd: int, _mode: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fchmod", fail)
-    [error] = FSPermanentStorage(odd).save_crashes([crash_of(contents())])
-    assert "Input/output error" in str(error)
-
-
-def test_a_chmod_that_does_nothing_is_noticed(
-    source: Path, odd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(modes, "mode_of", lambda _fd: 0o777)
-    done = run("copy", "-s", source, "-d", odd / "a")
-    assert done.exit_code == 0
-    assert done.stderr.count("files there get mode 0777 and not 0644: the mount decides") == 1
-    refused(source, f"{odd}/b?umask=077", odd / "b")
-    # Without a mover, the save itself refuses.
-    storage = FSPermanentStorage(odd / "c", umask=0o027)
-    errors = storage.save_crashes(
-        [crash_of(contents(), f"{n:08x}{CRASH_ID[8:]}") for n in range(3)]
-    )
-    assert {type(error) for error in errors} == {StorageDenied}
-    assert files_below(odd / "c") == []
-    assert FSPermanentStorage(odd / "d").save_crashes([crash_of(contents())]) == [None]
-
-
-def test_a_usual_disk_is_not_tried(source: Path, tmp_path: Path) -> None:
-    storage = FSPermanentStorage(tmp_path / "a", umask=0o077)
-    before = os.stat(tmp_path).st_mtime_ns
-    assert storage.try_saving() == []
-    assert os.stat(tmp_path).st_mtime_ns == before
-    assert storage.save_crashes([crash_of(contents())]) == [None]
-    assert modes_below(tmp_path / "a") == {0o600}
-
-
-# On real mounts
-
-
-@pytest.mark.slow
-def test_where_chmod_is_refused_crashes_are_saved_all_the_same(
-    source: Path, lend: Lend, process_umask: Callable[[int], int], figures: Figures
-) -> None:
-    there = lend("bindfs", "--chmod-deny")
-    assert run("doctor", "-d", there).exit_code == 0
-    done = run("copy", "-s", source, "-d", there / "a", "--verify")
-    assert done.exit_code == 0
-    assert f"copied {COUNT}" in done.stderr
-    assert modes_below(there / "a") == {0o644}
-    assert run("copy", "-s", source, "-d", f"{there}/b?umask=077").exit_code == 0
-    assert modes_below(there / "b") == {0o600}
-    process_umask(0o077)
-    warned = run("copy", "-s", source, "-d", there / "c")
-    assert warned.stderr.count("files there get mode 0600 and not 0644") == 1
-    refused(source, f"{there}/d?umask=027", there / "d")
-    figures(copied=3 * COUNT, refused=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["exfat", "ntfs-3g"])
-def test_where_the_mount_decides_a_warning_says_so(
-    source: Path, lend: Lend, kind: str, figures: Figures
-) -> None:
-    there = lend(kind)
-    done = run("copy", "-s", source, "-d", there / "a", "--verify")
-    assert done.exit_code == 0
-    assert done.stderr.count("files there get mode 0777 and not 0644: the mount decides") == 1
-    assert "locks" not in done.stderr
-    assert run("doctor", "-d", there / "a").stdout.startswith("warn ")
-    refused(source, f"{there}/b?umask=077", there / "b")
-    [error] = FSPermanentStorage(there / "c", umask=0o077).save_crashes([crash_of(contents())])
-    assert isinstance(error, StorageDenied)
-    assert files_below(there / "c") == []
-    figures(copied=COUNT, refused=4)
-
-
-@pytest.mark.slow
-def test_a_mount_with_the_modes_that_were_asked_for_is_well(source: Path, lend: Lend) -> None:
-    there = lend("exfat", "-o", "umask=077")
-    done = run("copy", "-s", source, "-d", f"{there}/a?umask=077")
-    assert done.exit_code == 0, done.stderr
-    assert {mode & 0o077 for mode in modes_below(there / "a")} == {0}
+    with ThreadPoolExecutor(len(UMASKS)) as pool:
+        assert list(pool.map(save, UMASKS)) == [[None] * TOGETHER] * len(UMASKS)
+    seen: Counter[str] = Counter()
+    for umask in UMASKS:
+        root = tmp_path / f"{umask:03o}"
+        for path in (root, *root.rglob("*")):
+            is_directory = path.is_dir()
+            expected = (0o777 if is_directory else 0o666) & ~umask
+            assert stat.S_IMODE(path.stat().st_mode) == expected, path
+            seen["directories" if is_directory else "files"] += 1
+    assert seen["files"] == len(UMASKS) * len(CRASHES) * len(contents())
+    assert os.umask(umask_of_the_process) == umask_of_the_process
+    figures(**seen)

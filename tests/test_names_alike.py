@@ -12,6 +12,8 @@ import pytest
 from crashmover import Crash, FSPermanentStorage, Kind, Part
 from crashmover.errors import StorageError
 from crashmover.external.fs import durable
+from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.staging import StagedSave
 from crashmover.spelling import alike, refuse_taken
 from tests.cli_helpers import run
 from tests.conftest import Figures
@@ -66,6 +68,21 @@ def test_a_directory_that_knows_case_is_not_taken_for_another(tmp_path: Path, so
     assert set(dumps_of(storage)) == {"Memory", "memory", "MEMORY"}
     assert run("get", "-s", storage.root, ID, "--all", "-o", tmp_path / "got").exit_code == 0
     assert len(files_below(tmp_path / "got")) == 4
+
+
+def test_what_was_refused_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without such a directory: that it is one is only pretended."""
+    monkeypatch.setattr(StagedSave, "_takes_names_alike_for_one", lambda _self: True)
+    storage = FSPermanentStorage(tmp_path)
+    [error] = storage.save_crashes([crash_with("memory", "Memory")])
+    assert isinstance(error, StorageError) and TEXT in str(error)
+    assert files_below(tmp_path) == []
+    storage.save_crash(crash_with("memory", "other"))
+    (tmp_path / LEAF / f"{ID}.Memory.dump").write_bytes(b"the same file")
+    before = [(path, path.stat().st_mtime_ns) for path in files_below(tmp_path)]
+    [error] = storage.save_crashes([crash_with("Memory", raw=False)])
+    assert isinstance(error, StorageError) and TEXT in str(error)
+    assert [(path, path.stat().st_mtime_ns) for path in files_below(tmp_path)] == before
 
 
 @pytest.fixture
@@ -158,8 +175,6 @@ def test_files_for_people_and_programs_are_not_written_one_over_the_other(
 @pytest.mark.slow
 def test_suffixes_may_be_alike(caseless: Path) -> None:
     """Any two files of a crash count, not only dumps."""
-    from crashmover.external.fs.layout import Layout
-
     layout = Layout(json_file_suffix=".DUMP")
     storage = FSPermanentStorage(caseless / "to", layout=layout)
     for parts in itertools.permutations(crash_with("upload_file_minidump").parts):

@@ -87,8 +87,8 @@ def command(
     context: click.Context, /, write: bool, timeout: float, as_json: bool, **_options: Any
 ) -> None:
     """Try stores and queues: whether they can be reached, read and written to, whether their clocks
-    are right, whether topics and subscriptions are there and ack deadlines long enough, and whether
-    a queue could put a malformed message aside.
+    are right, what a mount cannot promise, whether topics and subscriptions are there and ack
+    deadlines long enough, and whether a queue could put a malformed message aside.
 
     Tries those that are named; without any, all in the configuration and in the environment.
     One line each: ok, warn or failed.  A store that is only in the configuration and cannot be

@@ -47,8 +47,10 @@ _NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _CHUNK = 1 << 20
 
-# The file is our own, and the mode is valid: what else would refuse it?
-_CHMOD_REFUSED = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
+UNABLE = frozenset(
+    (errno.EACCES, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
+)
+"""What a file system answers to a valid call on a file of our own that it does not have."""
 
 
 def refused(what: str) -> OSError:
@@ -116,7 +118,7 @@ def set_mode(fd: int, mode: int) -> bool:
     try:
         os.fchmod(fd, mode)
     except OSError as error:
-        if error.errno not in _CHMOD_REFUSED:
+        if error.errno not in UNABLE:
             raise
         return False
     return True

@@ -35,7 +35,7 @@ DISKS = frozenset(
         *("reiserfs", "tmpfs", "xfs", "zfs"),
     )
 )
-"""The kinds of file systems that keep modes and locks as POSIX has them."""
+"""The kinds of file systems that have modes, locks and fsync as POSIX defines them."""
 
 _OTHER_MOUNTS = "other mounts of its files"
 _OTHER_MACHINES = "other machines"
@@ -58,7 +58,7 @@ class Ground:
     uploads_later: bool = False
 
     def of_saving(self) -> list[str]:
-        """Return what those should know that save or remove here."""
+        """Return the warnings for processes that save or remove here."""
         texts = []
         if self.uploads_later:
             texts.append(
@@ -72,7 +72,7 @@ class Ground:
         return texts
 
     def of_reading(self) -> list[str]:
-        """Return what those should know that read here."""
+        """Return the warnings for processes that read here."""
         if self.late_s == 0:
             return []
         late = "late" if self.late_s is None else f"late, by up to {self.late_s} s"
@@ -118,7 +118,7 @@ _NO_CACHE = {"noac", "acdirmax=0", "actimeo=0", "cache=none"}
 
 
 def ground_of(mount: Mount) -> Ground:
-    """Return what a mount cannot promise; of a kind of FUSE that is not known, the usual."""
+    """Return what a mount cannot promise.  An unknown kind of FUSE is taken for a network mount."""
     kind = mount.kind.removeprefix("fuse.")
     is_unknown = mount.kind.startswith("fuse") and not _is_image(mount)
     usual = _UNKNOWN if is_unknown else _SOUND

@@ -18,7 +18,7 @@ DEFAULT_UMASK = 0o022
 
 
 class NotKept(PermissionError):
-    """The file system cannot keep what was asked for."""
+    """The file system cannot do what a save needs, or does not keep the umask asked for."""
 
     def __init__(self, text: str) -> None:
         super().__init__(errno.EPERM, text)
@@ -27,7 +27,7 @@ class NotKept(PermissionError):
 class Modes:
     """The modes of new files and directories.
 
-    :param umask: what they are made without.  None: nobody asked for one, and `DEFAULT_UMASK` holds
+    :param umask: what they are made without.  None: none is asked for, and `DEFAULT_UMASK` holds
         where the file system can keep it.
     :raises ValueError: `umask` would keep the owner out
     """

@@ -10,6 +10,7 @@ One small file is made, tried and removed.  Readers ignore its name.
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from crashmover.external.fs import durable
@@ -48,24 +49,32 @@ def try_file_system(dir_fd: int, modes: Modes) -> list[str]:
     :raises NotKept: crashes cannot be saved safely there, or not with the umask that was asked for
     :raises OSError: no file can be made there
     """
-    name = durable.temporary_name(f"probe-{secrets.token_hex(8)}")
+    name, other = (durable.temporary_name(f"probe-{secrets.token_hex(8)}") for _ in range(2))
     fd = durable.create_new(dir_fd, name, modes.file)
     try:
         with opened(fd):
-            _require_locks(fd)
+            _require("locked", lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            os.write(fd, _BYTES)
             _require_reading_back(fd)
             modes.set(fd, os.fstat(dir_fd).st_dev)
+            _require("forced to the disk", lambda: os.fsync(fd))
+            _require("renamed", lambda: durable.rename(dir_fd, name, other))
+            _require("forced to the disk with their directory", lambda: os.fsync(dir_fd))
             difference = modes.difference(fd)
     finally:
-        durable.remove_file(dir_fd, name)  # closed before: rclone brings back what is open
+        for each in (name, other):  # closed before: rclone brings back what is open
+            durable.remove_file(dir_fd, each)
     return [difference] if difference else []
 
 
-def _require_locks(fd: int) -> None:
+def _require(what: str, do: Callable[[], None]) -> None:
+    """Raise `NotKept` if the file system does not have a call; pass other errors on."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        do()
     except OSError as error:
-        raise NotKept(f"files cannot be locked there: {error.strerror}") from error
+        if error.errno in durable.UNABLE:
+            raise NotKept(f"files cannot be {what} there: {error.strerror}") from error
+        raise
 
 
 def _require_reading_back(fd: int) -> None:
@@ -74,7 +83,6 @@ def _require_reading_back(fd: int) -> None:
     Such a mount uploads a file when it is closed, which is too late for an error.  It brings back
     what was removed while it was open.  Seen of rclone without a cache.
     """
-    os.write(fd, _BYTES)
     try:
         found = os.pread(fd, len(_BYTES), 0)
     except OSError:
