@@ -41,8 +41,8 @@ from crashmover.external.fs import (
     durable,
     emptying,
     forcing,
-    listing,
     removing,
+    settling,
     staging,
 )
 from crashmover.external.fs.crashstorage import FSPermanentStorage
@@ -111,7 +111,7 @@ class Scenario:
         try:
             if self.by_day:
                 day = crashid.date_of(CRASH_ID)
-                age = -(10**18) if self.is_old else listing.SETTLED_NS
+                age = -(10**18) if self.is_old else settling.SETTLED_NS
                 with patch.object(emptying, "SETTLED_NS", age):
                     return [error for _, error in storage.remove_days(day, day)]
             storage.remove(CRASH_ID)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from tests.mounting import image_of, loop_device, served
+from tests.mounting import image_of, loop_device, mounted, served
 from tests.servers.s3 import rclone
 
 Lend = Callable[..., Path]
@@ -19,6 +19,7 @@ Lend = Callable[..., Path]
 Mount = AbstractContextManager[Path]
 
 _IMAGE_MB = 64
+_BTRFS_MB = 320
 _SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 
@@ -59,15 +60,37 @@ def _ntfs(base: Path, *options: str) -> Mount:
     return served(base / "there", "ntfs-3g", "-o", "no_detach", *options, image)
 
 
+@contextmanager
+def _btrfs(base: Path, *options: str) -> Iterator[Path]:
+    image = image_of(base / "image", _BTRFS_MB, "mkfs.btrfs", "-q")
+    with mounted(base / "there", "mount", "-o", ",".join(["loop", *options]), image) as there:
+        yield there
+
+
+@contextmanager
+def _overlay(base: Path, *options: str) -> Iterator[Path]:
+    """Over Btrfs, whose listings it has then."""
+    (base / "disk").mkdir()
+    with _btrfs(base / "disk") as disk:
+        for name in ("lower", "upper", "work"):
+            (disk / name).mkdir()
+        layers = f"lowerdir={disk}/lower,upperdir={disk}/upper,workdir={disk}/work"
+        words = ["mount", "-t", "overlay", "overlay", "-o", ",".join([layers, *options])]
+        with mounted(base / "there", *words) as there:
+            yield there
+
+
 _MOUNTS: dict[str, Callable[..., Mount]] = {
     "bindfs": _bindfs,
+    "btrfs": _btrfs,
     "exfat": _exfat,
     "ntfs-3g": _ntfs,
+    "overlay": _overlay,
     "rclone": _rclone,
     "sshfs": _sshfs,
 }
 
-TOOL_OF = {"rclone": "rclone-mount"}
+TOOL_OF = {"overlay": "btrfs", "rclone": "rclone-mount"}
 """What a kind is called among `TOOLS`, where that is not the same."""
 
 

@@ -23,7 +23,7 @@ import pytest
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import durable, emptying, forcing, listing, removing
+from crashmover.external.fs import durable, emptying, forcing, listing, removing, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -312,7 +312,7 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
     assert [os.path.samestat(each, above) for each in seen] == [True]
 
 
-@pytest.mark.parametrize("settled_ns", [listing.SETTLED_NS, -(10**18)], ids=["new", "old"])
+@pytest.mark.parametrize("settled_ns", [settling.SETTLED_NS, -(10**18)], ids=["new", "old"])
 def test_a_full_disk_is_emptied(
     storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch, settled_ns: int
 ) -> None:

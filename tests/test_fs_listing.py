@@ -95,9 +95,9 @@ class Directories:
         monkeypatch.setattr(time, "time_ns", lambda: now + SETTLED)
         monkeypatch.setattr(module, "Listing", self._take)
 
-    def _take(self, dir_fd: int) -> Listing:
+    def _take(self, dir_fd: int, expected: str) -> Listing:
         self.taken += 1
-        return Listing(dir_fd)
+        return Listing(dir_fd, expected)
 
     def ask(self, *numbers: int) -> int:
         """Ask for a crash of each of these; return how many directories were listed."""

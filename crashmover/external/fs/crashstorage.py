@@ -375,9 +375,8 @@ class FSPermanentStorage(CrashStorageBase):
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):
                 dir_fd = durable.make_down(root_fd, where, self._modes.directory)
-                return StagedSave(
-                    crash, self.layout, self._modes, where, dir_fd, keeps_dumps=keeps_dumps
-                )
+                place = where, dir_fd, self._listings
+                return StagedSave(crash, self.layout, self._modes, *place, keeps_dumps=keeps_dumps)
         raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
 
     def _where_to_save(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> Where:

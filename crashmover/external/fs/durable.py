@@ -21,8 +21,8 @@ import os
 import resource
 import stat
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -183,6 +183,29 @@ class HeldDirectory:
     def __del__(self) -> None:
         self._all.discard(self.fd)
         os.close(self.fd)
+
+
+@contextmanager
+def entries(dir_fd: int) -> Iterator[Iterator["os.DirEntry[str]"]]:
+    """List an open directory, as it is now.
+
+    The directory is opened anew, because a descriptor may list the past.  Btrfs (since Linux 6.5)
+    and an overlay over it list what there was when the descriptor was opened.  sshfs lists a
+    descriptor only once.
+    """
+    fd = step(dir_fd, ".")
+    try:
+        with os.scandir(fd) as found:
+            yield found
+    finally:
+        with suppress(OSError):  # nothing was written by it
+            os.close(fd)
+
+
+def names(dir_fd: int) -> list[str]:
+    """Return the names in an open directory, as `entries` lists them."""
+    with entries(dir_fd) as found:
+        return [entry.name for entry in found]
 
 
 def make_root(path: Path, mode: int) -> int:

@@ -11,7 +11,6 @@ the middle, makes another case than there is with one crash.
 
 import datetime as dt
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,8 +24,9 @@ from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
-from crashmover.external.fs.listing import SETTLED_NS, Listing, Listings
+from crashmover.external.fs.listing import Listings, files_anew
 from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
+from crashmover.external.fs.settling import SETTLED_NS, now_at
 from crashmover.external.fs.walking import at_place, is_within
 
 _TOGETHER = 512  # crashes of a day that are made final at once
@@ -81,7 +81,7 @@ class Emptying:
         :raises OSError: at the end, where a directory could not be looked into
         """
         failures: list[OSError] = []
-        for name in sorted(os.listdir(self._root_fd)):
+        for name in sorted(durable.names(self._root_fd)):
             if is_within(name, since, until) and not is_stopped():
                 day = _Day(self._layout, self._root_fd, name)
                 yield from self._empty(day, is_stopped)
@@ -178,9 +178,9 @@ def clear(dir_fd: int, layout: Layout, crash_id: str, kind: Kind) -> None:
     with opened(fd):
         if kind is Kind.RAW_CRASH:
             if not durable.exists(dir_fd, name):  # or the next save would take them for its own
-                for file in filter(layout.is_dump, Listing(dir_fd).files_of(crash_id)):
+                for file in filter(layout.is_dump, files_anew(dir_fd, crash_id, lock)):
                     durable.remove_file(dir_fd, file)
-            remove_left_over(dir_fd, layout, crash_id)
+            remove_left_over(dir_fd, layout, crash_id, lock)
         durable.remove_file(dir_fd, lock)
 
 
@@ -200,7 +200,7 @@ class _Day:
         self._directories: list[Where] = [(name,)]
         self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._settled_ns = time.time_ns() - SETTLED_NS
+        self._settled_ns = 0
         self._look_into((name, layout.name_branch_base))
 
     def remove_empty(self) -> None:
@@ -214,11 +214,10 @@ class _Day:
 
     def _look_into(self, where: Where) -> None:
         try:
-            with (
-                opened(durable.walk_down(self._root_fd, where)) as dir_fd,
-                os.scandir(dir_fd) as entries,
-            ):
-                below = self._look_at(dir_fd, entries, where)
+            with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+                self._settled_ns = now_at(dir_fd) - SETTLED_NS
+                with durable.entries(dir_fd) as entries:
+                    below = self._look_at(dir_fd, entries, where)
         except FileNotFoundError:
             return
         except OSError as error:

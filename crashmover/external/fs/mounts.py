@@ -7,14 +7,36 @@
 Source of the form: proc_pid_mountinfo(5).
 """
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+
+# The file systems whose files only this machine's kernel changes.  Numbers: statfs(2).
+_LOCAL_TYPES = {
+    0xEF53,  # ext2, ext3, ext4
+    0x58465342,  # XFS
+    0x9123683E,  # Btrfs
+    0xCA451A4E,  # bcachefs
+    0xF2F52010,  # F2FS
+    0x2FC12FC1,  # ZFS
+    0x3153464A,  # JFS
+    0x52654973,  # ReiserFS
+    0x4D44,  # FAT
+    0x2011BAB0,  # exFAT
+    0x7366746E,  # NTFS
+    0x01021994,  # tmpfs
+    0x858458F6,  # ramfs
+    0x794C7630,  # overlay
+}
+_NFS = 0x6969
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,36 @@ class Mount:
                 " may be gone after a crash of the system"
             )
         return None
+
+
+def is_local(fd: int) -> bool:
+    """Return True if an open file is on a file system that only this machine's kernel changes.
+
+    Its times are by this machine's clock, and what it says of a file is never out of date.  This
+    is not so for FUSE and network file systems, nor where the system does not tell.
+    """
+    return _type_of(fd) in _LOCAL_TYPES
+
+
+def has_directory_times(fd: int) -> bool:
+    """Return True if a directory's times change whenever a file is made in it or removed.
+
+    Some FUSE file systems, such as rclone's mount, do not keep them.
+    """
+    return _type_of(fd) in _LOCAL_TYPES | {_NFS}
+
+
+def _type_of(fd: int) -> int | None:
+    """Return the number of the file system's type; None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
+    return None if _libc().fstatfs(fd, buffer) != 0 else buffer[0] & 0xFFFFFFFF
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def mounts() -> list[Mount]:

@@ -17,8 +17,10 @@ from crashmover.external.fs import durable
 from crashmover.external.fs.durable import HeldDirectory, opened
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.listing import Generation, Listings, generation, state_of
+from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
+from crashmover.external.fs.statx import status_from_server
 from crashmover.partfiles import open_file
 
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
@@ -47,13 +49,15 @@ class CrashFiles:
         self.translator = translator
         self.marker = layout.file_name(crash_id, Kind.RAW_CRASH)
         self.held = HeldDirectory.of(dir_fd)
+        self._is_local = False
         self._layout = layout
         self._listings = listings
 
     def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
         """Return these, as far as they are among the kinds; None where there is no raw crash."""
+        self._is_local = is_local(dir_fd)
         try:
-            status = durable.status(dir_fd, self.marker)
+            status = self._raw_crash_status(dir_fd)
         except FileNotFoundError:
             return None
         state = generation(status)
@@ -63,6 +67,8 @@ class CrashFiles:
             parts.append(file.part(Kind.RAW_CRASH, "", status))
         if Kind.DUMP in kinds:
             parts += self._dumps(dir_fd, state)
+        if not parts and not self._is_still(dir_fd, state):  # no part will notice when it is opened
+            raise self.changed()
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
@@ -104,10 +110,26 @@ class CrashFiles:
         fd, status = durable.open_regular(dir_fd, name)
         with durable.closed_on_error(fd):
             if state and name != self.marker:
-                status = durable.status(dir_fd, self.marker)
+                status = self._raw_crash_status(dir_fd)
+            elif state and not self._is_local:
+                status = status_from_server(fd)
             if state and generation(status) != state:
                 raise self.changed()
         return fd
+
+    def _raw_crash_status(self, dir_fd: int) -> os.stat_result:
+        """Return the raw crash's status now, and not as a mount's cache has it."""
+        if self._is_local:
+            return durable.status(dir_fd, self.marker)
+        with opened(durable.open_regular(dir_fd, self.marker)[0]) as fd:
+            return status_from_server(fd)
+
+    def _is_still(self, dir_fd: int, state: Generation) -> bool:
+        """Return True if the raw crash is still in that state."""
+        try:
+            return generation(self._raw_crash_status(dir_fd)) == state
+        except FileNotFoundError:
+            return False
 
     def changed(self) -> StorageUnavailable:
         """The error for a crash that is not any more what it was when it was found."""

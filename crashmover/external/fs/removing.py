@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from crashmover.crash import Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.links import open_directory
-from crashmover.external.fs.listing import Listings, generation, state_of
+from crashmover.external.fs.listing import Listings, files_anew, generation, state_of
+from crashmover.external.fs.settling import Lock
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.ELOOP}  # the last, of what `durable` refuses
@@ -106,7 +106,7 @@ class Removal:
         try:
             with durable.opened(open_directory(self._root_fd, where)) as dir_fd:
                 before(dir_fd)
-                names = self._names(dir_fd, where)
+                names = self._raw_crash_or_names(dir_fd, where)
                 if not names:
                     self._remove_left_locks(dir_fd)
                     return False
@@ -115,7 +115,7 @@ class Removal:
                     locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
                     _processed_locked(dir_fd, self._layout, self.crash_id, self._needs_locks),
                 ):
-                    now = self._names(dir_fd, where)
+                    now = self._names(dir_fd, where, lock)
                     # On a full disk the first is the lock by now, and all have been looked at.
                     other = "" if lock.turned else self._other(dir_fd, where, now)
                     for name in () if other else now:
@@ -142,9 +142,9 @@ class Removal:
         with locked(dir_fd, self._layout, self.crash_id, names[0], turn=is_same) as lock:
             held = os.fstat(lock.fd)
             after = held if held.st_ino == seen.inode else self._raw_crash(dir_fd)
-            # Whoever dies and leaves dumps that have no raw crash leaves the lock, too.
-            is_same = is_same and not lock.found and _is_same(before, after)
-            now = names if is_same else self._names(dir_fd, seen.where)
+            # A process that dies and leaves dumps that have no raw crash leaves the lock, too.
+            is_same = is_same and not lock.was_left and _is_same(before, after)
+            now = names if is_same else self._names(dir_fd, seen.where, lock)
             for name in now:
                 durable.remove_file(dir_fd, name)
         self.was_there = True
@@ -183,7 +183,7 @@ class Removal:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if durable.is_same_file(fd, dir_fd, name):  # who held it may have put it in place
                     if kind is Kind.RAW_CRASH:
-                        remove_left_over(dir_fd, self._layout, self.crash_id)
+                        remove_left_over(dir_fd, self._layout, self.crash_id, name)
                     durable.remove_file(dir_fd, name)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
@@ -191,11 +191,21 @@ class Removal:
             return durable.status(dir_fd, self._layout.file_name(self.crash_id, Kind.RAW_CRASH))
         return None
 
-    def _names(self, dir_fd: int, where: Where) -> list[str]:
-        """Return the crash's files in a directory, the raw crash first."""
+    def _raw_crash_or_names(self, dir_fd: int, where: Where) -> list[str]:
+        """Return the raw crash's file alone, if it is there: all will be listed under its lock.
+        Else return the crash's files, as `_names`."""
+        raw_crash = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
+        return [raw_crash] if durable.exists(dir_fd, raw_crash) else self._names(dir_fd, where)
+
+    def _names(self, dir_fd: int, where: Where, lock: Lock | None = None) -> list[str]:
+        """Return the crash's files in a directory, the raw crash first.
+
+        :param lock: the crash's, once this process holds it
+        """
         status = self._raw_crash(dir_fd)
-        state = generation(status) if status else None
-        listed = self._listings.names_of(self.crash_id, state, dir_fd, where)
+        # A process that died may have added dumps to what had settled, and then left the lock.
+        state = generation(status) if status and not (lock and lock.was_left) else None
+        listed = self._listings.names_of(self.crash_id, state, dir_fd, where, lock)
         kinds = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
         single = [self._layout.file_name(self.crash_id, kind) for kind in kinds]
         names = [name for name in single if durable.exists(dir_fd, name)]
@@ -250,15 +260,6 @@ def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> boo
     return (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-class Lock(NamedTuple):
-    """The lock of a crash; whether somebody had died who held it, and whether it was a file of the
-    crash."""
-
-    fd: int
-    found: bool = False
-    turned: bool = False
-
-
 @contextmanager
 def locked(
     dir_fd: int, layout: Layout, crash_id: str, first: str, *, turn: bool = False
@@ -273,20 +274,21 @@ def locked(
     name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
     lock = _lock(dir_fd, name, first, turn)
     with durable.opened(lock.fd):
-        if lock.found:
-            remove_left_over(dir_fd, layout, crash_id)
+        if lock.was_left:
+            remove_left_over(dir_fd, layout, crash_id, lock.name)
         yield lock
         durable.remove_file(dir_fd, name)
 
 
-def remove_left_over(dir_fd: int, layout: Layout, crash_id: str) -> None:
-    """Remove, as far as can be, the temporary files of a crash's dumps, which the lock of its raw
-    crash covers: somebody has left them who died, and the next to save the crash may not have
-    the same dumps."""
-    for name in os.listdir(dir_fd):
+def remove_left_over(dir_fd: int, layout: Layout, crash_id: str, lock_name: str) -> None:
+    """Remove, as far as can be, the temporary files of a crash's dumps, which a process that died
+    has left: the next save of the crash may not have the same dumps.
+
+    :param lock_name: the file of the raw crash's lock, which this process holds
+    """
+    for name in files_anew(dir_fd, f".{crash_id}", lock_name):
         final = name[1:].removesuffix(durable.TEMPORARY)
-        is_temporary = name == durable.temporary_name(final)
-        if is_temporary and final.startswith(crash_id) and layout.is_dump(final):
+        if name == durable.temporary_name(final) and layout.is_dump(final):
             with suppress(OSError):
                 durable.remove_file(dir_fd, name)
 
@@ -321,13 +323,13 @@ def _processed_locked(
 def _lock(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
     if turn:
         with suppress(OSError):  # whatever it is, the other way gets over it, or says it
-            return Lock(_turned_into_lock(dir_fd, name, first), turned=True)
+            return Lock(name, _turned_into_lock(dir_fd, name, first), turned=True)
     try:
-        return Lock(*durable.lock(dir_fd, name))
+        return Lock(name, *durable.lock(dir_fd, name))
     except OSError as error:
         if error.errno not in _FULL or turn:
             raise
-        return Lock(_turned_into_lock(dir_fd, name, first, error), turned=True)
+        return Lock(name, _turned_into_lock(dir_fd, name, first, error), turned=True)
 
 
 def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None = None) -> int:

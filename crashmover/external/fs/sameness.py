@@ -214,7 +214,7 @@ def _remove_old_marks(dir_fd: int, now: float) -> None:
 
     :param now: by the clock of the file system
     """
-    with suppress(OSError), os.scandir(dir_fd) as entries:
+    with suppress(OSError), durable.entries(dir_fd) as entries:
         for entry in entries:
             if _MARK.fullmatch(entry.name) and _is_old(dir_fd, entry.name, now):
                 _remove(dir_fd, entry.name)

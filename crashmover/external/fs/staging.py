@@ -18,10 +18,11 @@ from crashmover.crash import Crash, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Listing
+from crashmover.external.fs.listing import Generation, Listings, generation
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
+from crashmover.external.fs.settling import Lock
 from crashmover.partfiles import FileWriter
 from crashmover.spelling import alike, taken_for_one
 from crashmover.unbroken import unbroken
@@ -36,6 +37,7 @@ class StagedSave:
     and `undo` at any time before `close`.
 
     :param modes: of the files
+    :param listings: of the store; None where no crash is there before
     :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
 
@@ -46,11 +48,13 @@ class StagedSave:
         modes: Modes,
         where: Where,
         dir_fd: int,
+        listings: Listings | None = None,
         *,
         keeps_dumps: bool = False,
     ) -> None:
         self.crash = crash
         self._modes = modes
+        self._listings = listings or Listings(layout.json_file_suffix)
         self._keeps_dumps = keeps_dumps
         self.where = where
         self.dir_fd = dir_fd
@@ -80,7 +84,8 @@ class StagedSave:
         if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
-                remove_left_over(self.dir_fd, self._layout, self.crash.crash_id)
+                lock_name = durable.temporary_name(self._marker)
+                remove_left_over(self.dir_fd, self._layout, self.crash.crash_id, lock_name)
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._processed)
 
@@ -188,17 +193,27 @@ class StagedSave:
         self._visible = is_same
 
     def _add_dumps(self) -> None:
-        """Put dumps beside a raw crash that is there, and let its readers notice."""
+        """Put dumps beside a raw crash that is there, and let its readers notice.
+
+        A reader that lists the directory in between may take the first new state for that of what
+        it has listed; hence the second.
+        """
+        if not self._dump_names:
+            return
         replaced = {name for name in self._dump_names if durable.exists(self.dir_fd, name)}
         if replaced and self._takes_names_alike_for_one():
             self._refuse_names_alike(self._dump_names | self._dumps_there())
-        if self._dump_names:
-            try:
-                os.utime(self._marker, dir_fd=self.dir_fd, follow_symlinks=False)
-            except FileNotFoundError:
-                raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
+        self._touch_raw_crash()
         for name in self._dump_names:
             self._put_one(name, undoable=name not in replaced)
+        self._touch_raw_crash()
+
+    def _touch_raw_crash(self) -> None:
+        """Give the raw crash another change time."""
+        try:
+            os.utime(self._marker, dir_fd=self.dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
 
     def time_of_dumps(self) -> dt.datetime:
         """Return when the first of the dumps that are in place was written, by whoever's clock
@@ -260,8 +275,22 @@ class StagedSave:
         return durable.exists(self.dir_fd, self._marker)
 
     def _dumps_there(self) -> set[str]:
-        names = Listing(self.dir_fd).files_of(self.crash.crash_id)
+        """Return the names of the files of the dumps that are there, of a crash or of none."""
+        lock = None
+        if self._marker in self._temporary:
+            lock = Lock(durable.temporary_name(self._marker), self._locks[self._marker])
+        place = self.dir_fd, self.where
+        names = self._listings.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
         return {name for name in names if self._layout.is_dump(name)}
+
+    def _settled_state(self) -> Generation | None:
+        """Return the state of the raw crash; None if that does not tell which dumps are there."""
+        if self._has_orphans:
+            return None
+        try:
+            return generation(durable.status(self.dir_fd, self._marker))
+        except FileNotFoundError:
+            return None
 
     def _same_dumps(self, old: set[str]) -> bool:
         return old == self._dump_names <= self._temporary and all(

@@ -52,7 +52,7 @@ class Walk:
 
         :raises OSError: at the end, where a directory could not be looked into
         """
-        for day in sorted(os.listdir(self._root_fd)):
+        for day in sorted(durable.names(self._root_fd)):
             if is_within(day, since, until):
                 yield from _each_once(self._below((day, self._layout.name_branch_base)))
             elif is_impossible_day(day) and _is_between(day, since, until):
@@ -132,7 +132,7 @@ def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
     found: list[str] = []
     directories: list[str] = []
     length = ID_LENGTH + len(suffix)
-    with os.scandir(dir_fd) as entries:
+    with durable.entries(dir_fd) as entries:
         for entry in entries:
             name = entry.name
             if name[0] == ".":
