@@ -169,7 +169,19 @@ def _programs(*names: str) -> tuple[tuple[str, ...], ...]:
 
 
 _SSHFS_PROGRAMS = (("sshfs",), _SFTP_SERVERS)
-_NEW_ROOTS = "each of its stores is at a new root, and no disk is mounted below that"
+
+FUSE_HIDDEN = ".fuse_hidden"
+"""How the name of a file begins that was open when it was removed or replaced: libfuse removes it
+when it is closed, and with ``dir_cache=no`` of sshfs 3.7.3 forgets some."""
+
+_BY_NAME = {
+    "test_eight_that_save_the_same_ids_tear_no_crash[1-": "libfuse opens by name: a file that is"
+    " replaced by the same is missing for a moment to a process that opens it then",
+}
+_BY_SECONDS = {
+    "test_a_dump_is_the_same_for_all_who_read_it": "its times are in seconds: of two saves of one"
+    " dump within a second, of the same length, it does not tell that there were two",
+}
 
 FILE_SYSTEMS = [
     FileSystem(
@@ -189,22 +201,40 @@ FILE_SYSTEMS = [
         mount=_days_elsewhere,
     ),
     FileSystem(name="tmpfs", needs=("tmpfs",), mount=_tmpfs),
-    FileSystem(name="bindfs", needs=("bindfs",), programs=_programs("bindfs"), mount=_bindfs),
-    FileSystem(name="sshfs", needs=("sshfs",), programs=_SSHFS_PROGRAMS, mount=_sshfs()),
+    FileSystem(
+        name="bindfs",
+        needs=("bindfs",),
+        programs=_programs("bindfs"),
+        mount=_bindfs,
+        not_kept=_BY_NAME,
+    ),
+    FileSystem(
+        name="sshfs",
+        needs=("sshfs",),
+        programs=_SSHFS_PROGRAMS,
+        mount=_sshfs(),
+        not_kept=_BY_NAME | _BY_SECONDS,
+    ),
     FileSystem(
         name="sshfs-dir_cache=no",
         needs=("sshfs",),
         programs=_SSHFS_PROGRAMS,
         mount=_sshfs("-o", "dir_cache=no"),
+        not_kept=_BY_NAME | _BY_SECONDS,
     ),
     FileSystem(
         name="exfat",
         needs=("exfat",),
         programs=_programs("mkfs.exfat", "mount.exfat-fuse"),
         mount=_exfat,
+        not_kept=_BY_NAME | _BY_SECONDS,
     ),
     FileSystem(
-        name="ntfs-3g", needs=("ntfs-3g",), programs=_programs("mkntfs", "ntfs-3g"), mount=_ntfs
+        name="ntfs-3g",
+        needs=("ntfs-3g",),
+        programs=_programs("mkntfs", "ntfs-3g"),
+        mount=_ntfs,
+        not_kept=_BY_NAME,
     ),
 ]
 
