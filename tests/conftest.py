@@ -93,25 +93,21 @@ def pytest_configure(config: pytest.Config) -> None:
                 f"{kind.name} cannot be started, {error} is missing: {kind.install};"
                 f" or leave its tests out: --without {kind.name}"
             ) from None
-    config.stash[_FOUND] = f"servers: {', '.join(found)}\n{_grounds_here(config)}"
+    config.stash[_FOUND] = f"servers: {', '.join(found)}\n{grounds_here(config)}"
 
 
 _FOUND = pytest.StashKey[str]()
 
 
-def _grounds_here(config: pytest.Config) -> str:
+def grounds_here(config: pytest.Config) -> str:
     """Return which grounds the tests run over, and why not over the others."""
-    here, not_here = [], []
+    names: defaultdict[str, list[str]] = defaultdict(list)
     for ground in grounds.FILE_SYSTEMS:
         left_out = [f"without {name}" for name in ground.needs if name in _without(config)]
-        if why := ", ".join(left_out) or ground.lacking():
-            not_here.append(f"{ground.name} ({why})")
-        else:
-            here.append(ground.name)
-    return "; ".join(
-        [f"grounds: {', '.join(here) or 'none'}"]
-        + ([f"not here: {', '.join(not_here)}"] if not_here else [])
-    )
+        names[", ".join(left_out) or ground.lacking()].append(ground.name)
+    here = ", ".join(names.pop("", ["none"]))
+    not_here = "; ".join(f"{', '.join(each)} ({why})" for why, each in names.items())
+    return f"grounds: {here}" + (f"; not here: {not_here}" if not_here else "")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

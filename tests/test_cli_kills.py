@@ -41,7 +41,7 @@ quick_and_slow = pytest.mark.parametrize(
     [
         (None, 5),
         pytest.param(None, KILLS, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
-        *over_grounds(10),
+        *over_grounds(5),
     ],
     indirect=["ground"],
 )

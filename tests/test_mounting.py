@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import grounds, mounting
-from tests.conftest import missing, wanted
+from tests.conftest import DISKS, TOOLS, grounds_here, missing, wanted
 
 RUN = """
 import sys
@@ -76,14 +76,17 @@ def servers() -> Iterator[str]:
                 yield line
 
 
-def test_a_ground_that_cannot_be_mounted_is_tried_once(tmp_path: Path) -> None:
+def test_a_ground_that_cannot_be_mounted_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grounds, "own_mounts", lambda: "")
     tried: list[Path] = []
 
     def refuse(base: Path) -> "ExitStack[bool | None]":
         tried.append(base)
         raise mounting.CannotMount("mount: unknown file system")
 
-    ground = replace(grounds.FILE_SYSTEMS[0], mount=refuse)  # type: ignore[arg-type]
+    ground = replace(grounds.FILE_SYSTEMS[0], programs=(), mount=refuse)  # type: ignore[arg-type]
     with grounds.Lender(lambda name: tmp_path / name) as lender:
         for _ in range(2):
             with pytest.raises(mounting.CannotMount, match="unknown file system"):
@@ -101,8 +104,19 @@ def test_what_a_ground_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_name_of_each_ground_is_its_own_and_all_it_needs_can_be_opted_out_of() -> None:
-    from tests.conftest import DISKS, TOOLS
-
     names = [ground.name for ground in grounds.FILE_SYSTEMS]
     assert len(set(names)) == len(names)
     assert {name for ground in grounds.FILE_SYSTEMS for name in ground.needs} <= {*DISKS, *TOOLS}
+
+
+def test_the_header_of_a_run_names_each_ground(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRASHMOVER_TEST_WITHOUT", "")
+    monkeypatch.setattr(grounds, "own_mounts", lambda: "be root")
+    names = ", ".join(ground.name for ground in grounds.FILE_SYSTEMS)
+    header = "grounds: none; not here: "
+    if not request.config.getoption("--without"):
+        assert grounds_here(request.config) == f"{header}{names} (be root)"
+    monkeypatch.setenv("CRASHMOVER_TEST_WITHOUT", "sshfs")
+    assert "sshfs, sshfs-dir_cache=no (without sshfs)" in grounds_here(request.config)
