@@ -324,3 +324,10 @@ def without_risks(stderr: bytes) -> str:
     what the test is about."""
     lines = stderr.decode().splitlines(keepends=True)
     return "".join(line for line in lines if "what is saved there is gone at a restart" not in line)
+
+
+def without_warnings(stderr: str) -> str:
+    """Return what a command has said, but for its warnings: a store may lie on a ground that
+    deserves one."""
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("crashmover: warning: "))

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from crashmover.external.fs.mounts import mounts_of
-from tests import odd_mounts
+from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
 from tests.servers.postgresql import PostgreSQL, installed
@@ -42,6 +43,7 @@ TOOLS = {
     "devices": "be root, on Linux",
     "exfat": "apt install exfat-fuse exfatprogs, and be root, on Linux",
     "ntfs-3g": "apt install ntfs-3g, and be root, on Linux",
+    "overlay": "be root, on Linux",
     "pgbouncer": "apt install pgbouncer",
     "rclone-mount": "apt install fuse3, and be root, on Linux",
     "setpriv": "be root, on Linux; apt install util-linux",
@@ -69,6 +71,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Fail the whole run where a server is missing: tests that are passed over in silence
     look like tests that passed."""
+    # What tests mount is never left behind.
+    own_mounts()
     # A shell lets what it starts in the background ignore this, and so all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Stores in memory are warned of, and most tests are not about that.
@@ -91,10 +95,21 @@ def pytest_configure(config: pytest.Config) -> None:
                 f"{kind.name} cannot be started, {error} is missing: {kind.install};"
                 f" or leave its tests out: --without {kind.name}"
             ) from None
-    config.stash[_FOUND] = f"servers: {', '.join(found)}"
+    config.stash[_FOUND] = f"servers: {', '.join(found)}\n{grounds_here(config)}"
 
 
 _FOUND = pytest.StashKey[str]()
+
+
+def grounds_here(config: pytest.Config) -> str:
+    """Return which grounds the tests run over, and why not over the others."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for ground in grounds.FILE_SYSTEMS:
+        left_out = [f"without {name}" for name in ground.needs if name in _without(config)]
+        names[", ".join(left_out) or ground.lacking()].append(ground.name)
+    here = ", ".join(names.pop("", ["none"]))
+    not_here = "; ".join(f"{', '.join(each)} ({why})" for why, each in names.items())
+    return f"grounds: {here}" + (f"; not here: {not_here}" if not_here else "")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -130,15 +145,24 @@ def figures(record_property: Callable[[str, object], None]) -> Figures:
 
 
 _FIGURES = "figures"
+_GROUND = "ground"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have counted, each with all of its parameters."""
+    """Print what tests have counted, each with all of its parameters; those of a file over a ground
+    together."""
     sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for report in terminalreporter.getreports("passed"):
-        for name, counted in report.user_properties if report.when == "call" else ():
+        if report.when != "call":
+            continue
+        test = report.nodeid.partition("[")[0]
+        for name, value in report.user_properties:
+            if name == _GROUND:
+                test = f"{test.partition('::')[0]} on {value}"
+                sums[test]["tests_passed"] += 1
+        for name, value in report.user_properties:
             if name == _FIGURES:
-                sums[report.nodeid.partition("[")[0]].update(counted)
+                sums[test].update(value)
     if sums:
         terminalreporter.section("what was counted")
     for test, counter in sorted(sums.items()):
@@ -183,6 +207,58 @@ def lend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[odd_mounts.
                 missing(tool, error)
 
         yield lend
+
+
+@pytest.fixture(scope="session")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grounds.Lender]:
+    """Mounts grounds, each once."""
+    with grounds.Lender(tmp_path_factory.mktemp) as lender:
+        yield lender
+
+
+@pytest.fixture
+def ground(request: pytest.FixtureRequest) -> Path:
+    """A directory on the ground that the test is parametrized by; where that is None, pytest's."""
+    if request.param is None:
+        return Path(request.getfixturevalue("tmp_path"))
+    return directory_on(request.param, request)
+
+
+def directory_on(ground: grounds.FileSystem, request: pytest.FixtureRequest) -> Path:
+    """Lend a fixture a new directory on a ground, until the test ends.
+
+    A quick test that cannot have one is passed over, which the header of the run says; a slow test
+    fails.
+    """
+    for name in ground.needs:
+        wanted(request, name)
+    node = request.node
+    for test, reason in ground.not_kept.items():
+        if node.name.startswith(test):
+            pytest.skip(f"not on {ground.name}: {reason}")
+    try:
+        lent = request.getfixturevalue("lender").lend(ground)
+        directory: Path = lent.__enter__()
+    except CannotMount as error:
+        if node.get_closest_marker("slow"):
+            missing(ground.needs[0], error)
+        pytest.skip(f"{ground.name} is not here: {error}")
+    request.addfinalizer(lambda: lent.__exit__(None, None, None))
+    node.user_properties.append((_GROUND, ground.name))
+    return directory
+
+
+def over_grounds(*arguments: object) -> list[ParameterSet]:
+    """Return the parameters of slow tests: each ground, followed by these."""
+    return [
+        pytest.param(
+            ground,
+            *arguments,
+            id="-".join(map(str, [ground.name, *arguments])),
+            marks=pytest.mark.slow,
+        )
+        for ground in grounds.FILE_SYSTEMS
+    ]
 
 
 @pytest.fixture(scope="session")

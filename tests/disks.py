@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DISKS, wanted
+from tests.mounting import CannotMount, command, image_of, unmount
 
 FLAGS = {"after its journal was flushed": 1, "at once": 2}  # of FS_IOC_SHUTDOWN
-_IMAGE = 320 << 20  # bytes; as small as XFS will have it
+_IMAGE_MB = 320  # as small as XFS will have it
 
 
 class Disk:
@@ -30,19 +31,16 @@ class Disk:
 
     def __init__(self, kind: str, image: Path, root: Path) -> None:
         self.root = root
-        self._image = image
-        with image.open("wb") as file:
-            file.truncate(_IMAGE)
-        _run(f"mkfs.{kind}", "-q", image)
+        self._image = image_of(image, _IMAGE_MB, f"mkfs.{kind}", "-q")
         self.mount()
 
     def mount(self) -> None:
         """Mount it."""
-        _run("mount", "-o", "loop", self._image, self.root)
+        command("mount", "-o", "loop", self._image, self.root)
 
     def unmount(self) -> None:
-        """Unmount it."""
-        _run("umount", self.root)
+        """Unmount it; nothing may use it any more."""
+        command("umount", self.root)
 
     def lose_power(self, flag: int) -> None:
         """Take the power away, and mount the disk again."""
@@ -60,7 +58,7 @@ def mounted(request: pytest.FixtureRequest, kind: str, image: Path, root: Path) 
     wanted(request, kind)
     try:
         disk = Disk(kind, image, root)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except CannotMount as error:
         pytest.fail(
             f"no disk can be made here: {error}; be root, and apt install {DISKS[kind]};"
             f" or leave its tests out: --without {kind}",
@@ -69,8 +67,4 @@ def mounted(request: pytest.FixtureRequest, kind: str, image: Path, root: Path) 
     try:
         yield disk
     finally:
-        disk.unmount()
-
-
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+        unmount(root)

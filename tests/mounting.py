@@ -107,25 +107,32 @@ def served(at: Path, *arguments: Argument) -> Iterator[Path]:
         try:
             yield at
         finally:
-            unmount(at)
+            if not unmount(at):
+                process.kill()
             _end(process)
 
 
-def unmount(at: Path) -> None:
-    """Unmount a directory, if it is mounted; where something still uses it, once nothing does."""
-    for umount in (["umount"], ["umount", "-l"]):
-        if not subprocess.run([*umount, at], check=False, capture_output=True).returncode:
-            return
+def unmount(at: Path) -> bool:
+    """Unmount a directory, if it is mounted; where something still uses it, once nothing does.
+
+    :return: whether it is done at once
+    """
+    at_once = not subprocess.run(["umount", at], check=False, capture_output=True).returncode
+    if not at_once:
+        subprocess.run(["umount", "-l", at], check=False, capture_output=True)
+    return at_once
 
 
 @contextmanager
 def loop_device(image: Path) -> Iterator[Path]:
-    """Lend a block device whose bytes are a file's."""
+    """Lend a block device whose bytes are a file's, to be opened by what stays.
+
+    On leaving, the kernel is told to free it when its last user ends, and that may be later.
+    """
     device = Path(command("losetup", "--show", "-f", image).strip())
     try:
         yield device
     finally:
-        # One that is in use is only marked: the kernel frees it when its last user ends.
         command("losetup", "-d", device)
 
 
@@ -153,7 +160,7 @@ def _wait_until_mounted(at: Path, process: "subprocess.Popen[bytes]") -> None:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Wait until a FUSE server ends, as it does when it is unmounted; else kill it."""
     try:
-        process.wait(_STOP_S if process.poll() is None else None)
+        process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

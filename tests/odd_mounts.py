@@ -7,7 +7,7 @@
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tests.mounting import image_of, loop_device, mounted, served
@@ -20,7 +20,7 @@ Mount = AbstractContextManager[Path]
 
 _IMAGE_MB = 64
 _BTRFS_MB = 320
-_SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 
 def behind(there: Path) -> Path:
@@ -34,7 +34,7 @@ def _bindfs(base: Path, *options: str) -> Mount:
 
 def _sshfs(base: Path, *options: str) -> Mount:
     """OpenSSH's server of files, without the ssh between it and the client."""
-    server = next(filter(shutil.which, _SFTP_SERVERS), _SFTP_SERVERS[0])
+    server = next(filter(shutil.which, SFTP_SERVERS), SFTP_SERVERS[0])
     (base / "ssh").write_text(f"#!/bin/sh\nexec {server}\n")
     (base / "ssh").chmod(0o700)
     ssh = ["sshfs", "-f", "-o", f"ssh_command={base}/ssh", *options, f"host:{base}/behind"]
@@ -51,7 +51,9 @@ def _exfat(base: Path, *options: str) -> Iterator[Path]:
     image = image_of(base / "image", _IMAGE_MB, "mkfs.exfat")
     # It stays in the foreground only if it logs each call.
     quiet = ["sh", "-c", 'exec mount.exfat-fuse -d "$@" >/dev/null 2>&1', "exfat"]
-    with loop_device(image) as device, served(base / "there", *quiet, *options, device) as there:
+    with ExitStack() as stack:
+        with loop_device(image) as device:
+            there = stack.enter_context(served(base / "there", *quiet, *options, device))
         yield there
 
 

@@ -29,7 +29,7 @@ from tests.cli_helpers import (
     snapshot,
     stored,
 )
-from tests.conftest import Figures
+from tests.conftest import Figures, over_grounds
 from tests.test_cli_processes import children_of
 
 CRASHES = samples(600)
@@ -37,19 +37,27 @@ KILLS = 300
 IN_A_ROW = 5  # before a copy is let to its end
 
 quick_and_slow = pytest.mark.parametrize(
-    "kills", [5, pytest.param(KILLS, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    ("ground", "kills"),
+    [
+        (None, 5),
+        pytest.param(None, KILLS, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        *over_grounds(5),
+    ],
+    indirect=["ground"],
 )
 
 
 @quick_and_slow
-def test_a_copy_may_be_killed_at_any_moment(tmp_path: Path, figures: Figures, kills: int) -> None:
+def test_a_copy_may_be_killed_at_any_moment(
+    ground: Path, tmp_path: Path, figures: Figures, kills: int
+) -> None:
     source = put(tmp_path / "source", *CRASHES)
     before = snapshot(source)
-    seconds = seconds_of_a_copy(source, tmp_path / "whole")
+    seconds = seconds_of_a_copy(source, ground / "whole")
     rng = random.Random(kills)
     seen: Counter[str] = Counter()
     for number in range(kills):
-        destination = tmp_path / f"destination-{number // IN_A_ROW}"
+        destination = ground / f"destination-{number // IN_A_ROW}"
         report = tmp_path / f"report-{number}"
         who = kill_a_copy(source, destination, report, rng.uniform(0.05, seconds), rng)
         there = stored(destination)
@@ -72,7 +80,7 @@ def start_copy(source: Path, destination: Path, report: Path) -> "subprocess.Pop
 
 def seconds_of_a_copy(source: Path, destination: Path) -> float:
     begun = time.monotonic()
-    with start_copy(source, destination, destination.with_name("report")) as process:
+    with start_copy(source, destination, source.with_name("report")) as process:
         assert process.wait(TIMEOUT) == 0
     return time.monotonic() - begun
 

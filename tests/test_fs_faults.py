@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import fs_faults
-from tests.conftest import Figures
+from tests.conftest import Figures, over_grounds
 
 QUICK = [name for name in fs_faults.SCENARIOS if not name.startswith("group")]
 SLOW = [
@@ -22,6 +22,7 @@ SLOW = [
 ]
 
 scenarios = pytest.mark.parametrize("scenario", [*QUICK, *SLOW])
+grounds = pytest.mark.parametrize("ground", over_grounds(), indirect=True)
 
 
 def calls_tried(figures: Figures, *args: str | Path) -> int:
@@ -42,9 +43,22 @@ def test_whatever_call_is_the_last_no_crash_is_torn_and_the_next_save_completes(
     assert calls_tried(figures, "kill", scenario, tmp_path) > 10
 
 
+@grounds
+@pytest.mark.parametrize("scenario", QUICK)
+def test_nor_is_it_on_other_grounds(ground: Path, figures: Figures, scenario: str) -> None:
+    assert calls_tried(figures, "kill", scenario, ground) > 10
+
+
 @scenarios
 @pytest.mark.parametrize(("error", "how"), [("EIO", "once"), ("ENOSPC", "lasting"), ("EIO", "all")])
 def test_whatever_call_fails_it_is_said_and_no_crash_is_torn(
     tmp_path: Path, figures: Figures, scenario: str, error: str, how: str
 ) -> None:
     assert calls_tried(figures, "fail", scenario, tmp_path, error, how) > 10
+
+
+@grounds
+@pytest.mark.parametrize("scenario", QUICK)
+@pytest.mark.parametrize("how", ["once", "all"])
+def test_so_it_is_on_other_grounds(ground: Path, figures: Figures, scenario: str, how: str) -> None:
+    assert calls_tried(figures, "fail", scenario, ground, "EIO", how) > 10

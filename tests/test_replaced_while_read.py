@@ -6,7 +6,7 @@
 in the middle of reading it: a reader gets the one or the other, never some of both."""
 
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import pytest
 
@@ -28,7 +28,8 @@ from crashmover.testing import (
     observed,
     read,
 )
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, UseAWS, directory_on
+from tests.grounds import FILE_SYSTEMS, STORE, FileSystem
 
 OLD = contents("a")
 NEW = contents("a") | {MAIN: b"MDMP another", BROWSER: b"another" * 200}
@@ -64,13 +65,20 @@ def postgresql(request: pytest.FixtureRequest) -> str:
     return uri
 
 
+def at(ground: FileSystem) -> Callable[[pytest.FixtureRequest], str]:
+    return lambda request: f"fs://{directory_on(ground, request)}/{STORE}"
+
+
 QUICK = (file_system, file_system_by_path, s3_signed)
 
 
 @pytest.fixture(
     params=[
-        pytest.param(make, id=make.__name__, marks=[] if make in QUICK else pytest.mark.slow)
-        for make in (*QUICK, s3_strict, postgresql)
+        *(
+            pytest.param(make, id=make.__name__, marks=[] if make in QUICK else pytest.mark.slow)
+            for make in (*QUICK, s3_strict, postgresql)
+        ),
+        *(pytest.param(at(each), id=each.name, marks=pytest.mark.slow) for each in FILE_SYSTEMS),
     ]
 )
 def uri(request: pytest.FixtureRequest) -> str:

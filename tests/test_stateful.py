@@ -37,7 +37,7 @@ from crashmover.testing import (
     without,
 )
 from crashmover.testing.creating import only
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, UseAWS, over_grounds
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 
@@ -171,14 +171,22 @@ def test_in_memory(figures: Figures, examples: int) -> None:
     figures(looks=hold_against_a_dictionary(InMemoryCrashStorage, examples))
 
 
-@many(8, 300)
+@pytest.mark.parametrize(
+    ("ground", "examples"),
+    [
+        (None, 8),
+        pytest.param(None, 300, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        *over_grounds(30),
+    ],
+    indirect=["ground"],
+)
 def test_on_a_file_system_and_together_with_another(
-    tmp_path: Path, figures: Figures, examples: int
+    ground: Path, figures: Figures, examples: int
 ) -> None:
     numbers = count()
 
     def open_both() -> CrashStorageBase:
-        root = tmp_path / str(next(numbers))
+        root = ground / str(next(numbers))
         return PolyCrashStorage([open_storage(str(root)), InMemoryCrashStorage()])
 
     figures(looks=hold_against_a_dictionary(open_both, examples))

@@ -5,8 +5,6 @@
 """No directory is moved onto itself, by whatever path or mount; and two that are two are moved."""
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +17,7 @@ from crashmover.external.fs import sameness
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
 from crashmover.testing import DistinctConformance
+from tests import mounting
 from tests.cli_helpers import assert_refused, put, run, samples, snapshot, stored
 from tests.conftest import Figures, missing, wanted
 
@@ -162,24 +161,27 @@ def mount(request: pytest.FixtureRequest) -> Iterator[Mounting]:
     with ExitStack() as stack:
 
         def mount(at: Path, *command: str | Path) -> Path:
-            at.mkdir(parents=True, exist_ok=True)
             try:
-                subprocess.run([*command, at], check=True, capture_output=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                missing("devices", getattr(error, "stderr", error))
-            stack.callback(lambda: subprocess.run(["umount", "-l", at], check=True))
-            return at
+                return stack.enter_context(mounting.mounted(at, *command))
+            except mounting.CannotMount as error:
+                missing("devices", error)
 
         yield mount
 
 
 @pytest.fixture
-def view(request: pytest.FixtureRequest, mount: Mounting) -> Mounting:
-    """Show a directory at another, through FUSE."""
+def view(request: pytest.FixtureRequest) -> Iterator[Mounting]:
+    """Show a directory at another, through FUSE, until the test ends."""
     wanted(request, "bindfs")
-    if not shutil.which("bindfs"):
-        missing("bindfs", "it is not installed")
-    return lambda of, at: mount(at, "bindfs", of)
+    with ExitStack() as stack:
+
+        def view(of: Path, at: Path) -> Path:
+            try:
+                return stack.enter_context(mounting.served(at, "bindfs", "-f", of))
+            except mounting.CannotMount as error:
+                missing("bindfs", error)
+
+        yield view
 
 
 @pytest.mark.slow
