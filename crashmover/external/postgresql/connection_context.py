@@ -2,68 +2,32 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""ConnectionContext: connections to a database, kept and lent, each call with a deadline."""
+"""ConnectionContext: connections to a database, kept and lent."""
 
 import logging
 import os
 import re
 import select
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from threading import RLock
-from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import psycopg
 from psycopg.pq import Conninfo, TransactionStatus
-from psycopg.rows import TupleRow
 
 from crashmover.errors import InvalidURI, StorageError
-from crashmover.external.postgresql.pgerrors import DeadlineExceeded, explain
+from crashmover.external.postgresql.connection import TIMEOUT, Connection
+from crashmover.external.postgresql.pgerrors import explain
 from crashmover.uri import StorageURI
 
-TIMEOUT = 30.0
-"""Seconds that a call may take, if nobody says otherwise."""
+__all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
 
 _CONNECT_TIMEOUT = "10"
 _IDLE_AT_MOST = 8
 
 # It warns of what fails while something that failed is tidied up; that is raised anyway.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
-
-T = TypeVar("T")
-
-
-class Connection(psycopg.Connection[TupleRow]):
-    """A connection on which every call ends at a deadline.
-
-    A server that is stopped, or a network that swallows packets, would hang a call for ever:
-    the settings of libpq and of TCP do not cover it.
-    """
-
-    timeout = TIMEOUT
-
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """As the base class; `DeadlineExceeded` where it takes longer than `timeout`."""
-        try:
-            return super().wait(_until(monotonic() + self.timeout, gen), *args, **kwargs)
-        except DeadlineExceeded:
-            self.close()
-            raise
-
-
-def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Pass everything on; whoever drives it comes back at least every 0.1 seconds."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if monotonic() > deadline:
-                raise DeadlineExceeded("no answer in time")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class ConnectionContext:
@@ -160,13 +124,12 @@ class ConnectionContext:
             connection.close()
         connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
         connection.timeout = self._timeout
-        connection.prepare_threshold = 1
-        # Of the transactions that we begin: a default of the role or the database would let one
-        # see nothing of what was committed while it waited for a lock.
-        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
     def _give_back(self, connection: Connection) -> None:
+        if connection.info.transaction_status is TransactionStatus.INERROR:
+            with suppress(psycopg.Error):
+                connection.rollback()
         usable = connection.info.transaction_status is TransactionStatus.IDLE
         with self._lock:
             if usable and not self._closed and len(self._idle) < _IDLE_AT_MOST:
