@@ -9,10 +9,11 @@ had before and have after.  So nothing is prepared by a name: another client may
 of that name, and the server would execute that one.  Nothing is set for a session either.
 """
 
-from collections.abc import Generator
-from functools import partial
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import Params, Query
@@ -20,9 +21,13 @@ from psycopg.pq import Format, PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
 from crashmover.external.postgresql.pgerrors import DeadlineExceeded
+from crashmover.external.postgresql.single import BEGIN, COMMIT, next_result, require_end, single
 
 TIMEOUT = 30.0
 """Seconds that a call may take, if the URI does not say otherwise."""
+
+# It warns of what fails while something that failed is tidied up; that is raised anyway.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 T = TypeVar("T")
 
@@ -37,6 +42,23 @@ class BinaryCursor(psycopg.Cursor[TupleRow]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.format = Format.BINARY
+
+    def execute_alone(self, query: Query, params: Params | None, binary: bool) -> Self:
+        """Execute a statement in a transaction of its own, in one round trip."""
+        self._conn.wait(self._start_query(query))
+        converted = self._convert_query(query, params)
+        with single(
+            self._conn,
+            converted.query,
+            converted.params,
+            types=converted.types,
+            formats=converted.formats,
+            result_format=Format.BINARY if binary else Format.TEXT,
+        ):
+            result = next_result(self._conn)
+            require_end(self._conn)
+        self._set_results([result])
+        return self
 
 
 class BinaryServerCursor(psycopg.ServerCursor[TupleRow]):
@@ -78,18 +100,23 @@ class Connection(psycopg.Connection[TupleRow]):
 
         That takes one round trip: the statements that begin and end it are sent with it.
         """
-        execute = partial(
-            self.cursor().execute,
-            query,
-            params,
-            prepare=prepare,
-            binary=binary,
-        )
+        cursor = BinaryCursor(self)
         if self._is_in_transaction():
-            return execute()
-        with self.pipeline(), self.transaction():
-            cursor = execute()
-        return cursor
+            # The overloads of psycopg have templates apart.
+            return cursor.execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]
+        return cursor.execute_alone(query, params, binary)
+
+    @contextmanager
+    def in_one_round_trip(self) -> Iterator[None]:
+        """Send all statements of a transaction before the first answer is waited for.
+
+        `psycopg.Connection.transaction` in a pipeline takes three round trips.  Errors are raised
+        at the end.  What statements return can be asked for then, and not before.
+        """
+        with self.pipeline():
+            self.cursor().execute(BEGIN)
+            yield
+            self.cursor().execute(COMMIT)
 
     def run_script(self, script: str) -> None:
         """Execute statements without parameters, separated by semicolons, in the transaction that

@@ -4,7 +4,6 @@
 
 """ConnectionContext: connections to a database, kept and lent."""
 
-import logging
 import os
 import re
 import select
@@ -25,9 +24,6 @@ __all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
 
 _CONNECT_TIMEOUT = "10"
 _IDLE_AT_MOST = 8
-
-# It warns of what fails while something that failed is tidied up; that is raised anyway.
-logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 class ConnectionContext:
@@ -76,6 +72,15 @@ class ConnectionContext:
         """Lend a connection in a transaction, which is committed at the end if all is well."""
         with self(crash_id) as connection, connection.transaction():
             yield connection
+
+    def verify_transactions(self) -> None:
+        """Make sure that a transaction stays on one connection of the server's.
+
+        :raises StorageDenied: a pooler gives each statement another
+        :raises StorageError: as `__call__`
+        """
+        with self.transaction() as connection:
+            connection.execute("SELECT")
 
     @contextmanager
     def translating(self, crash_id: str | None = None) -> Iterator[None]:

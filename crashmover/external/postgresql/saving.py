@@ -197,8 +197,7 @@ class Saver:
         def save() -> None:
             with (
                 self._context(crash_id) as connection,
-                connection.pipeline(),  # so that all of it is one round trip or two
-                connection.transaction(),
+                connection.in_one_round_trip(),
             ):
                 self._lock(connection, crashes)
                 self._delete(connection, crashes, how)
