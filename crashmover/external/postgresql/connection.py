@@ -10,7 +10,7 @@ of that name, and the server would execute that one.  Nothing is set for a sessi
 """
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -20,7 +20,7 @@ from psycopg.abc import Params, Query
 from psycopg.pq import Format, PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 
-from crashmover.external.postgresql.pgerrors import DeadlineExceeded
+from crashmover.external.postgresql.poolers import DeadlineExceeded
 from crashmover.external.postgresql.single import BEGIN, COMMIT, next_result, require_end, single
 
 TIMEOUT = 30.0
@@ -69,6 +69,16 @@ class BinaryServerCursor(psycopg.ServerCursor[TupleRow]):
         self.format = Format.BINARY
 
 
+def connect(conninfo: Mapping[str, str]) -> "Connection":
+    """Connect.
+
+    :param conninfo: libpq's parameters
+    :raises psycopg.OperationalError: that cannot be done
+    """
+    options: dict[str, Any] = {**conninfo, "autocommit": True, "prepare_threshold": None}
+    return Connection.connect(**options)
+
+
 class Connection(psycopg.Connection[TupleRow]):
     """A connection on which every call ends at a deadline, and every statement is in a
     transaction of the level ``READ COMMITTED``.
@@ -83,7 +93,6 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.prepare_threshold = None
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self.cursor_factory = BinaryCursor
         self.server_cursor_factory = BinaryServerCursor

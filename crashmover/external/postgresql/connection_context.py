@@ -9,21 +9,22 @@ import re
 import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from threading import RLock
+from time import monotonic
 from typing import Self
 
 import psycopg
 from psycopg.pq import Conninfo, TransactionStatus
 
 from crashmover.errors import InvalidURI, StorageError
-from crashmover.external.postgresql.connection import TIMEOUT, Connection
+from crashmover.external.postgresql import poolers
+from crashmover.external.postgresql.connection import TIMEOUT, Connection, connect
+from crashmover.external.postgresql.lending import PATIENCE, Lending
 from crashmover.external.postgresql.pgerrors import explain
 from crashmover.uri import StorageURI
 
 __all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
 
 _CONNECT_TIMEOUT = "10"
-_IDLE_AT_MOST = 8
 
 
 class ConnectionContext:
@@ -31,8 +32,7 @@ class ConnectionContext:
     context manager itself, which closes what is kept.
 
     A pool of our own, and small: psycopg_pool connects in the background and answers with a
-    time-out, where its users want to know that the password is wrong.  There is no bound on
-    how many are lent, for a thread may need a second one while it has one.
+    time-out, where its users want to know that the password is wrong.
 
     :param conninfo: libpq's parameters
     :param uri: what messages call the database
@@ -47,11 +47,7 @@ class ConnectionContext:
         # A database of the encoding SQL_ASCII would answer with bytes where text is expected.
         self._conninfo = {"connect_timeout": connect_timeout, **conninfo, "client_encoding": "UTF8"}
         self._timeout = timeout
-        self._idle: list[Connection] = []
-        self._lock = RLock()  # what is lent may come back whenever a generator is collected
-        self._pid = os.getpid()
-        self._inherited: list[Connection] = []
-        self._closed = False
+        self._lending = Lending()
 
     @contextmanager
     def __call__(self, crash_id: str | None = None) -> Iterator[Connection]:
@@ -97,12 +93,8 @@ class ConnectionContext:
 
     def close(self) -> None:
         """Close what is kept; what is lent is closed when it comes back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        if self._pid == os.getpid():
-            for connection in idle:
-                connection.close()
+        for connection in self._lending.close():
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,17 +109,27 @@ class ConnectionContext:
         return f"<{type(self).__name__} {self.uri}>"
 
     def _take(self) -> Connection:
+        deadline = monotonic() + self._timeout
         while True:
-            with self._lock:
-                if self._pid != os.getpid():  # forked: what is kept is the parent's to close
-                    self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            if _is_alive(connection):
-                return connection
-            connection.close()
-        connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
+            kept = self._lending.borrow(deadline)
+            if kept and _is_alive(kept):
+                return kept
+            if kept:
+                kept.close()
+            try:
+                return self._connect()
+            except BaseException as error:
+                is_full = isinstance(error, psycopg.Error) and poolers.is_full(error)
+                if not self._lending.fail(is_full=is_full) or monotonic() > deadline:
+                    raise
+
+    def _connect(self) -> Connection:
+        connection = connect(self._conninfo)
+        if not self._lending.is_first():
+            # A pooler lets in more clients than it has connections: the first answer tells.
+            connection.timeout = min(PATIENCE, self._timeout)
+            with _closed_on_error(connection):
+                connection.execute("SELECT")
         connection.timeout = self._timeout
         return connection
 
@@ -136,11 +138,18 @@ class ConnectionContext:
             with suppress(psycopg.Error):
                 connection.rollback()
         usable = connection.info.transaction_status is TransactionStatus.IDLE
-        with self._lock:
-            if usable and not self._closed and len(self._idle) < _IDLE_AT_MOST:
-                self._idle.append(connection)
-                return
+        if self._lending.give_back(connection, usable=usable):
+            connection.close()
+
+
+@contextmanager
+def _closed_on_error(connection: Connection) -> Iterator[None]:
+    """Close a connection if the context ends with an error."""
+    try:
+        yield
+    except BaseException:
         connection.close()
+        raise
 
 
 def _is_alive(connection: Connection) -> bool:

@@ -12,6 +12,7 @@ from psycopg.pq import ConnStatus
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.postgresql import poolers
+from crashmover.external.postgresql.poolers import DeadlineExceeded
 
 # By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
 _PASSING = (
@@ -60,10 +61,6 @@ class MissingTables(StorageDenied):
 
 class Duplicate(StorageError):
     """There is a row already with the key of one that was to be put there."""
-
-
-class DeadlineExceeded(psycopg.OperationalError):
-    """The server did not answer in time."""
 
 
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:

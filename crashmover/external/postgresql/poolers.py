@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What a pooler refuses, and what to change then.
+"""What a pooler refuses, and what to change then; and whether it has no further connection.
 
 PgBouncer says nearly everything with the code 08P01, and before a connection is made there are no
 codes: so its texts are looked for.
@@ -10,10 +10,17 @@ codes: so its texts are looked for.
 
 import re
 
+import psycopg
+from psycopg import errors
+
 _MODE = "set the pooler to pool_mode = transaction or session"
 _PARAMETER = (
     "leave it out of the URI and the environment (PGOPTIONS sets options), or add it to the"
     " pooler's ignore_startup_parameters"
+)
+
+_FULL = re.compile(
+    r"too many|remaining connection slots|no more connections|max client|query_wait_timeout"
 )
 
 _BY_TEXT = {
@@ -38,3 +45,13 @@ def advice(code: str, reason: str) -> str | None:
         if pattern.search(reason):
             return text
     return _BY_CODE.get(code)
+
+
+class DeadlineExceeded(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def is_full(error: psycopg.Error) -> bool:
+    """Return True if a server, or a pooler before it, may have no further connection."""
+    too_many = isinstance(error, errors.TooManyConnections | DeadlineExceeded)
+    return too_many or bool(_FULL.search(str(error)))
