@@ -6,6 +6,7 @@
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -15,8 +16,11 @@ import psycopg
 import pytest
 
 from crashmover.crash import Crash
+from crashmover.errors import StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.postgresql import poolers
 from crashmover.registry import open_storage
+from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, StorageConformance, contents, crash_of, read
 from tests.cli_helpers import put, run, run_process, samples
 from tests.conftest import Figures, missing, wanted
@@ -201,3 +205,135 @@ def test_copies_into_two_schemas_race(
             listed = run("list", "-s", postgresql_server.uri(schema=schemas[1])).stdout
             assert len(listed.split()) == len(halves[1])
     figures(copied=copied, elsewhere=0, lost=0)
+
+
+@pytest.mark.slow
+def test_a_pooler_in_statement_mode_ends_every_command_in_one_line(
+    postgresql_server: PostgreSQL, pooler_of: PoolerOf, tmp_path: Path, figures: Figures
+) -> None:
+    schema = postgresql_server.new_name()
+    crashes = samples(60)
+    source, direct = put(tmp_path / "source", *crashes), postgresql_server.uri(schema=schema)
+    assert run("copy", "-s", source, "-d", direct, "--limit", "30").exit_code == 0
+    ended = 0
+    with pooler_of(postgresql_server, 4, "statement") as pooler:
+        uri = pooler.uri(schema=schema)
+        days = ("--since", "2026-11-16", "--until", "2026-11-22")
+        for line in (
+            ["copy", "-s", source, "-d", uri],
+            ["copy", "-s", uri, "-d", tmp_path / "out", *days],
+            ["copy", "-s", source, "-d", uri, "--verify", "--remove-source"],
+            ["check", "-s", source, "-d", uri],
+            ["remove", "-s", uri, *days, "--yes"],
+            ["doctor", "-d", uri],
+        ):
+            done = run_process(*line)
+            said = (done.stdout if line[0] == "doctor" else done.stderr).decode()
+            about = [each for each in said.splitlines() if "statement pooling mode" in each]
+            assert done.returncode == 4, (line, said)
+            assert len(about) == 1, (line, said)
+            assert "pool_mode = transaction or session" in about[0]
+            assert len(said.splitlines()) == 1 or line[0] == "doctor"
+            ended += 1
+    with open_storage(direct) as storage:
+        assert len(list(storage.new_crashes())) == 30
+    figures(commands=ended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["URI", "PGOPTIONS"])
+def test_a_startup_parameter_that_a_pooler_refuses_is_said_with_a_way_out(
+    postgresql_server: PostgreSQL, pooler_of: PoolerOf, tmp_path: Path, by: str
+) -> None:
+    source = put(tmp_path, *samples(5))
+    option = "-c statement_timeout=9000"
+    with pooler_of(postgresql_server, 4) as pooler:
+        if by == "URI":
+            done = run_process("copy", "-s", source, "-d", pooler.uri(options=option))
+        else:
+            done = run_process("copy", "-s", source, "-d", pooler.uri(), PGOPTIONS=option)
+    said = done.stderr.decode()
+    assert (done.returncode, len(said.splitlines())) == (4, 1), said
+    assert "unsupported startup parameter: options" in said
+    assert "ignore_startup_parameters" in said
+
+
+def test_what_a_pooler_refuses_is_known_by_its_words() -> None:
+    """Those of PgBouncer 1.18 to 1.24, with the codes that it gives them."""
+    for code, text in (
+        ("", "unsupported startup parameter: options"),
+        ("08P01", "unsupported startup parameter in options: search_path"),
+        ("08P01", "transaction blocks not allowed in statement pooling mode"),
+        ("26000", 'prepared statement "x" does not exist'),
+        ("42P05", 'prepared statement "x" already exists'),
+    ):
+        assert poolers.advice(code, text), text
+    for code, text in (("08P01", "query_wait_timeout"), ("", "no more connections allowed")):
+        assert poolers.advice(code, text) is None
+
+
+@pytest.mark.slow
+def test_what_passes_is_tried_again_behind_a_pooler(
+    own_postgresql: PostgreSQL, pooler_of: PoolerOf
+) -> None:
+    """It is full for a moment, or the server is away for a moment."""
+    with (
+        pooler_of(own_postgresql, 1, query_wait_timeout=1, server_login_retry=1) as pooler,
+        open_storage(pooler.uri(timeout="5")) as storage,
+    ):
+        storage.save_crash(crash_of(contents()))
+        with Holder(pooler.uri()):
+            for call in every_call(storage):
+                with pytest.raises(StorageUnavailable, match="query_wait_timeout"):
+                    call()
+        assert read(storage) == contents()
+        own_postgresql.stop()
+        with pytest.raises(StorageUnavailable) as caught:
+            read(storage)
+        assert "\n" not in str(caught.value)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(RetryPolicy().call, lambda: read(storage))
+            time.sleep(0.5)
+            own_postgresql.start()
+            assert reading.result() == contents()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_threads_wait_for_each_other_where_the_pool_is_small(
+    postgresql_server: PostgreSQL, pooler_of: PoolerOf, mode: str, figures: Figures
+) -> None:
+    ids = [f"{n:08x}{CRASH_ID[8:]}" for n in range(200)]
+
+    def use(crash_id: str) -> None:
+        storage.save_crash(crash_of(contents(), crash_id))
+        assert storage.has_crash(crash_id)
+        assert read(storage, crash_id) == contents()
+
+    with (
+        pooler_of(postgresql_server, 4, mode) as pooler,
+        open_storage(pooler.uri(schema=postgresql_server.new_name())) as storage,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        begun = time.monotonic()
+        list(pool.map(use, ids))
+        assert time.monotonic() - begun < 20
+        assert list(storage.new_crashes()) == ids
+    figures(saved=len(ids), failed=0)
+
+
+def test_threads_wait_for_each_other_where_the_server_is_full(
+    postgresql_server: PostgreSQL,
+) -> None:
+    """A role with a limit stands for a server whose connections are all used."""
+    role = postgresql_server.new_name()
+    schema = postgresql_server.new_name()
+    with postgresql_server.connect() as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'pw' CONNECTION LIMIT 3".encode())
+        connection.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {role}".encode())
+    own = f"{postgresql_server.user}:{postgresql_server.password}@"
+    ids = [f"{n:08x}{CRASH_ID[8:]}" for n in range(60)]
+    uri = postgresql_server.uri(schema=schema).replace(own, f"{role}:pw@")
+    with open_storage(uri) as storage, ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda each: storage.save_crash(crash_of(contents(), each)), ids))
+        assert list(storage.new_crashes()) == ids

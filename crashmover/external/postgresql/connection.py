@@ -17,11 +17,11 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import Params, Query
-from psycopg.pq import Format, PipelineStatus, TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
 
 from crashmover.external.postgresql.poolers import DeadlineExceeded
-from crashmover.external.postgresql.single import BEGIN, COMMIT, next_result, require_end, single
+from crashmover.external.postgresql.round_trip import RoundTrip, round_trip
 
 TIMEOUT = 30.0
 """Seconds that a call may take, if the URI does not say otherwise."""
@@ -45,20 +45,23 @@ class BinaryCursor(psycopg.Cursor[TupleRow]):
 
     def execute_alone(self, query: Query, params: Params | None, binary: bool) -> Self:
         """Execute a statement in a transaction of its own, in one round trip."""
-        self._conn.wait(self._start_query(query))
-        converted = self._convert_query(query, params)
-        with single(
-            self._conn,
-            converted.query,
-            converted.params,
-            types=converted.types,
-            formats=converted.formats,
-            result_format=Format.BINARY if binary else Format.TEXT,
-        ):
-            result = next_result(self._conn)
-            require_end(self._conn)
+        with round_trip(self._conn) as trip:
+            self.send(trip, query, params, binary)
+            trip.send_end()
+            trip.require_success()  # that it has begun
+            result = trip.next_result()
+            trip.require_end()
         self._set_results([result])
         return self
+
+    def send(self, trip: RoundTrip, query: Query, params: Params | None, binary: bool) -> None:
+        """Send a statement, whose result is the trip's to take."""
+        self._conn.wait(self._start_query(query))
+        converted = self._convert_query(query, params)
+        result_format = Format.BINARY if binary else Format.TEXT
+        trip.send(
+            converted.query, converted.params, converted.types, converted.formats, result_format
+        )
 
 
 class BinaryServerCursor(psycopg.ServerCursor[TupleRow]):
@@ -93,6 +96,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._trip: RoundTrip | None = None
         self.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self.cursor_factory = BinaryCursor
         self.server_cursor_factory = BinaryServerCursor
@@ -110,32 +114,31 @@ class Connection(psycopg.Connection[TupleRow]):
         That takes one round trip: the statements that begin and end it are sent with it.
         """
         cursor = BinaryCursor(self)
-        if self._is_in_transaction():
-            # The overloads of psycopg have templates apart.
-            return cursor.execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]
-        return cursor.execute_alone(query, params, binary)
+        if self._trip:
+            cursor.send(self._trip, query, params, binary)
+            return cursor
+        if self.info.transaction_status is TransactionStatus.IDLE:
+            return cursor.execute_alone(query, params, binary)
+        # The overloads of psycopg have templates apart.
+        return cursor.execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]
 
     @contextmanager
     def in_one_round_trip(self) -> Iterator[None]:
         """Send all statements of a transaction before the first answer is waited for.
 
-        `psycopg.Connection.transaction` in a pipeline takes three round trips.  Errors are raised
-        at the end.  What statements return can be asked for then, and not before.
+        Errors are raised at the end.  What the statements return is dropped.
         """
-        with self.pipeline():
-            self.cursor().execute(BEGIN)
-            yield
-            self.cursor().execute(COMMIT)
+        with round_trip(self) as self._trip:
+            try:
+                yield
+            finally:
+                trip, self._trip = self._trip, None
+            trip.send_end()
 
     def run_script(self, script: str) -> None:
         """Execute statements without parameters, separated by semicolons, in the transaction that
         there is."""
         self.cursor().execute(script.encode(), binary=False)
-
-    def _is_in_transaction(self) -> bool:
-        is_idle = self.info.transaction_status is TransactionStatus.IDLE
-        # In a pipeline the status is that of the last answer, and BEGIN may wait for its own.
-        return not is_idle or self.info.pipeline_status is not PipelineStatus.OFF
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         """Wait for an answer.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from psycopg.pq import ExecStatus
 
 from crashmover.external.postgresql.connection import Connection
-from crashmover.external.postgresql.single import next_result, require_end, single
+from crashmover.external.postgresql.round_trip import round_trip
 
 
 def stream(
@@ -29,8 +29,11 @@ def stream(
     :return: the values of a row, in the binary format of their types; b"" for NULL
     :raises psycopg.Error: the server ends the query early, or goes away
     """
-    with single(connection, query, parameters):
+    with round_trip(connection) as trip:
+        trip.send(query, parameters)
+        trip.send_end()
+        trip.require_success()  # that it has begun
         connection.pgconn.set_single_row_mode()
-        while (row := next_result(connection)).status == ExecStatus.SINGLE_TUPLE:
+        while (row := trip.next_result()).status == ExecStatus.SINGLE_TUPLE:
             yield tuple(row.get_value(0, column) or b"" for column in range(row.nfields))
-        require_end(connection)
+        trip.require_end()
