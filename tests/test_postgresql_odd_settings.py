@@ -106,6 +106,7 @@ def test_commands_do_the_same_in_any_style_of_dates(
     figures(settings=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ODD))
 def test_commands_do_the_same_under_each_setting(
     postgresql_server: PostgreSQL, tmp_path: Path, name: str, figures: Figures
