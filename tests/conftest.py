@@ -284,7 +284,7 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
         yield server
 
 
-def _versions() -> list[object]:
+def postgresql_versions() -> list[object]:
     """The first PostgreSQL that is installed; and each of the others, which are slow."""
     try:
         first, *others = installed()
@@ -298,7 +298,7 @@ def _major(programs: Path) -> str:
     return f"PostgreSQL {installed()[programs].partition('.')[0]}"
 
 
-@pytest.fixture(scope="session", params=_versions())
+@pytest.fixture(scope="session", params=postgresql_versions())
 def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A server of each PostgreSQL that is installed."""
     wanted(request, "postgresql")

@@ -291,7 +291,7 @@ def test_a_transaction_is_committed_or_rolled_back(context: ConnectionContext) -
 def test_a_connection_left_in_the_middle_is_not_lent_again(context: ConnectionContext) -> None:
     with context() as connection:
         first = number_of(connection)
-        connection.execute("BEGIN")
+        connection.cursor().execute("BEGIN")
     with context() as connection:
         assert number_of(connection) != first
 

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""PgBouncer before a PostgreSQL server, in transaction mode."""
+"""PgBouncer before a PostgreSQL server."""
 
 import os
 import pwd
@@ -15,16 +15,24 @@ from tests.servers.process import MissingServer, ServerProcess
 
 
 class PgBouncer(ServerProcess):
-    """A pooler that gives each transaction a connection.
+    """A pooler: by default it gives each transaction a connection.
 
     :param server: the server behind it
     :param pool_size: how many connections it keeps for each user and database
+    :param mode: who gets a connection: a ``transaction``, ``session`` or ``statement``
+    :param settings: further ones of PgBouncer's
     """
 
-    def __init__(self, server: PostgreSQL, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        server: PostgreSQL,
+        pool_size: int = 10,
+        mode: str = "transaction",
+        **settings: str | int,
+    ) -> None:
         super().__init__(unprivileged_user())
+        self._settings = {"pool_mode": mode, "default_pool_size": pool_size, **settings}
         self._server = server
-        self._pool_size = pool_size
         self._program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
         if not self._program:
             raise MissingServer("pgbouncer")
@@ -41,10 +49,10 @@ class PgBouncer(ServerProcess):
             unix_socket_dir =
             auth_type = scram-sha-256
             auth_file = {users}
-            pool_mode = transaction
-            default_pool_size = {self._pool_size}
         """
-        text = "\n".join(line.strip() for line in settings.splitlines())
+        lines = [line.strip() for line in settings.splitlines()]
+        lines += [f"{name} = {value}" for name, value in self._settings.items()]
+        text = "\n".join(lines) + "\n"
         return [self._program, self._write("pgbouncer.ini", text)]
 
     def _write(self, name: str, text: str) -> Path:

@@ -12,7 +12,7 @@ from psycopg import errors, sql
 from crashmover.errors import StorageDenied, StorageUnavailable
 from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.pgerrors import DeadlineExceeded
+from crashmover.external.postgresql.poolers import DeadlineExceeded
 
 _READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on', pg_is_in_recovery()"
 _MAY_SAVE = """

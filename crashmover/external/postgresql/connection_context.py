@@ -2,68 +2,29 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""ConnectionContext: connections to a database, kept and lent, each call with a deadline."""
+"""ConnectionContext: connections to a database, kept and lent."""
 
-import logging
 import os
 import re
 import select
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from threading import RLock
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import psycopg
 from psycopg.pq import Conninfo, TransactionStatus
-from psycopg.rows import TupleRow
 
 from crashmover.errors import InvalidURI, StorageError
-from crashmover.external.postgresql.pgerrors import DeadlineExceeded, explain
+from crashmover.external.postgresql import poolers
+from crashmover.external.postgresql.connection import TIMEOUT, Connection, connect
+from crashmover.external.postgresql.lending import PATIENCE, Lending
+from crashmover.external.postgresql.pgerrors import explain
 from crashmover.uri import StorageURI
 
-TIMEOUT = 30.0
-"""Seconds that a call may take, if nobody says otherwise."""
+__all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
 
 _CONNECT_TIMEOUT = "10"
-_IDLE_AT_MOST = 8
-
-# It warns of what fails while something that failed is tidied up; that is raised anyway.
-logging.getLogger("psycopg").setLevel(logging.ERROR)
-
-T = TypeVar("T")
-
-
-class Connection(psycopg.Connection[TupleRow]):
-    """A connection on which every call ends at a deadline.
-
-    A server that is stopped, or a network that swallows packets, would hang a call for ever:
-    the settings of libpq and of TCP do not cover it.
-    """
-
-    timeout = TIMEOUT
-
-    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        """As the base class; `DeadlineExceeded` where it takes longer than `timeout`."""
-        try:
-            return super().wait(_until(monotonic() + self.timeout, gen), *args, **kwargs)
-        except DeadlineExceeded:
-            self.close()
-            raise
-
-
-def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Pass everything on; whoever drives it comes back at least every 0.1 seconds."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if monotonic() > deadline:
-                raise DeadlineExceeded("no answer in time")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class ConnectionContext:
@@ -71,8 +32,7 @@ class ConnectionContext:
     context manager itself, which closes what is kept.
 
     A pool of our own, and small: psycopg_pool connects in the background and answers with a
-    time-out, where its users want to know that the password is wrong.  There is no bound on
-    how many are lent, for a thread may need a second one while it has one.
+    time-out, where its users want to know that the password is wrong.
 
     :param conninfo: libpq's parameters
     :param uri: what messages call the database
@@ -87,11 +47,7 @@ class ConnectionContext:
         # A database of the encoding SQL_ASCII would answer with bytes where text is expected.
         self._conninfo = {"connect_timeout": connect_timeout, **conninfo, "client_encoding": "UTF8"}
         self._timeout = timeout
-        self._idle: list[Connection] = []
-        self._lock = RLock()  # what is lent may come back whenever a generator is collected
-        self._pid = os.getpid()
-        self._inherited: list[Connection] = []
-        self._closed = False
+        self._lending = Lending()
 
     @contextmanager
     def __call__(self, crash_id: str | None = None) -> Iterator[Connection]:
@@ -113,6 +69,15 @@ class ConnectionContext:
         with self(crash_id) as connection, connection.transaction():
             yield connection
 
+    def verify_transactions(self) -> None:
+        """Make sure that a transaction stays on one connection of the server's.
+
+        :raises StorageDenied: a pooler gives each statement another
+        :raises StorageError: as `__call__`
+        """
+        with self.transaction() as connection:
+            connection.execute("SELECT")
+
     @contextmanager
     def translating(self, crash_id: str | None = None) -> Iterator[None]:
         """Raise a `StorageError` instead of what psycopg raises."""
@@ -128,12 +93,8 @@ class ConnectionContext:
 
     def close(self) -> None:
         """Close what is kept; what is lent is closed when it comes back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        if self._pid == os.getpid():
-            for connection in idle:
-                connection.close()
+        for connection in self._lending.close():
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,31 +109,47 @@ class ConnectionContext:
         return f"<{type(self).__name__} {self.uri}>"
 
     def _take(self) -> Connection:
+        deadline = monotonic() + self._timeout
         while True:
-            with self._lock:
-                if self._pid != os.getpid():  # forked: what is kept is the parent's to close
-                    self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            if _is_alive(connection):
-                return connection
-            connection.close()
-        connection = Connection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
+            kept = self._lending.borrow(deadline)
+            if kept and _is_alive(kept):
+                return kept
+            if kept:
+                kept.close()
+            try:
+                return self._connect()
+            except BaseException as error:
+                is_full = isinstance(error, psycopg.Error) and poolers.is_full(error)
+                if not self._lending.fail(is_full=is_full) or monotonic() > deadline:
+                    raise
+
+    def _connect(self) -> Connection:
+        connection = connect(self._conninfo)
+        if not self._lending.is_first():
+            # A pooler lets in more clients than it has connections: the first answer tells.
+            connection.timeout = min(PATIENCE, self._timeout)
+            with _closed_on_error(connection):
+                connection.execute("SELECT")
         connection.timeout = self._timeout
-        connection.prepare_threshold = None
-        # Of the transactions that we begin: a default of the role or the database would let one
-        # see nothing of what was committed while it waited for a lock.
-        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
     def _give_back(self, connection: Connection) -> None:
+        if connection.info.transaction_status is TransactionStatus.INERROR:
+            with suppress(psycopg.Error):
+                connection.rollback()
         usable = connection.info.transaction_status is TransactionStatus.IDLE
-        with self._lock:
-            if usable and not self._closed and len(self._idle) < _IDLE_AT_MOST:
-                self._idle.append(connection)
-                return
+        if self._lending.give_back(connection, usable=usable):
+            connection.close()
+
+
+@contextmanager
+def _closed_on_error(connection: Connection) -> Iterator[None]:
+    """Close a connection if the context ends with an error."""
+    try:
+        yield
+    except BaseException:
         connection.close()
+        raise
 
 
 def _is_alive(connection: Connection) -> bool:

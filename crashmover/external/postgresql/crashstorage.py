@@ -126,7 +126,8 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return is_same_schema(source, Schema(other._context, other.schema), rows=probe)
 
     def verify_access(self, *, write: bool = False) -> None:
-        """As the base class says; nothing is changed."""
+        """Raise as the base class says, or where a pooler takes transactions apart."""
+        self._context.verify_transactions()
         self._tables.verify(write=write)
 
     def durability_risks(self) -> Iterator[str]:
@@ -253,7 +254,8 @@ class PostgreSQLCrashStorage(CrashStorageBase):
                 if crashid.is_valid(crash_id) and key_of(crash_id)[1] == date:
                     yield crash_id
                 else:
-                    passed_over.note_id(crash_id, f"date_processed {date:%Y-%m-%d}")
+                    utc = date.astimezone(dt.UTC)  # it comes in the time zone of the session
+                    passed_over.note_id(crash_id, f"date_processed {utc:%Y-%m-%d}")
             after, first = page[-1]
 
     def _warn_of_detached(self) -> None:

@@ -11,6 +11,8 @@ from psycopg import errors
 from psycopg.pq import ConnStatus
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.postgresql import poolers
+from crashmover.external.postgresql.poolers import DeadlineExceeded
 
 # By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
 _PASSING = (
@@ -43,7 +45,8 @@ _MISTAKES = re.compile(  # in what the URI, the environment or the service file 
 )
 _REFUSALS = re.compile(
     r"password|authentication|pg_hba|no encryption|permission denied|role \"|user \"|"
-    r"database \".*\" does not exist|is not permitted|certificate|does not support SSL|SSL error"
+    r"database \".*\" does not exist|no such (?:database|user)|is not permitted|certificate|"
+    r"does not support SSL|SSL error"
 )
 _PASSING_TEXTS = re.compile(
     r"the database system is|too many|remaining connection slots|unexpected eof"
@@ -74,13 +77,11 @@ class Duplicate(StorageError):
     """There is a row already with the key of one that was to be put there."""
 
 
-class DeadlineExceeded(psycopg.OperationalError):
-    """The server did not answer in time."""
-
-
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead."""
     kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
+    if advice := poolers.advice(error.sqlstate or "", reason):
+        kind, reason = StorageDenied, f"{reason}: {advice}"
     return kind(reason, crash_id=crash_id, uri=uri)
 
 

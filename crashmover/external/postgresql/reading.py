@@ -22,6 +22,7 @@ from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
 from crashmover.external.postgresql.saving import ROW
+from crashmover.external.postgresql.streaming import stream
 from crashmover.external.postgresql.tables import key_of
 from crashmover.partfiles import file_of_chunks
 
@@ -40,7 +41,8 @@ _CHUNK: LiteralString = """
 
 _CRASHES: LiteralString = """
     SELECT crash_id::text, kind, name, chunk, xmin::text, data FROM {}.crash_parts
-    WHERE crash_id = ANY(%s) AND date_processed = ANY(%s) AND kind = ANY(%s)
+    WHERE crash_id = ANY($1::uuid[]) AND date_processed = ANY($2::timestamptz[])
+    AND kind = ANY($3::text[])
     ORDER BY crash_id
 """
 
@@ -98,7 +100,6 @@ class Reader:
             found = connection.execute(
                 self._sql(_CHUNK),
                 (*key_of(crash_id), kind.value, name, chunk, version),
-                binary=True,
             ).fetchone()
         if found is None:
             reason = "it was replaced or removed while it was read"
@@ -116,12 +117,13 @@ class Reader:
         """
         pid = os.getpid()
         with self.context() as connection:
-            rows = connection.cursor().stream(
-                self._sql(_CRASHES), _keys_of(crash_ids, kinds), binary=True
-            )
+            keys = [_array(each) for each in _keys_of(crash_ids, kinds)]
             try:
-                for *version, data in rows:
-                    yield cast(_Version, tuple(version)), data
+                for crash_id, kind, name, chunk, version, data in stream(
+                    connection, self._sql(_CRASHES), keys
+                ):
+                    key = crash_id.decode(), kind.decode(), name.decode()
+                    yield (*key, int.from_bytes(chunk), version.decode()), data
             except GeneratorExit:  # nobody wants the rest, nor to wait until it is cancelled
                 if pid != os.getpid() and not connection.closed:
                     _leave_to_parent(connection)
@@ -136,7 +138,7 @@ class Reader:
     ) -> Iterable[Any]:
         with self.context(crash_ids[0] if len(crash_ids) == 1 else None) as connection:
             keys = _keys_of(crash_ids, kinds)
-            return connection.execute(self._sql(query), keys, binary=True).fetchall()
+            return connection.execute(self._sql(query), keys).fetchall()
 
 
 def _leave_to_parent(connection: Connection) -> None:
@@ -150,6 +152,12 @@ def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], lis
     """Return what finds the rows of crashes."""
     keys = dict(map(key_of, crash_ids))
     return list(keys), list(set(keys.values())), [kind.value for kind in kinds]
+
+
+def _array(values: Iterable[object]) -> bytes:
+    """Return an array as the server reads it: of ids, of times or of kinds, which need no
+    quotes."""
+    return ("{" + ",".join(map(str, values)) + "}").encode()
 
 
 class Reading:

@@ -28,7 +28,8 @@ from crashmover.external.postgresql.connection_context import Connection, Connec
 from crashmover.external.postgresql.schema import quoted
 
 _SERVER: LiteralString = """
-    SELECT extract(epoch FROM pg_postmaster_start_time())::text, pg_is_in_recovery(),
+    SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text,
+        pg_is_in_recovery(),
         (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _MAY_ASK: LiteralString = """
@@ -53,7 +54,7 @@ _ELSEWHERE: LiteralString = """
 class Origin:
     """Where a schema is.
 
-    :param start: when its server was started, in seconds
+    :param start: when its server was started, in microseconds
     :param is_standby: whether that is in recovery
     :param database: its oid
     :param schema: its name
@@ -142,6 +143,6 @@ def _is_same(one: Origin, other: Origin) -> bool:
 def _row(
     connection: Connection, query: LiteralString, parameters: dict[str, str] | None = None
 ) -> tuple[Any, ...]:
-    row = connection.execute(query, parameters, prepare=False).fetchone()
+    row = connection.execute(query, parameters).fetchone()
     assert row
     return row

@@ -6,9 +6,10 @@
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import chain
 from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
 from uuid import UUID
@@ -28,6 +29,10 @@ from crashmover.external.postgresql.tables import Tables, key_of
 
 ROW = 1 << 20
 """Bytes of a part in a row, at most."""
+
+_ROWS = 8
+"""Rows in one statement, at most: psycopg remembers how to convert one of 50 parameters.  A server
+takes the same rows in two thirds of the time that it takes for a prepared statement for each."""
 
 _SMALL = 4 << 20  # bytes: a crash up to this is read first and saved with others
 _BATCH = 8 << 20  # bytes of them in one transaction, and in memory
@@ -51,7 +56,8 @@ _DELETE_DUMPS: LiteralString = (
     "DELETE FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
     " AND kind = 'dump' AND name = ANY(%s)"
 )
-_INSERT: LiteralString = "INSERT INTO {}.crash_parts VALUES (%b, %b, %b, %b, %b, %b)"
+_INSERT: LiteralString = "INSERT INTO {}.crash_parts VALUES "
+_VALUES: LiteralString = "(%b, %b, %b, %b, %b, %b)"
 _MARKER: LiteralString = (
     "SELECT 1 FROM {}.crash_parts WHERE crash_id = %s AND date_processed = %s"
     " AND kind = 'raw_crash' AND chunk = 0"
@@ -145,9 +151,8 @@ class Saver:
             self._tables.make_on(connection, crashid.date_of(crash.crash_id))
             self._lock(connection, [crash])
             self._delete(connection, [crash], How.REPLACE)
-            for part in crash.parts:
-                for row in _rows(crash.crash_id, part):
-                    connection.execute(self._tables.sql(_INSERT), row)
+            rows = (row for part in crash.parts for row in _rows(crash.crash_id, part))
+            self._insert(connection, rows)
 
     # Many small ones
 
@@ -192,13 +197,11 @@ class Saver:
         def save() -> None:
             with (
                 self._context(crash_id) as connection,
-                connection.pipeline(),  # so that all of it is one round trip or two
-                connection.transaction(),
-                connection.cursor() as cursor,
+                connection.in_one_round_trip(),
             ):
                 self._lock(connection, crashes)
                 self._delete(connection, crashes, how)
-                cursor.executemany(self._tables.sql(_INSERT), rows)
+                self._insert(connection, rows)
 
         self._tables.saving({crashid.date_of(crash.crash_id) for crash in crashes}, save)
 
@@ -214,9 +217,8 @@ class Saver:
                 if crash.dumps and not crash.raw_crash:
                     self._make_way_for_dumps(connection, crash, how)
                 self._delete(connection, [crash], how)
-                for part in crash.parts:
-                    for row in _read_rows(crash.crash_id, part):
-                        connection.execute(self._tables.sql(_INSERT), row)
+                rows = (row for part in crash.parts for row in _read_rows(crash.crash_id, part))
+                self._insert(connection, rows)
 
         try:
             self._tables.saving({crashid.date_of(crash.crash_id)}, save)
@@ -250,6 +252,11 @@ class Saver:
                 groups[date, kinds].append(crash_id)
         for (date, kinds), ids in groups.items():
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
+
+    def _insert(self, connection: Connection, rows: Iterable[Row]) -> None:
+        for group in _groups(rows):
+            statement = _INSERT + ", ".join([_VALUES] * len(group))
+            connection.execute(self._tables.sql(statement), list(chain.from_iterable(group)))
 
 
 def lock(connection: Connection, crash_ids: Sequence[str]) -> None:
@@ -286,6 +293,20 @@ def _rows(crash_id: str, part: Part) -> Iterator[Row]:
     key = key_of(crash_id)
     for number, data in enumerate(_pieces(part)):
         yield key[1], key[0], part.kind.value, part.name, number, data
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield rows in groups for one statement each: some small ones, or one of any size."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row[-1])
+        if group and (len(group) == _ROWS or size > ROW):
+            yield group
+            group, size = [], len(row[-1])
+        group.append(row)
+    if group:
+        yield group
 
 
 def _read_rows(crash_id: str, part: Part) -> Iterator[Row]:

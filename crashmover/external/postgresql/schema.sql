@@ -38,7 +38,9 @@ COMMENT ON TABLE @schema@.crash_parts IS 'crashmover schema 1';
 -- without the right to create tables.  A table is made first and then attached, so that
 -- nobody who reads or saves has to wait.
 CREATE OR REPLACE FUNCTION @schema@.make_partition(day date) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- In other styles a time has an abbreviation of its zone, which may be another zone's, too: IST.
+SET datestyle = 'ISO' SET timezone = 'UTC' AS $$
 DECLARE
     monday date := date_trunc('week', day::timestamp)::date;
     partition text := 'crash_parts_' || to_char(monday, 'YYYYMMDD');

@@ -162,7 +162,7 @@ class Tables:
         access.Access(self._context, self._name).require_writable(connection)
         try:
             with self._context.translating(), connection.transaction():
-                connection.execute(schema.statements(self._name).encode())
+                connection.run_script(schema.statements(self._name))
         except StorageDenied as error:
             raise StorageDenied(
                 f"its tables cannot be made in the schema {self._name}: {error.reason}; name"
