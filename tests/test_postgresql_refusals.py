@@ -219,6 +219,7 @@ def locked(database: Database, mode: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
 def test_a_table_that_another_session_keeps_locked_ends_the_run(
     database: Database, storage: CrashStorageBase, source: str, mode: str, figures: Figures

@@ -357,7 +357,8 @@ def test_under_any_limit_of_processes_a_list_works_or_says_so(
             check=False,
         )
         if done.returncode:
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1), done
+            assert (done.returncode, done.stderr.count("\n")) == (4, 1), done
+            assert done.stdout in ("", f"{CRASH_ID}\n")  # the listing may have come so far
             assert "too few threads can be started" in done.stderr
         else:
             assert done.stdout == f"{CRASH_ID}\n"

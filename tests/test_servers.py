@@ -143,7 +143,7 @@ def test_a_missing_server_fails_the_run_unless_it_is_left_out_by_name() -> None:
     script = (
         "import sys, pytest; from tests.servers import s3, process\n"
         "def missing(): raise process.MissingServer('rclone')\n"
-        "s3._rclone = missing\n"
+        "s3.rclone = missing\n"
         "sys.exit(pytest.main(sys.argv[1:]))"
     )
     for left_out, code in (([], 4), (["--without", "s3-signed"], 0)):
