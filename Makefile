@@ -19,9 +19,9 @@ help: ## list these targets
 demo: $(READY) ## make sample crashes, copy them between two stores, and show one
 	@bash examples/demo.sh
 
-# Three at a time on two cores: the tests wait for as long as they work.
+# Four at a time on two cores: the tests wait for as long as they work.
 test: $(READY) ## run the tests, but for the slow ones
-	@$(BIN)/pytest -q -n 3 -m "not slow"
+	@$(BIN)/pytest -q -n 4 -m "not slow"
 
 test-all: $(READY) ## run all tests
 	@$(BIN)/pytest -q -n 2

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -132,6 +132,13 @@ def far_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         time.tzset()
         yield
     time.tzset()
+
+
+def mostly_slow(values: Iterable[object], quick: Container[object]) -> list[ParameterSet]:
+    """Return parameters of tests, of which all but a few are slow."""
+    return [
+        pytest.param(value, marks=() if value in quick else pytest.mark.slow) for value in values
+    ]
 
 
 Figures = Callable[..., None]

@@ -15,7 +15,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, StorageConformance, contents, crash_of
 from tests.cli_helpers import put, run, sample
-from tests.conftest import Figures
+from tests.conftest import Figures, mostly_slow
 from tests.servers.postgresql import PostgreSQL
 
 MONDAY, SUNDAY = dt.date(2007, 10, 22), dt.date(2007, 10, 28)
@@ -90,7 +90,7 @@ def use_by_commands(uri: str, tmp_path: Path) -> None:
     assert (done.exit_code, run("list", "-s", uri).stdout) == (0, ""), done.stderr
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", mostly_slow(STYLES, ["SQL, DMY", "German, MDY"]))
 def test_commands_do_the_same_in_any_style_of_dates(
     postgresql_server: PostgreSQL,
     tmp_path: Path,

@@ -236,6 +236,7 @@ def test_a_table_that_another_session_keeps_locked_ends_the_run(
     figures(runs=1)
 
 
+@pytest.mark.slow
 def test_a_table_that_is_locked_meanwhile_ends_the_run(
     database: Database,
     storage: CrashStorageBase,

@@ -16,7 +16,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql import schema as schemas
 from crashmover.testing import CRASH_ID, NEIGHBOUR, PROCESSED, RAW, contents, crash_of, read
 from tests.cli_helpers import run
-from tests.conftest import Figures
+from tests.conftest import Figures, mostly_slow
 from tests.servers.postgresql import PostgreSQL
 
 MIB = 1 << 20
@@ -116,7 +116,7 @@ def document_of(value: bytes) -> bytes:
     return b'{"ProductName": "Firefox", "a": ' + value + b"}"
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", mostly_slow(ENCODINGS, ["UTF8", "LATIN1"]))
 def test_every_query_over_odd_crashes_works(
     each_postgresql: PostgreSQL, encoding: str, figures: Figures
 ) -> None:
