@@ -19,22 +19,8 @@ from pathlib import PurePath
 
 from crashmover.external.fs.mounts import Mount
 
-DISKS = frozenset(
-    (
-        *(
-            "bcachefs",
-            "btrfs",
-            "ext2",
-            "ext3",
-            "ext4",
-            "f2fs",
-            "jfs",
-            "overlay",
-            "ramfs",
-        ),
-        *("reiserfs", "tmpfs", "xfs", "zfs"),
-    )
-)
+_NATIVE = ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "xfs", "zfs")
+DISKS = frozenset((*_NATIVE, "overlay", "ramfs", "tmpfs"))
 """The kinds of file systems that have modes, locks and fsync as POSIX defines them."""
 
 _OTHER_MOUNTS = "other mounts of its files"

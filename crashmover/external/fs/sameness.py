@@ -26,16 +26,12 @@ from pathlib import Path
 from crashmover.errors import NotTwoStores
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.grounds import DISKS
 from crashmover.external.fs.layout import Layout, Where
 from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
 from crashmover.external.fs.oserrors import Translator
 
-_ON_DISK = frozenset(
-    (
-        *("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs"),
-        *("ntfs3", "ramfs", "reiserfs", "tmpfs", "vfat", "xfs", "zfs"),
-    )
-)
+_ON_DISK = DISKS - {"overlay"} | {"exfat", "hfsplus", "ntfs3", "vfat"}
 """Kinds of file systems of which a directory belongs to one, with one inode number."""
 
 _MARK = re.compile(r"\.crashmover-mark-[0-9a-f]{32}\.tmp", re.ASCII)
