@@ -194,7 +194,7 @@ class Tables:
             yield from map(str, self.weeks.hidden_by(connection))
             yield from diagnosis.odd_partitions(connection, self._name)
             yield from diagnosis.old_views(connection, self._name)
-            yield from diagnosis.limits(connection)
+            yield from diagnosis.limits(connection, self._name)
 
     def verify(self, *, write: bool) -> None:
         """Make sure that they can be read, or saved to; change nothing.
