@@ -260,6 +260,16 @@ def test_a_lock_timeout_of_the_role_is_said(
         assert "another session keeps" in line
 
 
+def test_what_is_in_the_way_of_the_tables_ends_the_run(database: Database, source: str) -> None:
+    """Only the attempt to make them tells that: each crash in hand fails, and no other is begun."""
+    database.run(f"CREATE SCHEMA IF NOT EXISTS {database.schema}")
+    database.run(f"CREATE TABLE {database.schema}.raw_crashes (x integer)")
+    *crashes, last = lines_of(["copy", "-s", source, "-d", database.uri])
+    assert len(crashes) == len(IDS)
+    assert last.startswith("crashmover: ") and '"raw_crashes" is not a view' in last
+    assert "name another with ?schema=" in last
+
+
 # Limits
 
 

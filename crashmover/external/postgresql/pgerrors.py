@@ -61,6 +61,10 @@ class MissingTables(StorageDenied):
     """There are no tables, or not all."""
 
 
+class TablesRefused(StorageDenied):
+    """The tables cannot be made."""
+
+
 class WeekRefused(StorageError):
     """A week's partition is out of sight, or cannot be made; other weeks are well."""
 
