@@ -4,6 +4,8 @@
 
 """PostgreSQL's connections: refused, lost, stopped; kept and lent; and the URIs they come from."""
 
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -455,3 +457,12 @@ def test_two_uris_of_one_database_are_one_store() -> None:
     assert len({open_storage(uri).identity() for uri in same}) == 1
     others = ["postgresql://me@h/y", "postgresql://me@h/x?schema=other", "postgresql://me@h:1/x"]
     assert len({open_storage(uri).identity() for uri in (same[0], *others)}) == 4
+
+
+def test_older_versions_of_the_driver_have_strings_for_some_types() -> None:
+    """psycopg 3.2.1 has, so no annotation may compute with them."""
+    program = (
+        "import psycopg.abc as abc; abc.Buffer = abc.Params = abc.Query = 'bytes | str';"
+        " import crashmover.external.postgresql.crashstorage"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

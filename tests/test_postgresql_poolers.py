@@ -337,3 +337,21 @@ def test_threads_wait_for_each_other_where_the_server_is_full(
     with open_storage(uri) as storage, ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda each: storage.save_crash(crash_of(contents(), each)), ids))
         assert list(storage.new_crashes()) == ids
+
+
+@pytest.mark.slow
+def test_a_pool_without_a_connection_left_is_named_as_the_likely_cause(
+    postgresql_server: PostgreSQL, pooler_of: PoolerOf, tmp_path: Path
+) -> None:
+    """Another process keeps the only one; threads of one process would wait for each other."""
+    source = put(tmp_path, *samples(3))
+    with pooler_of(postgresql_server, 1, "session") as pooler, Holder(pooler.uri()):
+        uri = pooler.uri(schema=postgresql_server.new_name(), timeout="1")
+        with open_storage(uri) as storage:
+            for call in every_call(storage):
+                with pytest.raises(StorageUnavailable, match="a pooler may have too few"):
+                    call()
+        done = run_process("copy", "-s", source, "-d", uri)
+    said = done.stderr.decode()
+    assert (done.returncode, len(said.splitlines())) == (4, 1), said
+    assert "a pooler may have too few" in said

@@ -260,6 +260,16 @@ def test_a_lock_timeout_of_the_role_is_said(
         assert "another session keeps" in line
 
 
+def test_what_is_in_the_way_of_the_tables_ends_the_run(database: Database, source: str) -> None:
+    """Only the attempt to make them tells that: each crash in hand fails, and no other is begun."""
+    database.run(f"CREATE SCHEMA IF NOT EXISTS {database.schema}")
+    database.run(f"CREATE TABLE {database.schema}.raw_crashes (x integer)")
+    *crashes, last = lines_of(["copy", "-s", source, "-d", database.uri])
+    assert len(crashes) == len(IDS)
+    assert last.startswith("crashmover: ") and '"raw_crashes" is not a view' in last
+    assert "name another with ?schema=" in last
+
+
 # Limits
 
 
@@ -285,7 +295,19 @@ def test_limits_that_keep_crashes_from_arriving_are_warned_of(
         ended = run("doctor", "-d", uri)
         assert (ended.exit_code, expected in ended.stdout) == (0, True), ended.stdout
         assert run("doctor", "-d", uri, "--json").stdout.count(expected) == 1
-        database.run(f"ALTER ROLE {uri.split('//')[1].split(':')[0]} SET {setting} TO DEFAULT")
+        role = uri.split("//")[1].split(":")[0]
+        # A reader is not warned of what only matters to those who save.
+        database.run(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        is_of_readers = setting in ("statement_timeout", "plan_cache_mode")
+        assert (expected in run("doctor", "-s", uri).stdout) == is_of_readers
+        database.run(f"ALTER ROLE {role} RESET default_transaction_read_only")
+        database.run(f"ALTER ROLE {role} NOSUPERUSER")
+        database.run(f"GRANT pg_read_all_data TO {role}")
+        said = run("doctor", "-s", uri).stdout
+        assert (expected in said) == is_of_readers, said
+        database.run(f"REVOKE pg_read_all_data FROM {role}")
+        database.run(f"ALTER ROLE {role} SUPERUSER")
+        database.run(f"ALTER ROLE {role} SET {setting} TO DEFAULT")
         assert expected not in run("doctor", "-d", uri).stdout
 
 

@@ -316,6 +316,10 @@ def test_where_only_hidden_weeks_are_that_is_no_empty_store(
     storage.remove_crashes(OTHERS)
     detach(database, is_pending=False)
     assert len(list(storage.strangers())) == 1
+    for words in (["list"], ["get", OF_WEEK[0]], ["doctor"]):  # each says it once
+        ended = run(words[0], "-s", database.uri, *words[1:])
+        assert (ended.stdout + ended.stderr).count("are out of sight") == 1, ended.stderr
+        assert bool(ended.exit_code) == (words != ["doctor"])
     storage.save_crash(crash_of(contents(), OTHERS[0]))
     assert list(storage.strangers()) == []
 

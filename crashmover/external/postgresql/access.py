@@ -46,7 +46,10 @@ class Access:
         row = connection.execute(_READ_ONLY).fetchone()
         is_read_only, is_standby = row or (False, False)
         if is_standby:
-            self._deny("the database is read-only: it is a standby; use its primary")
+            self._deny(
+                "the database is read-only: it is a standby; use its primary, which"
+                " target_session_attrs=read-write finds among several hosts of a URI"
+            )
         if is_read_only:
             self._deny(
                 "the database is read-only: default_transaction_read_only is on for the role, the"

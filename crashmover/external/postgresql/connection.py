@@ -9,6 +9,8 @@ had before and have after.  So nothing is prepared by a name: another client may
 of that name, and the server would execute that one.  Nothing is set for a session either.
 """
 
+from __future__ import annotations  # psycopg 3.2.1 has strings for some types
+
 import logging
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,10 @@ from crashmover.external.postgresql.round_trip import RoundTrip, round_trip
 
 TIMEOUT = 30.0
 """Seconds that a call may take, if the URI does not say otherwise."""
+
+_NO_ANSWER = (
+    "no answer in time: another session may keep a lock (pg_locks tells which), or the server hangs"
+)
 
 # It warns of what fails while something that failed is tidied up; that is raised anyway.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -69,7 +75,7 @@ class BinaryServerCursor(psycopg.ServerCursor[TupleRow]):
         self.format = Format.BINARY
 
 
-def connect(conninfo: Mapping[str, str]) -> "Connection":
+def connect(conninfo: Mapping[str, str]) -> Connection:
     """Connect.
 
     :param conninfo: libpq's parameters
@@ -157,7 +163,7 @@ def _until(deadline: float, gen: Generator[Any, Any, T]) -> Generator[Any, Any, 
         while True:
             ready = yield wanted
             if monotonic() > deadline:
-                raise DeadlineExceeded("no answer in time")
+                raise DeadlineExceeded(_NO_ANSWER)
             wanted = gen.send(ready)
     except StopIteration as end:
         result: T = end.value

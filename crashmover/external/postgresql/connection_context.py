@@ -20,6 +20,7 @@ from crashmover.external.postgresql import poolers
 from crashmover.external.postgresql.connection import TIMEOUT, Connection, connect
 from crashmover.external.postgresql.lending import PATIENCE, Lending
 from crashmover.external.postgresql.pgerrors import explain
+from crashmover.external.postgresql.poolers import DeadlineExceeded
 from crashmover.uri import StorageURI
 
 __all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
@@ -125,11 +126,14 @@ class ConnectionContext:
 
     def _connect(self) -> Connection:
         connection = connect(self._conninfo)
-        if not self._lending.is_first():
-            # A pooler lets in more clients than it has connections: the first answer tells.
-            connection.timeout = min(PATIENCE, self._timeout)
-            with _closed_on_error(connection):
+        patience = self._timeout if self._lending.is_only() else PATIENCE
+        connection.timeout = min(patience, self._timeout)
+        # A pooler lets in more clients than it has connections: the first answer tells.
+        with _closed_on_error(connection):
+            try:
                 connection.execute("SELECT")
+            except DeadlineExceeded as error:
+                raise DeadlineExceeded(poolers.TOO_FEW) from error
         connection.timeout = self._timeout
         return connection
 

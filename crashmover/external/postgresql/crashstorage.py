@@ -232,18 +232,26 @@ class PostgreSQLCrashStorage(CrashStorageBase):
 
     def strangers(self) -> Iterator[str]:
         """Yield which weeks are out of sight, if there is no crash in sight."""
-        if (hidden := self._tables.weeks.hidden()) and not any(True for _ in self.new_crashes()):
-            for week in hidden:
-                yield f"{self.uri}: {week}"
+        hidden = self._tables.weeks.hidden()
+        everything = midnight_of(_FIRST_DAY), midnight_of(dt.date.max)
+        if hidden and not any(True for _ in self._ids(*everything, Kind.RAW_CRASH, PassedOver())):
+            unsaid = [str(week) for week in hidden if week not in self._warned_of]
+            for what in unsaid or ["no crash is in sight"]:
+                yield f"{self.uri}: {what}"
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         self._passed_over = passed_over = PassedOver()
         self._hidden = []
         first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
-        for window in self._tables.weeks.windows(first, last):
-            yield from self._listed_in(*window, kind, passed_over)
+        yield from self._ids(first, last, kind, passed_over)
         self._hidden = self._tables.weeks.hidden(since or dt.date.min, until or dt.date.max)
         self._warn_of_detached()
+
+    def _ids(
+        self, first: dt.datetime, last: dt.datetime, kind: Kind, passed_over: PassedOver
+    ) -> Iterator[str]:
+        for window in self._tables.weeks.windows(first, last):
+            yield from self._listed_in(*window, kind, passed_over)
 
     def _listed_in(
         self, first: dt.datetime, last: dt.datetime, kind: Kind, passed_over: PassedOver

@@ -23,6 +23,11 @@ _LIMITS = {
 and what happens then.  The numbers are a guess: large crashes have some hundred MiB."""
 
 _SETTINGS = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+_MAY_SAVE = """
+    SELECT current_setting('transaction_read_only') = 'off'
+        AND coalesce(has_table_privilege(to_regclass(%s)::oid, 'INSERT'), true)
+"""
+_OF_READERS = {"statement_timeout", "plan_cache_mode"}
 _PARTITIONS = """
     SELECT relname::text, pg_class.oid = partdefid
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
@@ -35,17 +40,24 @@ _VIEWS = """
 """
 
 
-def limits(connection: Connection) -> Iterator[str]:
-    """Yield which settings of this session keep crashes from arriving."""
-    rows = connection.execute(_SETTINGS, ([*_LIMITS, "plan_cache_mode"],)).fetchall()
-    for name, value in sorted(rows):
-        if name == "plan_cache_mode":
+def limits(connection: Connection, name: str) -> Iterator[str]:
+    """Yield which settings of this session keep crashes from arriving, if it may save, or from
+    being listed.
+
+    :param name: of the schema
+    """
+    table = f"{schema.quoted(name)}.crash_parts"
+    may_save = connection.execute(_MAY_SAVE, (table,)).fetchone() == (True,)
+    names = _OF_READERS | (_LIMITS.keys() if may_save else set())
+    rows = connection.execute(_SETTINGS, (list(names),)).fetchall()
+    for setting, value in sorted(rows):
+        if setting == "plan_cache_mode":
             if value == "force_generic_plan":
-                yield f"{name} is {value}: each statement locks every week"
+                yield f"{setting} is {value}: each statement locks every week"
             continue
-        least, consequence = _LIMITS[name]
+        least, consequence = _LIMITS[setting]
         if 0 < int(value) < least * 1000:
-            yield f"{name} is {int(value) / 1000:g} s: {consequence}"
+            yield f"{setting} is {int(value) / 1000:g} s: {consequence}"
 
 
 def odd_partitions(connection: Connection, name: str) -> Iterator[str]:

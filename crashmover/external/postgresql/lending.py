@@ -76,9 +76,10 @@ class Lending:
         """
         with self._lock:
             self._lent -= 1
-            if is_full and self._lent:
-                self._most = self._lent
-            return is_full and self._lent > 0
+            others = self._lent + len(self._kept)
+            if is_full and others:
+                self._most = others
+            return is_full and others > 0
 
     def give_back(self, connection: Connection, *, usable: bool) -> bool:
         """Lend a connection to the next thread, or keep it; return whether it must be closed."""
@@ -92,9 +93,10 @@ class Lending:
                 return False
         return True
 
-    def is_first(self) -> bool:
-        """Return True if no other connection is lent."""
-        return self._lent == 1
+    def is_only(self) -> bool:
+        """Return True if no other connection is lent or kept."""
+        with self._lock:
+            return self._lent + len(self._kept) == 1
 
     def close(self) -> list[Connection]:
         """Keep nothing from now on; return what was kept, to be closed."""

@@ -41,7 +41,7 @@ _CONNECTING = re.compile(r"(?:FATAL|ERROR|PANIC): +([^\n]+)")
 _MISTAKES = re.compile(  # in what the URI, the environment or the service file says
     r"invalid .*(value|port|option)|may not be used|definition of service|service file|"
     r"parse network address|configuration parameter|replication connection|method requirement|"
-    r"channel binding"
+    r"channel binding|must be an integer"
 )
 _REFUSALS = re.compile(
     r"password|authentication|pg_hba|no encryption|permission denied|role \"|user \"|"
@@ -59,6 +59,10 @@ class MissingPartition(StorageUnavailable):
 
 class MissingTables(StorageDenied):
     """There are no tables, or not all."""
+
+
+class TablesRefused(StorageDenied):
+    """The tables cannot be made."""
 
 
 class WeekRefused(StorageError):
@@ -105,7 +109,7 @@ def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
 
 def _of_client(error: psycopg.Error) -> tuple[type[StorageError], str]:
     if isinstance(error, DeadlineExceeded):
-        return StorageUnavailable, "no answer in time"
+        return StorageUnavailable, str(error)
     text = str(error)
     if isinstance(error, psycopg.ProgrammingError):  # what was said is not understood
         return StorageDenied, _one_line(text)

@@ -19,6 +19,12 @@ _PARAMETER = (
     " pooler's ignore_startup_parameters"
 )
 
+TOO_FEW = (
+    "no connection in time: a pooler may have too few, or its server does not answer;"
+    " pool_mode = transaction, a larger pool or fewer --workers may help"
+)
+"""Why a new connection gives no answer, not even to a statement that waits for nothing."""
+
 _FULL = re.compile(
     r"too many|remaining connection slots|no more connections|max client|query_wait_timeout"
 )

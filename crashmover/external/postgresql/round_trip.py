@@ -8,6 +8,8 @@ psycopg would take three round trips, even in a pipeline.  If the server closes 
 psycopg also loses what the server said: here each answer is looked at as soon as it comes.
 """
 
+from __future__ import annotations  # psycopg 3.2.1 has strings for some types
+
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -23,6 +23,7 @@ from crashmover.external.postgresql.pgerrors import (
     MissingTables,
     ServerExhausted,
     ServerFull,
+    TablesRefused,
     WeekRefused,
 )
 from crashmover.external.postgresql.weeks import Weeks
@@ -66,7 +67,8 @@ class Tables:
         self._weeks: set[dt.date] = set()
         self._overlapped: dict[dt.date, str] = {}  # weeks that cannot get partitions, and why
         self._are_made = False
-        self._overload: ServerFull | ServerExhausted | None = None  # that the last save met
+        # Why the last save failed, where that is about the whole store.
+        self._refusal: ServerFull | ServerExhausted | TablesRefused | None = None
         self._lock = Lock()
         self.sql = lru_cache(self._sql)
 
@@ -80,11 +82,11 @@ class Tables:
         :raises StorageDenied: they are not there, and we may not make them
         :raises WeekRefused: the partition of one of the days is out of sight, or cannot be made
         """
-        self._overload = None
+        self._refusal = None
         try:
             return self._saving(days, save)
-        except (ServerFull, ServerExhausted) as error:
-            self._overload = error
+        except (ServerFull, ServerExhausted, TablesRefused) as error:
+            self._refusal = error
             raise
 
     def _saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
@@ -164,7 +166,7 @@ class Tables:
             with self._context.translating(), connection.transaction():
                 connection.run_script(schema.statements(self._name))
         except StorageDenied as error:
-            raise StorageDenied(
+            raise TablesRefused(
                 f"its tables cannot be made in the schema {self._name}: {error.reason}; name"
                 " another with ?schema=, or let its owner run what"
                 f" python -m crashmover.external.postgresql --schema {self._name} prints",
@@ -194,19 +196,19 @@ class Tables:
             yield from map(str, self.weeks.hidden_by(connection))
             yield from diagnosis.odd_partitions(connection, self._name)
             yield from diagnosis.old_views(connection, self._name)
-            yield from diagnosis.limits(connection)
+            yield from diagnosis.limits(connection, self._name)
 
     def verify(self, *, write: bool) -> None:
         """Make sure that they can be read, or saved to; change nothing.
 
         :raises StorageDenied: they cannot
         :raises StorageUnavailable: another session keeps them locked
-        :raises StorageError: once, what the last save met, if the server had no room or memory for
-            it: no question would show that
+        :raises StorageError: once, why the last save failed, if the server had no room or memory
+            for it, or did not make the tables: no question would show that
         """
-        overload, self._overload = self._overload, None
-        if write and overload:
-            raise type(overload)(overload.reason, uri=self._context.uri)
+        refusal, self._refusal = self._refusal, None
+        if write and refusal:
+            raise type(refusal)(refusal.reason, uri=self._context.uri)
         asking = access.Access(self._context, self._name)
         with self._context() as connection:
             are_there = self._are_there(connection)
