@@ -47,7 +47,7 @@ from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator, why_not_writable
 from crashmover.external.fs.probing import probe
-from crashmover.external.fs.reading import CrashFiles
+from crashmover.external.fs.reading import CrashFiles, status_if_there
 from crashmover.external.fs.removing import LoadedRemoval, Removal
 from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
@@ -238,7 +238,7 @@ class FSPermanentStorage(CrashStorageBase):
         """Return the directory that holds the raw or processed crash."""
         name = self.layout.file_name(crash_id, kind)
         for where, dir_fd in self._directories(root_fd, crash_id):
-            if durable.exists(dir_fd, name):
+            if status_if_there(dir_fd, name):
                 return where
         return None
 
