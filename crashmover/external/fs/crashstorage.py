@@ -134,8 +134,8 @@ class FSPermanentStorage(CrashStorageBase):
         """As the base class says; nothing is made or written."""
         there = self.root
         with self._translator.translating("cannot be written to" if write else "cannot be read"):
-            while write and not there.exists() and there != there.parent:
-                there = there.parent  # what is missing will be made
+            while write and not os.path.lexists(there) and there != there.parent:
+                there = there.parent  # what is missing will be made, but not where a link leads to
             os.close(durable.open_root(there))
             if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
                 raise why_not_writable(there)
