@@ -40,6 +40,7 @@ _LOCAL_TYPES = {
     0x794C7630,  # overlay
 }
 _NFS = 0x6969
+_FUSE = 0x65735546
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def has_directory_times(fd: int) -> bool:
     Some FUSE file systems, such as rclone's mount, do not keep them.
     """
     return _type_of(fd) in _LOCAL_TYPES | {_NFS}
+
+
+def is_fuse(fd: int) -> bool:
+    """Return True if an open file is on a FUSE file system."""
+    return _type_of(fd) == _FUSE
 
 
 def _type_of(fd: int) -> int | None:

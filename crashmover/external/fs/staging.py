@@ -66,6 +66,7 @@ class StagedSave:
         self._locks: dict[str, int] = {}
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
+        self._renamed: list[str] = []  # since `force_renamed`
         self._dump_names = {name for part, name in self._files if part.kind is Kind.DUMP}
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
         self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
@@ -229,6 +230,17 @@ class StagedSave:
         if self._has_raw_crash:
             self._put_one(self._marker, undoable=not self.was_visible())
 
+    def force_renamed(self) -> None:
+        """Force each file that was renamed, and so its new name, where forcing the directory may
+        do nothing."""
+        while self._renamed:
+            name = self._renamed.pop()
+            if name in self._locks:
+                os.fsync(self._locks[name])
+                continue
+            with durable.opened(durable.open_regular(self.dir_fd, name)[0]) as fd:
+                os.fsync(fd)
+
     @unbroken
     def undo(self) -> None:
         """Leave no trace, as far as the file system lets us; the marker goes first.
@@ -310,6 +322,7 @@ class StagedSave:
             self._put.append(name)
         durable.rename(self.dir_fd, durable.temporary_name(name), name)
         self._temporary.discard(name)
+        self._renamed.append(name)
 
 
 class GroupCommit:
@@ -373,6 +386,7 @@ class GroupCommit:
                 self._fail(index, error)
 
     def _force(self, *, new: bool) -> None:
+        self._each(self._force_renamed)
         if not self._saves:
             return
         try:
@@ -380,6 +394,10 @@ class GroupCommit:
         except OSError as error:
             for index in list(self._saves):
                 self._fail(index, error)
+
+    def _force_renamed(self, save: StagedSave) -> None:
+        if self._forcing.forgets_names(save.where):
+            save.force_renamed()
 
     @unbroken
     def _fail(self, index: int, error: Exception) -> None:
