@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from crashmover import FSPermanentStorage, InMemoryCrashStorage, PolyCrashStorage, open_storage
+from crashmover.errors import StorageError
 from crashmover.external.fs import mounts
 from crashmover.testing import CRASH_ID, contents, crash_of
 from tests.cli_helpers import run
@@ -97,6 +98,13 @@ def test_a_link_that_leads_nowhere_is_refused_in_one_line(
     said = done.stdout if command == "doctor" else done.stderr
     assert said.count("\n") == 1
     assert "symbolic link" in said or "No such file or directory" in said
+
+
+def test_a_place_that_cannot_be_looked_at_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    """As below a mount whose server is gone."""
+    storage = FSPermanentStorage(tmp_path / ("x" * 300))
+    with pytest.raises(StorageError, match="cannot be written to: File name too long"):
+        storage.verify_access(write=True)
 
 
 @pytest.fixture

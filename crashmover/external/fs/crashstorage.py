@@ -134,7 +134,7 @@ class FSPermanentStorage(CrashStorageBase):
         """As the base class says; nothing is made or written."""
         there = self.root
         with self._translator.translating("cannot be written to" if write else "cannot be read"):
-            while write and not os.path.lexists(there) and there != there.parent:
+            while write and _is_missing(there):
                 there = there.parent  # what is missing will be made, but not where a link leads to
             os.close(durable.open_root(there))
             if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
@@ -460,6 +460,18 @@ class FSPermanentStorage(CrashStorageBase):
         if error:
             return self._translator.error(error, "cannot be removed", crash_id)
         return None if removal.was_there else CrashIDNotFound(crash_id, uri=self.uri)
+
+
+def _is_missing(path: Path) -> bool:
+    """Return True if a path, or a directory on the way to it, is missing; the root is not.
+
+    :raises OSError: that cannot be known, as below a mount whose server is gone
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _octal(text: str) -> int:
