@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from crashmover import FSPermanentStorage, InMemoryCrashStorage, PolyCrashStorage, open_storage
+from crashmover.errors import StorageError
 from crashmover.external.fs import mounts
 from crashmover.testing import CRASH_ID, contents, crash_of
 from tests.cli_helpers import run
@@ -46,6 +47,11 @@ MOUNTED: dict[str, tuple[list[str], list[str]]] = {
         [r"30 22 0:30 / /srv/crashes/store/20261118/a\040b rw - tmpfs none rw"],
         ["/srv/crashes/store/20261118/a b is a tmpfs"],
     ),
+    "with what ends a line elsewhere": (
+        ["30 22 0:30 / /srv/crashes/store/20261118/a\u2028b\x85 rw - tmpfs none rw"],
+        ["/srv/crashes/store/20261118/a\u2028b\x85 is a tmpfs"],
+    ),
+    "below it, and of no day": (["30 22 0:30 / /srv/crashes/store/trash rw - tmpfs none rw"], []),
     "not understood": (["30 22 0:30", "", "- - -"], []),
 }
 
@@ -70,6 +76,35 @@ def test_a_system_that_does_not_tell_is_not_guessed_about(
 ) -> None:
     monkeypatch.setattr(mounts, "_MOUNTINFO", tmp_path / "missing")
     assert list(FSPermanentStorage(tmp_path).durability_risks()) == []
+
+
+@pytest.mark.parametrize("to", ["link", "missing"])
+@pytest.mark.parametrize("command", ["list", "remove", "check", "copy", "save", "doctor"])
+def test_a_link_that_leads_nowhere_is_refused_in_one_line(
+    command: str, to: str, tmp_path: Path
+) -> None:
+    FSPermanentStorage(tmp_path / "source").save_crash(crash_of(contents()))
+    (tmp_path / "raw.json").write_text("{}")
+    link = tmp_path / "link"
+    link.symlink_to(to)
+    options: dict[str, list[str | Path]] = {
+        "list": ["-s", link],
+        "remove": ["-s", link, CRASH_ID],
+        "save": ["-d", link, "--raw-crash", tmp_path / "raw.json"],
+        "doctor": ["-d", link],
+    }
+    done = run(command, *options.get(command, ["-s", tmp_path / "source", "-d", link]))
+    assert done.exit_code == 4, done.stderr
+    said = done.stdout if command == "doctor" else done.stderr
+    assert said.count("\n") == 1
+    assert "symbolic link" in said or "No such file or directory" in said
+
+
+def test_a_place_that_cannot_be_looked_at_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    """As below a mount whose server is gone."""
+    storage = FSPermanentStorage(tmp_path / ("x" * 300))
+    with pytest.raises(StorageError, match="cannot be written to: File name too long"):
+        storage.verify_access(write=True)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -18,7 +19,16 @@ import pytest
 from crashmover.crash import Kind
 from crashmover.errors import CrashIDNotFound, StorageUnavailable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.testing import CRASH_ID, NEIGHBOUR, RAW, Contents, contents, crash_of, read
+from crashmover.testing import (
+    CRASH_ID,
+    NEIGHBOUR,
+    PROCESSED,
+    RAW,
+    Contents,
+    contents,
+    crash_of,
+    read,
+)
 from tests.cli_helpers import run
 from tests.conftest import Figures
 from tests.odd_mounts import Lend, behind, files_below
@@ -151,6 +161,39 @@ def test_no_reader_finds_parts_of_two_saves(lend: Lend, kind: str, figures: Figu
     assert found["whole"] > 10
     assert found["torn"] == 0
     figures(**found)
+
+
+@pytest.mark.parametrize("kind", ["bindfs", "exfat"])
+def test_a_crash_that_is_replaced_through_the_same_mount_is_never_missing(
+    lend: Lend, kind: str, figures: Figures
+) -> None:
+    """libfuse calls a file missing that is replaced between its look-up and its opening."""
+    root = lend(kind) / "store"
+    same = {RAW: b"{}", dump("x"): b"x", PROCESSED: b"{}"}
+    storage = FSPermanentStorage(root)
+    storage.save_crash(crash_of(same))
+    stop = _context.Event()
+    process = _context.Process(target=save_again_and_again, args=(root, same, stop))
+    process.start()
+    looks = 0
+    deadline = time.monotonic() + SECONDS
+    try:
+        while time.monotonic() < deadline:
+            assert storage.has_crash(CRASH_ID)
+            with suppress(StorageUnavailable):  # told to try again
+                assert storage.load_crash(CRASH_ID).processed_crash
+            looks += 1
+    finally:
+        stop.set()
+        process.join()
+    assert looks > 10
+    figures(looks=looks)
+
+
+def save_again_and_again(root: Path, parts: Contents, stop: Event) -> None:
+    storage = FSPermanentStorage(root)
+    while not stop.is_set():
+        storage.save_crash(crash_of(parts))
 
 
 def test_a_large_directory_is_read_through_sshfs_by_few_listings(

@@ -16,10 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from tests import fs_faults
-from tests.conftest import DISKS, Figures
+from crashmover import FSPermanentStorage
+from crashmover.testing import BROWSER, CRASH_ID, Contents, contents, crash_of, read
+from tests import fs_faults, odd_mounts
+from tests.conftest import DISKS, Figures, wanted
 from tests.disks import FLAGS, Disk, mounted
 from tests.fs_faults import POWER_CUT, SCENARIOS
+from tests.odd_mounts import behind
+
+COUNT = 12
 
 
 @pytest.fixture(params=DISKS)
@@ -57,6 +62,31 @@ def test_whenever_the_power_fails_no_crash_is_torn_and_what_was_saved_is_there(
         assert list(fs_faults.unfinished(scenario, root)) == [], f"call {number}"
         shutil.rmtree(root)
     figures(calls=number, **seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", ["new", "replaced", "added"])
+@pytest.mark.parametrize("kind", ["bindfs", "sshfs"])
+def test_what_was_saved_through_fuse_survives_the_power_of_the_disk_below(
+    disk: Disk, request: pytest.FixtureRequest, figures: Figures, kind: str, last: str
+) -> None:
+    """These cannot force a directory, and the kernel says that it is done."""
+    wanted(request, kind)
+    ids = [f"{n:08x}{CRASH_ID[8:]}" for n in range(COUNT)]
+    saves = {"new": contents("a"), "replaced": contents("b"), "added": {BROWSER: b"added"}}
+    expected: Contents = {}
+    with odd_mounts.mount(kind, disk.root) as there:
+        storage = FSPermanentStorage(there / "store")
+        for name, parts in saves.items():
+            saved = storage.save_crashes([crash_of(parts, crash_id) for crash_id in ids])
+            assert saved == [None] * COUNT
+            expected |= parts
+            if name == last:
+                break
+    disk.lose_power(FLAGS["at once"])
+    storage = FSPermanentStorage(behind(there) / "store")
+    assert [read(storage, crash_id) for crash_id in ids] == [expected] * COUNT
+    figures(saved=COUNT)
 
 
 def cut(*args: str | Path | int) -> int:

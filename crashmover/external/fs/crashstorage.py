@@ -47,7 +47,7 @@ from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator, why_not_writable
 from crashmover.external.fs.probing import probe
-from crashmover.external.fs.reading import CrashFiles
+from crashmover.external.fs.reading import CrashFiles, status_if_there
 from crashmover.external.fs.removing import LoadedRemoval, Removal
 from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
@@ -134,8 +134,8 @@ class FSPermanentStorage(CrashStorageBase):
         """As the base class says; nothing is made or written."""
         there = self.root
         with self._translator.translating("cannot be written to" if write else "cannot be read"):
-            while write and not there.exists() and there != there.parent:
-                there = there.parent  # what is missing will be made
+            while write and _is_missing(there):
+                there = there.parent  # what is missing will be made, but not where a link leads to
             os.close(durable.open_root(there))
             if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
                 raise why_not_writable(there)
@@ -238,7 +238,7 @@ class FSPermanentStorage(CrashStorageBase):
         """Return the directory that holds the raw or processed crash."""
         name = self.layout.file_name(crash_id, kind)
         for where, dir_fd in self._directories(root_fd, crash_id):
-            if durable.exists(dir_fd, name):
+            if status_if_there(dir_fd, name):
                 return where
         return None
 
@@ -460,6 +460,18 @@ class FSPermanentStorage(CrashStorageBase):
         if error:
             return self._translator.error(error, "cannot be removed", crash_id)
         return None if removal.was_there else CrashIDNotFound(crash_id, uri=self.uri)
+
+
+def _is_missing(path: Path) -> bool:
+    """Return True if a path, or a directory on the way to it, is missing; the root is not.
+
+    :raises OSError: that cannot be known, as below a mount whose server is gone
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _octal(text: str) -> int:

@@ -13,6 +13,7 @@ from typing import Self
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Where
+from crashmover.external.fs.mounts import is_fuse
 
 # Where syncfs is known to write everything and to report what it could not write.  Not
 # FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
@@ -45,6 +46,7 @@ class Forcing:
         self._devices: dict[Where, int] = {}
         # For each device a descriptor on it; None: its files are forced one by one.
         self._fds: dict[int, int | None] = {}
+        self._fuse: set[int] = set()  # those of them that are FUSE
         self._add_file_system(root_fd)
 
     def __enter__(self) -> Self:
@@ -73,6 +75,8 @@ class Forcing:
         if device not in self._fds:
             is_known = self._together and can_sync_file_system(dir_fd)
             self._fds[device] = os.dup(dir_fd) if is_known else None
+            if is_fuse(dir_fd):
+                self._fuse.add(device)
         return device
 
     def finish(self, places: Sequence[Where], *, new: bool) -> None:
@@ -96,6 +100,14 @@ class Forcing:
         """Whether a directory is to be forced by itself, with its files."""
         device = self._devices.get(where)
         return device is None or self._fds[device] is None
+
+    def forgets_names(self, where: Where) -> bool:
+        """Return True if forcing a directory that was begun may do nothing.
+
+        Most FUSE file systems (bindfs, mergerfs, sshfs) cannot force a directory, and the kernel
+        then says that it is done.
+        """
+        return self._devices[where] in self._fuse
 
     def _force_each(self, places: Sequence[Where], new: bool) -> None:
         """Force each of these; new ones with all above them, which another process may just

@@ -8,12 +8,15 @@ Source of the form: proc_pid_mountinfo(5).
 """
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
+
+from crashmover.external.fs.layout import day_in
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _IN_MEMORY = {"tmpfs", "ramfs"}
@@ -37,6 +40,7 @@ _LOCAL_TYPES = {
     0x794C7630,  # overlay
 }
 _NFS = 0x6969
+_FUSE = 0x65735546
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ def has_directory_times(fd: int) -> bool:
     return _type_of(fd) in _LOCAL_TYPES | {_NFS}
 
 
+def is_fuse(fd: int) -> bool:
+    """Return True if an open file is on a FUSE file system."""
+    return _type_of(fd) == _FUSE
+
+
 def _type_of(fd: int) -> int | None:
     """Return the number of the file system's type; None where the system does not tell."""
     if sys.platform != "linux":
@@ -101,9 +110,10 @@ def _libc() -> ctypes.CDLL:
 def mounts() -> list[Mount]:
     """Return the mounts, the oldest first; none on a system that does not tell them."""
     try:
-        lines = _MOUNTINFO.read_text("utf-8", "surrogateescape").splitlines()
+        text = _MOUNTINFO.read_text("utf-8", "surrogateescape")
     except OSError:
         return []
+    lines = text.split("\n")  # a name may have what splitlines takes for the end of a line
     return list(filter(None, map(_parse, lines)))
 
 
@@ -123,16 +133,18 @@ def _unescaped(text: str) -> str:
 
 
 def mounts_of(directory: Path) -> Iterator[Mount]:
-    """Yield the mount that a directory is on, and those below it.
+    """Yield the mount that a store is on, and those of its days, or below its days.
 
-    :param directory: of which the last parts may still be missing
+    :param directory: the store's, of which the last parts may still be missing
     """
     found = mounts()
-    root = directory.resolve()
+    root = Path(os.path.realpath(directory))
     if mount := at(root, found):
         yield mount
     latest = {mount.point: mount for mount in found}  # of several at one place, it hides the others
-    yield from (latest[root / PurePath(*names)] for names in dict.fromkeys(below(root, found)))
+    for names in dict.fromkeys(below(root, found)):
+        if day_in(names[0]):
+            yield latest[root / PurePath(*names)]
 
 
 def at(path: PurePath, found: list[Mount]) -> Mount | None:

@@ -7,6 +7,7 @@
 import errno
 import os
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +24,21 @@ from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.external.fs.statx import status_from_server
 from crashmover.partfiles import open_file
 
+_OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
+
+
+def status_if_there(dir_fd: int, name: str) -> os.stat_result | None:
+    """Return the status of a crash's file; None if it is missing.
+
+    While a process replaces a file, exFAT by FUSE calls it missing for a moment.  So what is
+    missing is looked for again where the file system is not a usual local one.
+    """
+    with suppress(FileNotFoundError):
+        return durable.status(dir_fd, name)
+    with suppress(FileNotFoundError):
+        return None if is_local(dir_fd) else durable.status(dir_fd, name)
+    return None
 
 
 class CrashFiles:
@@ -84,10 +99,10 @@ class CrashFiles:
     def processed_crash(self, dir_fd: int) -> list[Part] | None:
         """Return it; None where it is not there."""
         name = self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
-        try:
-            state = state_of(durable.status(dir_fd, name))
-        except FileNotFoundError:
+        status = status_if_there(dir_fd, name)
+        if status is None:
             return None
+        state = state_of(status)
         file = _CrashFile(self, name, None)
         kind, packed = Kind.PROCESSED_CRASH, file.pump_both
         return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path, state=state)]
@@ -121,8 +136,19 @@ class CrashFiles:
         """Return the raw crash's status now, and not as a mount's cache has it."""
         if self._is_local:
             return durable.status(dir_fd, self.marker)
-        with opened(durable.open_regular(dir_fd, self.marker)[0]) as fd:
+        with opened(self._open_marker(dir_fd)) as fd:
             return status_from_server(fd)
+
+    def _open_marker(self, dir_fd: int) -> int:
+        """Open the raw crash on a FUSE or network mount.
+
+        libfuse may call a file missing that another process replaces at this moment.
+        """
+        for _ in range(_OPEN_TRIES):
+            with suppress(FileNotFoundError):
+                return durable.open_regular(dir_fd, self.marker)[0]
+            durable.status(dir_fd, self.marker)  # raises if it is missing indeed
+        raise self.changed()
 
     def _is_still(self, dir_fd: int, state: Generation) -> bool:
         """Return True if the raw crash is still in that state."""

@@ -10,7 +10,7 @@ import datetime as dt
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -33,8 +33,8 @@ _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 class StagedSave:
     """The steps of one save, in the order in which a group of saves takes them:
 
-    `write`, (force to disk), `publish_dumps`, (force), `publish_marker`, (force), `close`;
-    and `undo` at any time before `close`.
+    `write`, (force to disk), `hide`, (force), `publish_dumps`, (force), `publish_marker`, (force),
+    `close`; and `undo` at any time before `close`.
 
     :param modes: of the files
     :param listings: of the store; None where no crash is there before
@@ -66,8 +66,11 @@ class StagedSave:
         self._locks: dict[str, int] = {}
         self._temporary: set[str] = set()  # final names of what is still under its temporary one
         self._put: list[str] = []
+        self._renamed: list[str] = []  # since `force_renamed`
         self._dump_names = {name for part, name in self._files if part.kind is Kind.DUMP}
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
+        self._old: set[str] | None = None  # the dumps of a state that `hide` has made invisible
+        self._is_same = False  # whether the crash stays visible, as its dumps are the same
         self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
         try:
             self._lock()
@@ -162,35 +165,54 @@ class StagedSave:
         lock = durable.temporary_name(next(iter(self._locks)))
         return durable.exists(self.dir_fd, lock.swapcase())
 
-    def publish_dumps(self) -> None:
-        """Put the dumps in place; no reader takes notice before the raw crash is there.
+    def hide(self) -> bool:
+        """Make an older state of the crash invisible.
 
-        Where an older state of the crash is visible, it stops being so first; unless the
-        dumps are the same to the byte, when a reader cannot tell old from new.
+        It stays visible if its dumps are the same to the byte, when a reader cannot tell old from
+        new.
+
+        :return: whether that is to be forced to the disk, before the dumps are replaced
         """
+        if not self._has_raw_crash or self._keeps_dumps or not self._is_visible():
+            return False
+        self._require_dumps()
+        old = self._dumps_there()
+        self._is_same = self._same_dumps(old)
+        if self._is_same:
+            return False
+        self._old = old
+        self._has_orphans = True
+        durable.remove_file(self.dir_fd, self._marker)
+        return True
+
+    def publish_dumps(self) -> None:
+        """Put the dumps in place; no reader takes notice before the raw crash is there."""
         if not self._has_raw_crash:
             self._add_dumps()
             return
-        visible = self._is_visible()  # a program that knows no lock may have put it there
+        visible = self._is_visible()
         if visible and self._keeps_dumps:
             self._has_orphans, self._visible = False, True
             return
-        if not all(durable.exists(self.dir_fd, n) for n in self._dump_names - self._temporary):
-            raise BlockingIOError(errno.EAGAIN, "a dump was removed while it was saved")
-        old = self._dumps_there() if visible or self._has_orphans else set()
-        is_same = visible and self._same_dumps(old)
-        if visible and not is_same:
-            self._has_orphans = True
-            durable.remove_file(self.dir_fd, self._marker)
-            os.fsync(self.dir_fd)
+        self._require_dumps()
+        if visible and not self._is_same and self.hide():
+            os.fsync(self.dir_fd)  # a program that knows no lock has put it there since
+        old = self._old
+        if old is None:
+            old = self._dumps_there() if self._has_orphans else set()
         hidden = self._dump_names & self._temporary
+        replaced = set() if self._is_same or self._old is not None else hidden
         # Removed first: the same name in another case may lead to the new file, or be kept for it.
-        for name in (old - self._dump_names) | (set() if visible else hidden):
+        for name in (old - self._dump_names) | replaced:
             durable.remove_file(self.dir_fd, name)
         for name in hidden:
-            self._put_one(name, undoable=not is_same)
+            self._put_one(name, undoable=not self._is_same)
         self._has_orphans = False
-        self._visible = is_same
+        self._visible = self._is_same
+
+    def _require_dumps(self) -> None:
+        if not all(durable.exists(self.dir_fd, n) for n in self._dump_names - self._temporary):
+            raise BlockingIOError(errno.EAGAIN, "a dump was removed while it was saved")
 
     def _add_dumps(self) -> None:
         """Put dumps beside a raw crash that is there, and let its readers notice.
@@ -228,6 +250,17 @@ class StagedSave:
             self._put_one(self._processed, undoable=not there)
         if self._has_raw_crash:
             self._put_one(self._marker, undoable=not self.was_visible())
+
+    def force_renamed(self) -> None:
+        """Force each file that was renamed, and so its new name, where forcing the directory may
+        do nothing."""
+        while self._renamed:
+            name = self._renamed.pop()
+            if name in self._locks:
+                os.fsync(self._locks[name])
+                continue
+            with durable.opened(durable.open_regular(self.dir_fd, name)[0]) as fd:
+                os.fsync(fd)
 
     @unbroken
     def undo(self) -> None:
@@ -310,6 +343,7 @@ class StagedSave:
             self._put.append(name)
         durable.rename(self.dir_fd, durable.temporary_name(name), name)
         self._temporary.discard(name)
+        self._renamed.append(name)
 
 
 class GroupCommit:
@@ -353,10 +387,11 @@ class GroupCommit:
 
     def commit(self) -> None:
         """Put all in place and make it durable."""
+        self._hide()
         self._each(StagedSave.publish_dumps)
-        self._force(new=True)
+        self._force(self._saves.values(), new=True)
         self._each(StagedSave.publish_marker)
-        self._force(new=False)
+        self._force(self._saves.values(), new=False)
         self._close()
 
     def abandon(self) -> None:
@@ -372,14 +407,31 @@ class GroupCommit:
             except Exception as error:
                 self._fail(index, error)
 
-    def _force(self, *, new: bool) -> None:
-        if not self._saves:
+    def _hide(self) -> None:
+        """Hide what is to be replaced.  Once this is on the disk, no power cut brings an old raw
+        crash back beside new dumps."""
+        hidden: list[StagedSave] = []
+
+        def hide(save: StagedSave) -> None:
+            if save.hide():
+                hidden.append(save)
+
+        self._each(hide)
+        self._force(hidden, new=False)
+
+    def _force(self, saves: Collection[StagedSave], *, new: bool) -> None:
+        self._each(self._force_renamed)
+        if not saves:
             return
         try:
-            self._forcing.finish([save.where for save in self._saves.values()], new=new)
+            self._forcing.finish([save.where for save in saves], new=new)
         except OSError as error:
             for index in list(self._saves):
                 self._fail(index, error)
+
+    def _force_renamed(self, save: StagedSave) -> None:
+        if self._forcing.forgets_names(save.where):
+            save.force_renamed()
 
     @unbroken
     def _fail(self, index: int, error: Exception) -> None:
