@@ -274,8 +274,15 @@ def contents_of(storage: FSPermanentStorage, crash_id: str) -> Contents | None:
         return None
 
 
+FUSE_HIDDEN = ".fuse_hidden"
+"""How the name of a file begins that was open when it was removed or replaced: libfuse removes it
+when it is closed, and with ``dir_cache=no`` of sshfs 3.7.3 forgets some."""
+
+
 def temporary_files(root: Path) -> list[str]:
-    return sorted(path.name for path in root.rglob(".*"))
+    """Return the names of what is hidden below a root, but for what libfuse has hidden."""
+    names = sorted(path.name for path in root.rglob(".*"))
+    return [name for name in names if not name.startswith(FUSE_HIDDEN)]
 
 
 def unfinished(scenario: Scenario, root: Path) -> Iterator[str]:

@@ -127,10 +127,6 @@ def _programs(*names: str) -> tuple[tuple[str, ...], ...]:
 
 _SSHFS_PROGRAMS = (("sshfs",), odd_mounts.SFTP_SERVERS)
 
-FUSE_HIDDEN = ".fuse_hidden"
-"""How the name of a file begins that was open when it was removed or replaced: libfuse removes it
-when it is closed, and with ``dir_cache=no`` of sshfs 3.7.3 forgets some."""
-
 _BY_NAME = {
     "test_eight_that_save_the_same_ids_tear_no_crash[1-": "libfuse opens by name: a file that is"
     " replaced by the same is missing for a moment to a process that opens it then",

@@ -34,7 +34,7 @@ from tests.cli_helpers import (
 )
 from tests.conftest import Figures, UseAWS, directory_on
 from tests.fs_faults import temporary_files
-from tests.grounds import FILE_SYSTEMS, FUSE_HIDDEN, STORE, FileSystem
+from tests.grounds import FILE_SYSTEMS, STORE, FileSystem
 from tests.many_processes import IDS, crash_of, variant
 from tests.s3_proxy import Proxy, proxy_of
 from tests.servers.s3 import S3Server
@@ -58,8 +58,7 @@ class Place:
             return {crash_id: read(storage, crash_id) for crash_id in storage.new_crashes()}
 
     def left_over(self) -> list[str]:
-        names = temporary_files(self.root) if self.root else []
-        return [name for name in names if not name.startswith(FUSE_HIDDEN)]
+        return temporary_files(self.root) if self.root else []
 
     def state(self) -> dict[str, tuple[object, ...]]:
         """All that a change below the root would show in; in the root a copy tries the mount."""
