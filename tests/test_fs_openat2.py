@@ -7,6 +7,7 @@
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,13 @@ def text_of(fd: int) -> str:
         return file.read()
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_files() -> set[tuple[str, str]]:
+    """The descriptors of this process, and what each is of; other tests may have dropped some."""
+    files = set[tuple[str, str]]()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            files.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
+    return files
 
 
 # The call
@@ -140,7 +146,7 @@ def test_a_link_on_the_way_is_named_either_way(root: Path, root_fd: int, depth: 
         with pytest.raises(OSError, match=f"{NAMES[depth - 1]} is a symbolic link") as caught:
             opening()
         assert caught.value.errno == errno.ELOOP
-    assert open_files() <= before  # other tests may have dropped some
+    assert open_files() <= before
 
 
 @pytest.mark.usefixtures("either_way")
@@ -152,7 +158,7 @@ def test_a_file_on_the_way_is_named_either_way(root: Path, root_fd: int, depth: 
     before = open_files()
     with pytest.raises(OSError, match=f"{NAMES[depth]} is a symbolic link or no directory"):
         durable.walk_down(root_fd, NAMES)
-    assert open_files() <= before  # other tests may have dropped some
+    assert open_files() <= before
 
 
 @pytest.mark.usefixtures("either_way")
@@ -164,7 +170,7 @@ def test_what_is_missing_is_not_found_either_way(root_fd: int) -> None:
         open_file(root_fd, (*NAMES[:2], "none", "ba"), "file")
     with pytest.raises(FileNotFoundError):
         open_file(root_fd, NAMES, "none")
-    assert open_files() <= before  # other tests may have dropped some
+    assert open_files() <= before
 
 
 @pytest.mark.usefixtures("either_way")
@@ -181,4 +187,4 @@ def test_what_is_no_regular_file_is_refused_either_way(root: Path, root_fd: int,
     with pytest.raises(OSError, match=r"trap is (a symbolic link|no regular file)") as caught:
         open_file(root_fd, NAMES, "trap")
     assert caught.value.errno == errno.ELOOP
-    assert open_files() <= before  # other tests may have dropped some
+    assert open_files() <= before

@@ -13,7 +13,7 @@ from typing import Self
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Where
-from crashmover.external.fs.mounts import is_fuse
+from crashmover.external.fs.mounts import is_fuse, type_of
 
 # Where syncfs is known to write everything and to report what it could not write.  Not
 # FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
@@ -122,10 +122,7 @@ def can_sync_file_system(fd: int) -> bool:
     """Whether syncfs makes everything durable on the file system that `fd` is on."""
     if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
         return False
-    buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
-    if _libc().fstatfs(fd, buffer) != 0:
-        return False
-    return buffer[0] & 0xFFFFFFFF in _SYNCFS_TYPES
+    return type_of(fd) in _SYNCFS_TYPES
 
 
 @cache

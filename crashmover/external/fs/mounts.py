@@ -78,7 +78,7 @@ def is_local(fd: int) -> bool:
     Its times are by this machine's clock, and what it says of a file is never out of date.  This
     is not so for FUSE and network file systems, nor where the system does not tell.
     """
-    return _type_of(fd) in _LOCAL_TYPES
+    return type_of(fd) in _LOCAL_TYPES
 
 
 def has_directory_times(fd: int) -> bool:
@@ -86,15 +86,15 @@ def has_directory_times(fd: int) -> bool:
 
     Some FUSE file systems, such as rclone's mount, do not keep them.
     """
-    return _type_of(fd) in _LOCAL_TYPES | {_NFS}
+    return type_of(fd) in _LOCAL_TYPES | {_NFS}
 
 
 def is_fuse(fd: int) -> bool:
     """Return True if an open file is on a FUSE file system."""
-    return _type_of(fd) == _FUSE
+    return type_of(fd) == _FUSE
 
 
-def _type_of(fd: int) -> int | None:
+def type_of(fd: int) -> int | None:
     """Return the number of the file system's type; None where the system does not tell."""
     if sys.platform != "linux":
         return None

@@ -79,7 +79,7 @@ def _have_crash(names: list[str], layout: Layout) -> bool:
 
 
 def _foreign_among(directory: Path, names: list[str], layout: Layout) -> str:
-    """Return a file that is none of a crash of this layout, and what is odd about it; "" where a
+    """Return a file that no crash of this layout has, and what is odd about it; "" where a
     process is saving a crash, or has died then."""
     for name in names:
         if not layout.is_known(name):

@@ -126,10 +126,13 @@ class Connection(psycopg.Connection[TupleRow]):
         return cursor.execute(query, params, prepare=prepare, binary=binary)  # type: ignore[arg-type]
 
     @contextmanager
-    def in_one_round_trip(self) -> Iterator[None]:
-        """Send all statements of a transaction before the first answer is waited for.
+    def in_two_round_trips(self) -> Iterator[None]:
+        """Send all statements of a transaction before the first answer is waited for; when all
+        answers are there, commit.
 
-        Errors are raised at the end.  What the statements return is dropped.
+        If the client is killed or gives up, the server carries out none of it: not even when a lock
+        is let go that it waits for.  Errors are raised at the end.  What the statements return is
+        dropped.
         """
         with round_trip(self) as trip:
             self._trip = trip
@@ -137,7 +140,8 @@ class Connection(psycopg.Connection[TupleRow]):
                 yield
             finally:
                 self._trip = None
-            trip.end()
+            trip.take_answers()
+        self.commit()
 
     def run_script(self, script: str) -> None:
         """Execute statements without parameters, separated by semicolons, in the transaction that

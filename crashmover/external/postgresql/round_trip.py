@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""A transaction in one round trip: all its statements are sent before an answer is waited for.
+"""A transaction in one round trip, or two: its statements are sent before an answer is waited for.
 
 psycopg would take three round trips, even in a pipeline.  If the server closes the connection,
 psycopg also loses what the server said: here each answer is looked at as soon as it comes.
@@ -105,6 +105,15 @@ class RoundTrip:
         if (yield from generators.fetch(self._libpq)):
             raise psycopg.OperationalError("the server sent two answers to one statement")
         self._expected -= 1
+
+    def take_answers(self) -> None:
+        """Send what is left, take all answers, and leave the transaction open."""
+        self._connection.wait(self._take_answers())
+
+    def _take_answers(self) -> PQGen[None]:
+        self._libpq.pipeline_sync()
+        yield from generators.send(self._libpq)
+        yield from self.finish()
 
     def finish(self) -> PQGen[None]:
         """Take all answers that are left."""

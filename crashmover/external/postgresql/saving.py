@@ -197,7 +197,7 @@ class Saver:
         def save() -> None:
             with (
                 self._context(crash_id) as connection,
-                connection.in_one_round_trip(),
+                connection.in_two_round_trips(),
             ):
                 self._lock(connection, crashes)
                 self._delete(connection, crashes, how)
