@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from crashmover.external.fs import durable, forcing
+from crashmover.external.fs import durable, forcing, mounts
 
 EXT4, FUSE = 0xEF53, 0x65735546
 NEGATIVE = 0x9123683E - (1 << 32)  # Btrfs, where a long has 32 bits
@@ -78,7 +78,7 @@ def test_a_whole_file_system_is_forced_only_where_that_says_what_it_could_not_wr
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(forcing, "_kernel", lambda: kernel)
-    monkeypatch.setattr(forcing, "_libc", lambda: system)
+    monkeypatch.setattr(mounts, "_libc", lambda: system)
     assert forcing.can_sync_file_system(7) is expected
     assert set(system.asked) <= {7}
 
