@@ -175,7 +175,7 @@ def test_crashes_are_read_again_after_their_connection_was_lost(
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
     loaded = _begun(database, storage, crashes)
-    [pid] = _streams(database)
+    pid = _stream(database)
     database.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
     lost = 0
     for crash_id in crashes:
@@ -217,7 +217,7 @@ def test_a_child_takes_nothing_from_what_its_parent_receives(
 ) -> None:
     crashes = _saved(storage, 60, _MORE_THAN_IS_ON_ITS_WAY)
     loaded = _begun(database, storage, crashes)
-    [session] = _streams(database)
+    session = _stream(database)
     ids = list(crashes)
     if (pid := os.fork()) == 0:
         is_right = all(_read(loaded[i]) == crashes[i] for i in ids[:40]) if reads else True
@@ -246,8 +246,20 @@ def _begun(
     """Load crashes, read the first, and return them all when the server waits for who reads."""
     loaded = _loaded(storage, crashes)
     assert _read(loaded[min(crashes)]) == crashes[min(crashes)]
-    _wait_until(lambda: len(_streams(database)) == 1)
+    _stream(database)
     return loaded
+
+
+def _stream(database: Database) -> int:
+    """Return the session in which the server is sending crashes, once it waits for its reader.
+
+    It stops waiting for a moment whenever the kernel takes more of what it sends.
+    """
+    deadline = time.monotonic() + 10
+    while len(found := _streams(database)) != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found[0]
 
 
 def _streams(database: Database) -> list[int]:
