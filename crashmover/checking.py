@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import islice
-from typing import Self
+from typing import Self, assert_never
 
 from crashmover.comparison import (
     Difference,
@@ -296,9 +296,20 @@ def _verdict(difference: Difference) -> Verdict:
         return Verdict.MISSING
     if difference.differing or difference.extra:
         return Verdict.DIFFERS
-    if Kind.DUMP in kinds:
-        return Verdict.MISSING_DUMP
-    return Verdict.PROCESSED_MISSING if kinds else Verdict.OK
+    return next((_without(kind) for kind in Kind if kind in kinds), Verdict.OK)
+
+
+def _without(kind: Kind) -> Verdict:
+    """Return what is said of a crash that lacks a part of this kind."""
+    match kind:
+        case Kind.RAW_CRASH:
+            return Verdict.MISSING
+        case Kind.DUMP:
+            return Verdict.MISSING_DUMP
+        case Kind.PROCESSED_CRASH:
+            return Verdict.PROCESSED_MISSING
+        case _:
+            assert_never(kind)
 
 
 def _findings(future: "Future[_Checked]") -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from crashmover.crash import CHUNK, Crash, Kind, Part, Write
+from crashmover.crash import CHUNK, COLLECTED, Crash, Kind, Part, Write
 from crashmover.documents import SMALL
 from crashmover.errors import CorruptCrash
 from crashmover.partfiles import file_of_chunks
@@ -253,7 +253,7 @@ def compare(
     """
     is_same = is_same or _is_same
     parts = {part.key: part for part in other.parts}
-    difference = Difference(extra={key for key in parts if key[0] is Kind.DUMP})
+    difference = Difference(extra={key for key in parts if key[0] in COLLECTED})
     for key, measured in source.measured.items():
         difference.extra.discard(key)
         if key not in parts:

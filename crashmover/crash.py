@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, assert_never
 
 from crashmover import crashid
 from crashmover.errors import CorruptCrash, InvalidDumpName, StorageError
@@ -34,19 +34,53 @@ _RESERVED = frozenset({"raw_crash", "dump_names", "processed_crash", "crash_repo
 
 
 class Kind(StrEnum):
-    """What a part is."""
+    """What a part is.
+
+    What differs from kind to kind is said by a ``match`` that ends in ``assert_never``, here or
+    where it matters.  So the type checker names each place that a new kind has to be added to.
+    """
 
     RAW_CRASH = "raw_crash"
     DUMP = "dump"
     PROCESSED_CRASH = "processed_crash"
 
+    @property
+    def marker(self) -> "Kind":
+        """The kind that it is saved and removed with: the part of that kind is put last, and
+        without it no reader sees the others."""
+        match self:
+            case Kind.RAW_CRASH | Kind.DUMP:
+                return Kind.RAW_CRASH
+            case Kind.PROCESSED_CRASH:
+                return Kind.PROCESSED_CRASH
+            case _:
+                assert_never(self)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a crash may have several parts of it, told apart by their names."""
+        match self:
+            case Kind.DUMP:
+                return True
+            case Kind.RAW_CRASH | Kind.PROCESSED_CRASH:
+                return False
+            case _:
+                assert_never(self)
+
 
 ALL_KINDS = frozenset(Kind)
 
+MARKERS = tuple(kind for kind in Kind if kind.marker is kind)
+"""The kinds that say that a crash is there: those that a listing can be of."""
+
+COLLECTED = frozenset(kind for kind in Kind if kind.marker is Kind.RAW_CRASH)
+"""The kinds that a collector makes: they are saved, replaced and removed together."""
+
 
 def marker_of(kinds: Set[Kind]) -> Kind:
-    """Return the kind of part that says that a crash is there, for who wants these kinds."""
-    return Kind.PROCESSED_CRASH if kinds == {Kind.PROCESSED_CRASH} else Kind.RAW_CRASH
+    """Return the kind of part that says that a crash is there, for a caller that wants these."""
+    markers = {kind.marker for kind in kinds}
+    return next((marker for marker in MARKERS if marker in markers), Kind.RAW_CRASH)
 
 
 def canonical_dump_name(name: str | None) -> str:
@@ -93,7 +127,7 @@ class Part:
     ask_state: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind is Kind.DUMP:
+        if self.kind.is_named:
             object.__setattr__(self, "name", canonical_dump_name(self.name))
         elif self.name:
             raise ValueError(f"a {self.kind} has no name")
@@ -136,7 +170,7 @@ class Part:
     @property
     def label(self) -> str:
         """What to call it in a message."""
-        return f"dump {self.name}" if self.kind is Kind.DUMP else self.kind.value
+        return f"{self.kind.value} {self.name}" if self.kind.is_named else self.kind.value
 
     @property
     def location(self) -> str | None:

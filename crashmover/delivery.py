@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from crashmover import crashid
 from crashmover.comparison import Difference, Key, MeasuredCrash, compare
-from crashmover.crash import Crash, Kind
+from crashmover.crash import COLLECTED, Crash, Kind, marker_of
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
@@ -219,10 +219,11 @@ class Destination:
 
     def _with_dumps_there(self, crash: Crash) -> Crash:
         """A raw crash replaces all dumps: where these are not brought, they are kept."""
-        if Kind.RAW_CRASH not in self._kinds or Kind.DUMP in self._kinds:
+        kept = COLLECTED - self._kinds
+        if Kind.RAW_CRASH in kept or not kept:
             return crash
         try:
-            there = self._call(lambda: self.store.load_crash(crash.crash_id, {Kind.DUMP}))
+            there = self._call(lambda: self.store.load_crash(crash.crash_id, kept))
         except CrashIDNotFound:
             return crash
         return Crash(crash.crash_id, [*crash.parts, *there.parts])
@@ -230,8 +231,8 @@ class Destination:
     def _lacking(self, crash: MeasuredCrash) -> Crash | None:
         """Return what the destination has not, by the commit marker of what is brought."""
         crash_id = crash.crash.crash_id
-        if self._kinds == {Kind.PROCESSED_CRASH} or Kind.RAW_CRASH in self._kinds:
-            marker = Kind.RAW_CRASH if Kind.RAW_CRASH in self._kinds else Kind.PROCESSED_CRASH
+        marker = marker_of(self._kinds)
+        if marker in self._kinds:
             is_there = self._call(lambda: self.store.has_crash(crash_id, marker))
             return None if is_there else crash.crash
         try:  # dumps without the raw crash have no marker: by their names
@@ -258,8 +259,8 @@ class Destination:
 
         :raises CrashConflict: something would have to be overwritten that must not be
         """
-        processed = {(Kind.PROCESSED_CRASH, "")}
-        conflict = (difference.differing - processed) | difference.extra
+        collected = {key for key in difference.differing if key[0] in COLLECTED}
+        conflict = collected | difference.extra
         if conflict or (difference and self._existing is Existing.SKIP):
             raise CrashConflict(str(difference), crash_id=crash.crash.crash_id, uri=self.store.uri)
         keys = difference.missing | difference.differing

@@ -5,13 +5,13 @@
 """Job: a crash on its way from its source to all of its destinations."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, assert_never
 
 from crashmover import documents
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, Part
 from crashmover.delivery import Delivery, Destination, Outcome, Status
 from crashmover.distinct import SAME
 from crashmover.documents import json_object, json_part
@@ -83,8 +83,19 @@ class Moved:
     downs: Sequence[StorageError | None] = ()
 
 
+def is_redacted(kind: Kind) -> bool:
+    """Return True if a part of this kind is copied or shown without what is protected in it."""
+    match kind:
+        case Kind.PROCESSED_CRASH:
+            return True
+        case Kind.RAW_CRASH | Kind.DUMP:
+            return False
+        case _:
+            assert_never(kind)
+
+
 def redacted(crash: Crash, redactor: Redactor) -> Crash:
-    """Return the crash with its processed crash redacted whenever that is read."""
+    """Return the crash with what `is_redacted` redacted whenever that is read."""
 
     def redacted_part(part: Part) -> Part:
         def open_redacted() -> AbstractContextManager[BinaryIO]:
@@ -94,7 +105,7 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 
         return Part(part.kind, part.name, open_redacted)
 
-    parts = [redacted_part(p) if p.kind is Kind.PROCESSED_CRASH else p for p in crash.parts]
+    parts = [redacted_part(p) if is_redacted(p.kind) else p for p in crash.parts]
     return Crash(crash.crash_id, parts)
 
 
@@ -134,11 +145,23 @@ def measured(
         crash = redacted(crash, redactor)
     found = MeasuredCrash(crash, hashing=verify)
     if verify:
-        as_stored = kinds - {Kind.PROCESSED_CRASH} if redactor else kinds
+        as_stored = {k for k in kinds if not is_redacted(k)} if redactor else kinds
         demand_soundness(found, raw_crash, as_stored)
-    elif kinds >= {Kind.RAW_CRASH, Kind.DUMP}:
+    elif kinds >= COLLECTED:
         note_lacking(found)
     return found
+
+
+def load_alone(storage: CrashStorageBase, crash_id: str) -> Crash:
+    """Load what there is of a crash without a raw crash: its processed crash.
+
+    :raises CrashIDNotFound: there is none either
+    """
+    *others, last = (marker for marker in MARKERS if marker is not Kind.RAW_CRASH)
+    for marker in others:
+        with suppress(CrashIDNotFound):
+            return storage.load_crash(crash_id, {marker})
+    return storage.load_crash(crash_id, {last})
 
 
 def loading(

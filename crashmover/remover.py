@@ -13,10 +13,10 @@ from functools import partial
 from itertools import islice
 from typing import Self
 
-from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.crash import ALL_KINDS, Crash
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import loading
+from crashmover.job import load_alone, loading
 from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -136,7 +136,7 @@ class Remover:
             try:
                 return load()
             except CrashIDNotFound:  # there may be a processed crash alone
-                return self._storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
+                return load_alone(self._storage, crash_id)
 
         try:
             crash = look() if self._failure else self._retry.call(look)

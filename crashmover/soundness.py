@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Container, Mapping, Set
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from crashmover.comparison import MeasuredCrash, MeasuredPart
 from crashmover.crash import Kind, Part, canonical_dump_name
@@ -105,9 +105,15 @@ def demand_soundness(crash: MeasuredCrash, raw_crash: Part | None, kinds: Set[Ki
                 _demand_bytes(crash, checksums)
         except CorruptCrash as error:
             crash.fault = error.reason
-    processed = crash.measured.get((Kind.PROCESSED_CRASH, ""))
-    if processed and Kind.PROCESSED_CRASH in kinds:
-        processed.examine, processed.keeps_bytes = _why_no_document, True
+    for (kind, _), part in crash.measured.items():
+        match kind:
+            case Kind.PROCESSED_CRASH:
+                if kind in kinds:
+                    part.examine, part.keeps_bytes = _why_no_document, True
+            case Kind.RAW_CRASH | Kind.DUMP:
+                pass  # the one has been looked into by now, the others are held against it
+            case _:
+                assert_never(kind)
 
 
 def _demand_bytes(crash: MeasuredCrash, checksums: Checksums) -> None:

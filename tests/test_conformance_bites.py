@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, MARKERS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
@@ -128,6 +128,13 @@ class ReplacesAllWithProcessed(FSPermanentStorage):
 class HidesProcessedAlone(FSPermanentStorage):
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         return super().has_crash(crash_id, Kind.RAW_CRASH)
+
+
+class FindsProcessedAlone(FSPermanentStorage):
+    """Finds a crash by any of its files."""
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        return any(super(FindsProcessedAlone, self).has_crash(crash_id, each) for each in MARKERS)
 
 
 class DropsLateDumps(FSPermanentStorage):
@@ -316,8 +323,17 @@ class ListsAnything(FSPermanentStorage):
     def new_crashes(
         self, since: date | None = None, until: date | None = None, kind: Kind = Kind.RAW_CRASH
     ) -> Iterator[str]:
-        both = {i for each in Kind for i in super(ListsAnything, self).new_crashes(kind=each)}
+        both = {i for each in MARKERS for i in super(ListsAnything, self).new_crashes(kind=each)}
         yield from sorted(both, key=crashid.sort_key)
+
+
+class ListsDumps(FSPermanentStorage):
+    """Lists raw crashes where it is asked for a kind that no listing is of."""
+
+    def new_crashes(
+        self, since: date | None = None, until: date | None = None, kind: Kind = Kind.RAW_CRASH
+    ) -> Iterator[str]:
+        return super().new_crashes(since, until, kind if kind in MARKERS else Kind.RAW_CRASH)
 
 
 class NeedsItsRoot(FSPermanentStorage):
@@ -398,7 +414,9 @@ BREAKS: dict[str, Broken] = {
     **broken_removals.BREAKS,
     "test_a_batch_may_hold_a_crash_twice": FirstOfTwo,
     "test_a_crash_of_nothing_is_refused": SavesNothingGladly,
+    "test_a_listing_is_of_what_says_that_a_crash_is_there": ListsDumps,
     "test_a_part_can_be_opened_again_and_at_the_same_time": HandsOutOneFile,
+    "test_a_part_is_there_as_far_as_its_marker_is": FindsProcessedAlone,
     "test_a_part_that_is_not_as_long_as_announced_is_refused": BelievesSizes,
     "test_a_probe_of_saving_is_seen_by_nobody_and_leaves_nothing": ProbesWithACrash,
     "test_a_processed_crash_alone_can_be_removed": LeavesProcessed,
@@ -437,6 +455,7 @@ BREAKS: dict[str, Broken] = {
     "test_saving_twice_is_saving_once": RefusesSecondSave,
     "test_the_crash_is_visible_only_when_all_of_it_is_saved": CommitsEarly,
     "test_the_main_dump_has_one_name": RenamesMainDump,
+    "test_what_a_collector_makes_is_replaced_together": KeepsOldDumps,
     "test_what_a_crash_lacks_is_not_found": InventsCrashes,
     "test_what_is_not_there_is_not_found": InventsCrashes,
     "test_where_a_part_lies_is_said_on_one_line_or_not_at_all": NamesTheDirectory,

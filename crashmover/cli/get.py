@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, assert_never
 
 import click
 
@@ -244,10 +244,7 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
         with _naming(directory):
             refuse_taken(written, path)
         written.append(path)
-        if part.kind is Kind.PROCESSED_CRASH and not unredacted:
-            _write_redacted(storage, crash_id, path)
-            continue
-        digest = _write(lambda part=part: part, path)  # type: ignore[misc]
+        digest = _write_part(storage, crash_id, part, unredacted, path)
         if part.kind is Kind.DUMP:
             digests[part.name] = digest
     held = RetryPolicy().call(lambda: Held(crash.raw_crash))
@@ -256,8 +253,24 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
     _end_if_damaged(storage.uri, crash_id, faults)
 
 
-def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> None:
-    """Write the processed crash without what is protected; say so if there was any."""
+def _write_part(
+    storage: CrashStorageBase, crash_id: str, part: Part, unredacted: bool, path: Path
+) -> bytes:
+    """Write a part, as far as it may be seen; return the SHA-256 of what was written."""
+    match part.kind:
+        case Kind.RAW_CRASH | Kind.DUMP:
+            return _write(lambda: part, path)
+        case Kind.PROCESSED_CRASH:
+            if unredacted:
+                return _write(lambda: part, path)
+            return _write_redacted(storage, crash_id, path)
+        case _:
+            assert_never(part.kind)
+
+
+def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> bytes:
+    """Write the processed crash without what is protected; say so if there was any.  Return the
+    SHA-256 of what was written."""
     left_out = False
 
     def find() -> Part:
@@ -267,16 +280,21 @@ def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> Non
         left_out = public != stored
         return json_part(Kind.PROCESSED_CRASH, public)
 
-    _write(find, path)
+    digest = _write(find, path)
     if left_out:
         text = "processed_crash: protected fields left out; --unredacted keeps them"
         inform(text, crash_id=crash_id)
+    return digest
 
 
 def _file_name(crash_id: str, part: Part) -> str:
-    if part.kind is Kind.DUMP:
-        return f"{crash_id}.{part.name}.dump"
-    return f"{crash_id}.{part.kind}.json"
+    match part.kind:
+        case Kind.DUMP:
+            return f"{crash_id}.{part.name}.dump"
+        case Kind.RAW_CRASH | Kind.PROCESSED_CRASH:
+            return f"{crash_id}.{part.kind}.json"
+        case _:
+            assert_never(part.kind)
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from crashmover.cli.console import inform, require_output, say, warn_of_reading
 from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
-from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.cli.selecting import word_for
+from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import loading
 from crashmover.retry import RetryPolicy
 
-_KINDS = {"raw": Kind.RAW_CRASH, "processed": Kind.PROCESSED_CRASH}
+_KINDS = {word_for(kind): kind for kind in MARKERS}
 _AT_ONCE = 64
 
 
@@ -104,8 +105,9 @@ def command(
         RetryPolicy().call(storage.verify_access)
         require_output()
         warn_of_reading(storage)
-        ids = storage.new_crashes(since, until, _KINDS[kind])
-        sizing = Sizing(storage, ALL_KINDS if kind == "raw" else frozenset({_KINDS[kind]}))
+        marker = _KINDS[kind]
+        ids = storage.new_crashes(since, until, marker)
+        sizing = Sizing(storage, ALL_KINDS if marker is Kind.RAW_CRASH else frozenset({marker}))
         sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)
         total = _print(sized, by_day, as_json)
         code = verdict(storage, total.crashes, expect_some=expect_some, was_listed=True)

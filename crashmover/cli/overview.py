@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, assert_never, cast
 
 from crashmover.cli.console import printable
 from crashmover.cli.holding import Held
@@ -18,6 +18,7 @@ from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.job import load_alone
 from crashmover.minidump import MAGIC, read_minidump
 from crashmover.redactor import Redactor
 from crashmover.soundness import mismatch, missing
@@ -128,11 +129,17 @@ class _Examined:
 def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
     found = _Examined()
     try:
-        if part.kind is Kind.DUMP:
-            _look_into(part, held.expected(part.name), found)
-        else:
-            found.size = part.measure()
-            found.public = _public(part, redactor)
+        match part.kind:
+            case Kind.DUMP:
+                _look_into(part, held.expected(part.name), found)
+            case Kind.RAW_CRASH:
+                found.size = part.measure()
+                found.public = _chosen(json_object(part), PUBLIC_ANNOTATIONS)
+            case Kind.PROCESSED_CRASH:
+                found.size = part.measure()
+                found.public = _public(part, redactor)
+            case _:
+                assert_never(part.kind)
     except LargeDocument as error:  # which is no damage
         found.note = error.reason
     except CorruptCrash as error:
@@ -154,7 +161,7 @@ def load(storage: CrashStorageBase, crash_id: str) -> Crash:
         return storage.load_crash(crash_id)
     except CrashIDNotFound as error:
         try:
-            return storage.load_crash(crash_id, {Kind.PROCESSED_CRASH})
+            return load_alone(storage, crash_id)
         except CrashIDNotFound:
             raise error from None
 
@@ -173,13 +180,11 @@ def _store_of(storage: CrashStorageBase, crash: Crash) -> str:
 
 
 def _public(part: Part, redactor: Redactor) -> dict[str, Any]:
-    """Return what may be shown of a raw or processed crash; of the latter, an object or a list in
-    the place of a text is left out, for nobody has said what is public in it.
+    """Return what may be shown of a processed crash; an object or a list in the place of a text
+    is left out, as no schema says what is public in it.
 
     :raises CorruptCrash: it is not a JSON object, or too large to be looked into
     """
-    if part.kind is Kind.RAW_CRASH:
-        return _chosen(json_object(part), PUBLIC_ANNOTATIONS)
     redacted = redactor.redact(json_object(part))
     flat = {key: v for key, v in redacted.items() if not isinstance(v, dict | list)}
     return {key: v for key, v in _chosen(flat, PUBLIC_FIELDS).items() if v is not None}

@@ -8,8 +8,9 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import click
 
@@ -105,7 +106,19 @@ def command(
         crash_id = crashid.create()
     if processed and _own_id(processed) not in (None, crash_id):
         raise click.UsageError("--processed-crash: it is of another crash: its uuid differs")
-    crash = _crash(crash_id, [part for part in (raw, *dumps, processed) if part])
+
+    def given(kind: Kind) -> Sequence[Part | None]:
+        match kind:
+            case Kind.RAW_CRASH:
+                return [raw]
+            case Kind.DUMP:
+                return dumps
+            case Kind.PROCESSED_CRASH:
+                return [processed]
+            case _:
+                assert_never(kind)
+
+    crash = _crash(crash_id, [part for kind in Kind for part in given(kind) if part])
     with settings.open_storage(destinations) as storage:
         console.warn_before_writing(storage)
         console.warn_of_differences(storage)

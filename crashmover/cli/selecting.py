@@ -6,7 +6,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, assert_never
 
 import click
 
@@ -15,7 +15,21 @@ from crashmover.crash import ALL_KINDS, Kind
 from crashmover.errors import InvalidCrashID
 from crashmover.selection import CrashIDs
 
-_KINDS = {"raw": Kind.RAW_CRASH, "dumps": Kind.DUMP, "processed": Kind.PROCESSED_CRASH}
+
+def word_for(kind: Kind) -> str:
+    """Return what options call a kind of parts."""
+    match kind:
+        case Kind.RAW_CRASH:
+            return "raw"
+        case Kind.DUMP:
+            return "dumps"
+        case Kind.PROCESSED_CRASH:
+            return "processed"
+        case _:
+            assert_never(kind)
+
+
+_KINDS = {word_for(kind): kind for kind in Kind}
 
 
 class KindsType(click.ParamType):
@@ -46,7 +60,7 @@ kinds_option = click.option(
     type=KindsType(),
     default=ALL_KINDS,
     metavar="KIND,...",
-    help="Only these kinds of parts: raw, dumps, processed.",
+    help=f"Only these kinds of parts: {', '.join(_KINDS)}.",
 )
 
 

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Any, ClassVar, Self, TypeVar
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
+from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, marker_of
 from crashmover.errors import CrashChanged, CrashExists, CrashIDNotFound, StorageError
 from crashmover.external.probing import begin_to_save
 from crashmover.external.socorro import SocorroAPI
@@ -36,11 +36,18 @@ _TURNS = 3  # another process may create or remove the crash meanwhile
 _REMOVED_AT_ONCE = 128  # crashes
 
 
-def check_days(since: object, until: object) -> None:
-    """Raise TypeError unless these are days or None; a string or a time is neither."""
+def check_listing(since: object, until: object, kind: Kind | str) -> Kind:
+    """Return the kind of crashes that `new_crashes` is asked for.
+
+    :raises TypeError: a day is neither a `datetime.date` nor None; a string or a time is not
+    :raises ValueError: no listing is of this kind
+    """
     for name, day in (("since", since), ("until", until)):
         if day is not None and (not isinstance(day, dt.date) or isinstance(day, dt.datetime)):
             raise TypeError(f"{name} is a datetime.date or None, not {type(day).__name__}")
+    if kind not in MARKERS:
+        raise ValueError(f"a listing is of {' or '.join(MARKERS)}, not of {str(kind)!r}")
+    return Kind(kind)
 
 
 def never() -> bool:
@@ -145,6 +152,7 @@ class CrashStorageBase(SocorroAPI, ABC):
         :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`, or their
             values as strings
         :raises TypeError: a day is no `datetime.date`
+        :raises ValueError: no listing is of this kind
         """
 
     def passed_over(self) -> Iterable[str]:
@@ -166,17 +174,17 @@ class CrashStorageBase(SocorroAPI, ABC):
     def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
         """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only
         a processed crash."""
-        kinds = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
-        listings = [self.new_crashes(since, until, kind) for kind in kinds]
+        listings = [self.new_crashes(since, until, kind) for kind in MARKERS]
         for crash_id, _ in groupby(heapq.merge(*listings, key=crashid.sort_key)):
             yield crash_id
 
     # What stands here already, and a backend may do better
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """Whether the crash is there: whether its raw crash (or processed crash) is."""
+        """Return True if a reader finds parts of that kind: if the part of its `Kind.marker` is
+        there."""
         try:
-            self.load_crash(crash_id, {kind})
+            self.load_crash(crash_id, {kind.marker})
         except CrashIDNotFound:
             return False
         return True
@@ -243,7 +251,8 @@ class CrashStorageBase(SocorroAPI, ABC):
         """
         for _ in range(_TURNS):
             with self._lock_to_create(crash.crash_id), suppress(CrashIDNotFound):
-                there = self.load_crash(crash.crash_id, {Kind.DUMP})
+                kept = COLLECTED - {part.kind for part in crash.parts}
+                there = self.load_crash(crash.crash_id, kept)
                 self.save_crash(Crash(crash.crash_id, [*crash.parts, *there.parts]))
                 return
             [error] = self.create_crashes([crash])
@@ -259,13 +268,14 @@ class CrashStorageBase(SocorroAPI, ABC):
     def _would_replace(self, crash: Crash) -> bool:
         if crash.raw_crash:
             return self.has_crash(crash.crash_id)
-        if not crash.dumps:
+        added = [part.key for part in crash.parts if part.kind in COLLECTED]
+        if not added:
             return False
         try:
-            there = self.load_crash(crash.crash_id, {Kind.DUMP})
+            there = self.load_crash(crash.crash_id, {kind for kind, _ in added})
         except CrashIDNotFound:
             return False
-        return any(there.part(*part.key) for part in crash.dumps)
+        return any(there.part(*key) for key in added)
 
     def require_marker(self, crash_id: str, kinds: Set[Kind], there: Container[Kind]) -> None:
         """For backends: raise what `load_crash` raises where the crash is not there.
@@ -275,7 +285,7 @@ class CrashStorageBase(SocorroAPI, ABC):
         """
         marker = marker_of(kinds)
         if marker not in there:
-            reason = "no such crash" if marker is Kind.RAW_CRASH else "no processed_crash"
+            reason = "no such crash" if marker is Kind.RAW_CRASH else f"no {marker}"
             raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
 
     def remove_loaded(self, crash: Crash) -> None:

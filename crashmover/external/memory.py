@@ -11,9 +11,9 @@ from threading import Lock
 from typing import Self
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, COLLECTED, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
-from crashmover.external.crashstorage_base import CrashStorageBase, check_days
+from crashmover.external.crashstorage_base import CrashStorageBase, check_listing
 from crashmover.external.sqlite.crashqueue import MAX_DELIVERIES, SQLiteCrashQueue
 from crashmover.external.sqlite.statements import SCHEMA
 from crashmover.uri import StorageURI, count, refuse_tilde, seconds
@@ -62,7 +62,7 @@ class InMemoryCrashStorage(CrashStorageBase):
 
     def save_crash(self, crash: Crash) -> None:
         """As the base class says."""
-        self._save(crash, replaced={Kind.RAW_CRASH, Kind.DUMP} if crash.raw_crash else set())
+        self._save(crash, replaced=COLLECTED if crash.raw_crash else set())
 
     def save_keeping_dumps(self, crash: Crash) -> None:
         """As the base class says, in one step."""
@@ -74,7 +74,8 @@ class InMemoryCrashStorage(CrashStorageBase):
         new = {part.key: part.read() for part in crash.parts}
         with self._lock:
             old = self._crashes.get(crash.crash_id, {})
-            if crash.dumps and (Kind.RAW_CRASH, "") not in old | new:
+            needs_raw_crash = any(part.kind in COLLECTED for part in crash.parts)
+            if needs_raw_crash and (Kind.RAW_CRASH, "") not in old | new:
                 reason = "no raw crash to add dumps to"
                 raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
             kept = {key: data for key, data in old.items() if key[0] not in replaced}
@@ -82,8 +83,8 @@ class InMemoryCrashStorage(CrashStorageBase):
             self._crashes[crash.crash_id] = kept | new
 
     def _would_replace(self, crash: Crash) -> bool:
-        there = self._crashes.get(crash.crash_id, {}).keys() - {(Kind.PROCESSED_CRASH, "")}
-        return any(part.key in there for part in crash.parts)
+        there = self._crashes.get(crash.crash_id, {})
+        return any(part.kind in COLLECTED and part.key in there for part in crash.parts)
 
     def remove(self, crash_id: str) -> None:
         """As the base class says."""
@@ -99,8 +100,8 @@ class InMemoryCrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """As the base class says."""
-        check_days(since, until)
-        return self._listed(since, until, Kind(kind))
+        kind = check_listing(since, until, kind)
+        return self._listed(since, until, kind)
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         with self._lock:

@@ -27,7 +27,7 @@ from crashmover.errors import (
 from crashmover.external.crashstorage_base import (
     CrashStorageBase,
     Removed,
-    check_days,
+    check_listing,
     never,
     results_of,
 )
@@ -281,8 +281,8 @@ class PolyCrashStorage(CrashStorageBase):
         A child that fails ends its own listing only; at the end its failure is raised, for
         the listing is then not known to be complete.
         """
-        check_days(since, until)
-        return self._listed(since, until, Kind(kind))
+        kind = check_listing(since, until, kind)
+        return self._listed(since, until, kind)
 
     def passed_over(self) -> Iterator[str]:
         """As the base class says, of every child."""

@@ -14,6 +14,7 @@ import pytest
 
 from crashmover import crashid
 from crashmover.crash import (
+    MARKERS,
     FileDumpsMapping,
     Kind,
     MemoryDumpsMapping,
@@ -121,7 +122,7 @@ class KeepingConformance:
 
         def look() -> None:
             while not done.is_set():
-                for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+                for kind in MARKERS:
                     seen.update(storage.new_crashes(kind=kind))
 
         with ThreadPoolExecutor(1) as pool:
@@ -131,7 +132,7 @@ class KeepingConformance:
             finally:
                 done.set()
             looking.result()
-        for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+        for kind in MARKERS:
             seen.update(storage.new_crashes(kind=kind))
         assert seen == {CRASH_ID}
         assert read(storage) == contents()

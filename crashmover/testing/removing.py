@@ -10,7 +10,7 @@ import datetime as dt
 import pytest
 
 from crashmover import crashid
-from crashmover.crash import Kind
+from crashmover.crash import MARKERS, Kind
 from crashmover.errors import CrashChanged, CrashIDNotFound
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing.samples import (
@@ -157,7 +157,7 @@ def _assert_left(storage: CrashStorageBase, saved: dict[str, Contents], gone: li
     """Of these crashes all are as they were saved, but those that are gone."""
     assert _listed(storage) == [each for each in saved if each not in gone]
     for crash_id, parts in saved.items():
-        there = [kind for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH) if (kind, "") in parts]
+        there = [kind for kind in MARKERS if (kind, "") in parts]
         found = [kind for kind in there if storage.has_crash(crash_id, kind)]
         assert found == ([] if crash_id in gone else there)
         if found and RAW in parts:

@@ -8,7 +8,7 @@ import copy
 
 import pytest
 
-from crashmover.crash import Kind
+from crashmover.crash import MARKERS
 from crashmover.distinct import require_two_stores
 from crashmover.errors import NotTwoStores
 from crashmover.external.crashstorage_base import CrashStorageBase
@@ -87,5 +87,5 @@ class DistinctConformance:
 
 
 def _assert_only_one_crash(storage: CrashStorageBase) -> None:
-    for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+    for kind in MARKERS:
         assert list(storage.new_crashes(kind=kind)) == [CRASH_ID]

@@ -8,7 +8,8 @@ import io
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import BinaryIO
+from itertools import combinations
+from typing import BinaryIO, assert_never
 
 from crashmover.crash import (
     MAIN_DUMP,
@@ -48,12 +49,27 @@ class ReadFailed(Exception):
 
 def contents(version: str = "a") -> Contents:
     """What a crash of every kind of part holds; another for every `version`."""
-    return {
-        RAW: json.dumps({"ProductName": "Firefox", "version": version}).encode(),
-        MAIN: b"MDMP" + bytes(range(256)) * 40 + version.encode(),
-        BROWSER: version.encode() * 1000,
-        PROCESSED: json.dumps({"signature": version, "uuid": CRASH_ID}).encode(),
-    }
+    return {key: data for kind in Kind for key, data in contents_of(kind, version).items()}
+
+
+def contents_of(kind: Kind, version: str = "a") -> Contents:
+    """What the parts of one kind hold, in a crash of every kind of part."""
+    match kind:
+        case Kind.RAW_CRASH:
+            return {RAW: json.dumps({"ProductName": "Firefox", "version": version}).encode()}
+        case Kind.DUMP:
+            main = b"MDMP" + bytes(range(256)) * 40 + version.encode()
+            return {MAIN: main, BROWSER: version.encode() * 1000}
+        case Kind.PROCESSED_CRASH:
+            return {PROCESSED: json.dumps({"signature": version, "uuid": CRASH_ID}).encode()}
+        case _:
+            assert_never(kind)
+
+
+def some_kinds() -> list[frozenset[Kind]]:
+    """Every choice of kinds, but for none at all."""
+    sizes = range(1, len(Kind) + 1)
+    return [frozenset(each) for size in sizes for each in combinations(Kind, size)]
 
 
 def crash_of(parts: Contents, crash_id: str = CRASH_ID) -> Crash:

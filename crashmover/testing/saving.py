@@ -17,7 +17,9 @@ import pytest
 from crashmover import crashid
 from crashmover.crash import (
     ALL_KINDS,
+    COLLECTED,
     MAIN_DUMP,
+    MARKERS,
     Crash,
     Kind,
     Part,
@@ -43,9 +45,11 @@ from crashmover.testing.samples import (
     Pattern,
     ReadFailed,
     contents,
+    contents_of,
     crash_of,
     observed,
     read,
+    some_kinds,
     whole_or_none,
     with_broken,
     without,
@@ -75,7 +79,7 @@ class SavingConformance:
 
     def test_only_the_kinds_asked_for_are_loaded(self, storage: CrashStorageBase) -> None:
         storage.save_crash(crash_of(contents()))
-        for kinds in ({Kind.RAW_CRASH}, {Kind.DUMP}, {Kind.PROCESSED_CRASH}, ALL_KINDS):
+        for kinds in some_kinds():
             loaded = {part.key for part in storage.load_crash(CRASH_ID, kinds).parts}
             assert loaded == {key for key in contents() if key[0] in kinds}
 
@@ -126,6 +130,33 @@ class SavingConformance:
         storage.save_crash(crash_of(contents("a")))
         storage.save_crash(crash_of({PROCESSED: b"{}"}))
         assert read(storage) == contents("a") | {PROCESSED: b"{}"}
+
+    def test_what_a_collector_makes_is_replaced_together(self, storage: CrashStorageBase) -> None:
+        old, new = contents("a"), contents("b")
+        for kinds in some_kinds():
+            if Kind.RAW_CRASH not in kinds:
+                continue
+            storage.save_crash(crash_of(old))
+            storage.save_crash(crash_of({key: new[key] for key in new if key[0] in kinds}))
+            kept = {key: old[key] for key in old if key[0] not in COLLECTED}
+            assert read(storage) == kept | {key: new[key] for key in new if key[0] in kinds}
+
+    def test_a_part_is_there_as_far_as_its_marker_is(self, storage: CrashStorageBase) -> None:
+        for marker in MARKERS:
+            storage.save_crash(crash_of(contents_of(marker)))
+            for kind in Kind:
+                assert storage.has_crash(CRASH_ID, kind) is (kind.marker is marker)
+            for listed in MARKERS:
+                found = list(storage.new_crashes(kind=listed))
+                assert found == ([CRASH_ID] if listed is marker else [])
+            storage.remove(CRASH_ID)
+
+    def test_a_listing_is_of_what_says_that_a_crash_is_there(
+        self, storage: CrashStorageBase
+    ) -> None:
+        for kind in ALL_KINDS - {*MARKERS}:
+            with pytest.raises(ValueError, match="a listing is of"):
+                storage.new_crashes(kind=kind)
 
     def test_a_processed_crash_is_found_by_itself(self, storage: CrashStorageBase) -> None:
         storage.save_crash(crash_of({PROCESSED: b"{}"}))

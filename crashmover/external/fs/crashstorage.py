@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from crashmover import crashid
-from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part, marker_of
 from crashmover.errors import (
     CrashExists,
     CrashIDNotFound,
@@ -32,7 +32,7 @@ from crashmover.errors import (
 from crashmover.external.crashstorage_base import (
     CrashStorageBase,
     Removed,
-    check_days,
+    check_listing,
     never,
 )
 from crashmover.external.fs import durable, ownership
@@ -171,7 +171,7 @@ class FSPermanentStorage(CrashStorageBase):
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
         """As the base class says."""
         crashid.validate(crash_id)
-        raw: list[Part] | None = None if kinds != {Kind.PROCESSED_CRASH} else []
+        raw: list[Part] | None = None if marker_of(kinds) is Kind.RAW_CRASH else []
         processed: list[Part] | None = None if Kind.PROCESSED_CRASH in kinds else []
         with (
             self._translator.translating("cannot be read", crash_id),
@@ -235,8 +235,8 @@ class FSPermanentStorage(CrashStorageBase):
                     yield (*leaf, crash_id), own_fd
 
     def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
-        """Return the directory that holds the raw or processed crash."""
-        name = self.layout.file_name(crash_id, kind)
+        """Return the directory that holds the part without which no reader sees that kind."""
+        name = self.layout.file_name(crash_id, kind.marker)
         for where, dir_fd in self._directories(root_fd, crash_id):
             if status_if_there(dir_fd, name):
                 return where
@@ -255,8 +255,8 @@ class FSPermanentStorage(CrashStorageBase):
         Where there is something else in the place of a directory, that is raised when all that
         is elsewhere has been listed.
         """
-        check_days(since, until)
-        return self._listed(since, until, Kind(kind))
+        kind = check_listing(since, until, kind)
+        return self._listed(since, until, kind)
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         self._passed_over = passed_over = PassedOver()

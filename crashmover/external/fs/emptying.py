@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
-from crashmover.crash import Kind
+from crashmover.crash import MARKERS, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
@@ -138,7 +138,7 @@ class Emptying:
             removal.error = error
             return
         if seen.is_left_over:
-            for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+            for kind in MARKERS:
                 with suppress(OSError):
                     clear(dir_fd, self._layout, seen.crash_id, kind)
 

@@ -19,6 +19,7 @@ before 2018, which had one more directory, named by the id, at the leaf.
 import datetime as dt
 import re
 from dataclasses import dataclass
+from typing import assert_never
 
 from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, Kind, canonical_dump_name
@@ -95,13 +96,17 @@ class Layout:
 
     def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
         """Return what the file of a part is called."""
-        if kind is Kind.RAW_CRASH:
-            return crash_id + self.json_file_suffix
-        if kind is Kind.PROCESSED_CRASH:
-            return crash_id + self.jsonz_file_suffix
-        if name == self.dump_field:
-            return crash_id + self.dump_file_suffix
-        return f"{crash_id}.{name}{self.dump_file_suffix}"
+        match kind:
+            case Kind.RAW_CRASH:
+                return crash_id + self.json_file_suffix
+            case Kind.PROCESSED_CRASH:
+                return crash_id + self.jsonz_file_suffix
+            case Kind.DUMP if name == self.dump_field:
+                return crash_id + self.dump_file_suffix
+            case Kind.DUMP:
+                return f"{crash_id}.{name}{self.dump_file_suffix}"
+            case _:
+                assert_never(kind)
 
     def is_dump(self, file_name: str) -> bool:
         """Whether a file whose name begins with a crash id holds a dump."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 
-from crashmover.crash import Crash, Kind
+from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.layout import Layout, Where
@@ -177,7 +177,7 @@ class Removal:
 
     def _remove_left_locks(self, dir_fd: int) -> None:
         """Remove, as far as can be, what a removal has left that died at its very end."""
-        for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+        for kind in MARKERS:
             name = durable.temporary_name(self._layout.file_name(self.crash_id, kind))
             with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,8 +206,7 @@ class Removal:
         # A process that died may have added dumps to what had settled, and then left the lock.
         state = generation(status) if status and not (lock and lock.was_left) else None
         listed = self._listings.names_of(self.crash_id, state, dir_fd, where, lock)
-        kinds = (Kind.RAW_CRASH, Kind.PROCESSED_CRASH)
-        single = [self._layout.file_name(self.crash_id, kind) for kind in kinds]
+        single = [self._layout.file_name(self.crash_id, kind) for kind in MARKERS]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 

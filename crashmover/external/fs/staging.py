@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from crashmover.crash import Crash, Kind
+from crashmover.crash import COLLECTED, Crash, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layout import Layout, Where
@@ -84,7 +84,7 @@ class StagedSave:
     def _lock(self) -> None:
         """Keep other processes from saving the same, always in the same order."""
         kinds = {part.kind for part in self.crash.parts}
-        if kinds & {Kind.RAW_CRASH, Kind.DUMP}:
+        if kinds & COLLECTED:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
                 lock_name = durable.temporary_name(self._marker)

@@ -18,7 +18,7 @@ from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import (
     CrashStorageBase,
     Removed,
-    check_days,
+    check_listing,
     never,
 )
 from crashmover.external.passed_over import PassedOver
@@ -204,7 +204,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
         crashid.validate(crash_id)
-        return bool(self._fetch(_HAS, (*key_of(crash_id), kind.value), crash_id))
+        return bool(self._fetch(_HAS, (*key_of(crash_id), kind.marker.value), crash_id))
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
         """Return the names in the rows of its dumps."""
@@ -219,8 +219,8 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     ) -> Iterator[str]:
         """As the base class says, in one query for a thousand crashes; no transaction is open
         in between."""
-        check_days(since, until)
-        return self._listed(since, until, Kind(kind))
+        kind = check_listing(since, until, kind)
+        return self._listed(since, until, kind)
 
     def passed_over(self) -> Iterator[str]:
         """As the base class says, of rows, and of weeks that are being detached."""

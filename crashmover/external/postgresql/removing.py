@@ -16,7 +16,7 @@ from psycopg import sql
 
 from crashmover import crashid
 from crashmover.comparison import Key
-from crashmover.crash import Crash, Kind
+from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged, StorageError
 from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
@@ -123,7 +123,7 @@ class Remover:
         found: list[dt.datetime] = []
         for first, last in self._tables.weeks.windows(midnight_of(since), midnight_of(until)):
             with self._context() as connection:
-                for kind in (Kind.RAW_CRASH, Kind.PROCESSED_CRASH):
+                for kind in MARKERS:
                     parameters = (kind.value, first, last)
                     row = connection.execute(self._tables.sql(_SPAN), parameters).fetchone()
                     found += filter(None, row or ())

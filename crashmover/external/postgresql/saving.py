@@ -15,7 +15,7 @@ from typing import LiteralString, ParamSpec
 from uuid import UUID
 
 from crashmover import crashid
-from crashmover.crash import Crash, Kind, Part
+from crashmover.crash import COLLECTED, Crash, Kind, Part
 from crashmover.errors import (
     CrashExists,
     CrashIDNotFound,
@@ -75,7 +75,7 @@ class How(Enum):
 
 
 _REPLACED: dict[How, tuple[str, ...]] = {
-    How.REPLACE: (Kind.RAW_CRASH.value, Kind.DUMP.value),
+    How.REPLACE: tuple(kind.value for kind in Kind if kind in COLLECTED),
     How.KEEP_DUMPS: (Kind.RAW_CRASH.value,),
     How.CREATE: (),
 }

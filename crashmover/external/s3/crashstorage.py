@@ -20,7 +20,7 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, check_days, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
 from crashmover.external.s3 import keys
@@ -146,7 +146,7 @@ class S3CrashStorage(CrashStorageBase):
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """As the base class says."""
         crashid.validate(crash_id)
-        if kind is Kind.PROCESSED_CRASH:
+        if kind.marker is Kind.PROCESSED_CRASH:
             return self._objects.look(keys.processed_crash_key(crash_id), crash_id) is not None
         return self._objects.find_raw_crash(crash_id) is not None
 
@@ -164,11 +164,11 @@ class S3CrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """As the base class says, in one request for about a thousand crashes."""
-        check_days(since, until)
+        kind = check_listing(since, until, kind)
         since, until = since or dt.date.min, until or dt.date.max
         listing = Listing(self._objects, self.uri, since, until, self._absences)
         self._passed_over = listing.passed_over
-        if Kind(kind) is Kind.PROCESSED_CRASH:
+        if kind is Kind.PROCESSED_CRASH:
             return listing.processed_crashes()
         return listing.raw_crashes()
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import BinaryIO
 
-from crashmover.crash import Kind, Part
+from crashmover.crash import Kind, Part, marker_of
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
 from crashmover.external.s3 import keys
@@ -45,7 +45,7 @@ class Reader:
         :raises CrashIDNotFound: as `CrashStorageBase.load_crash`
         """
         parts: list[Part] = []
-        if kinds != {Kind.PROCESSED_CRASH}:
+        if marker_of(kinds) is Kind.RAW_CRASH:
             parts += self._raw_and_dumps(crash_id, kinds)
         if Kind.PROCESSED_CRASH in kinds:
             processed = self.objects.fetch(keys.processed_crash_key(crash_id), crash_id)
