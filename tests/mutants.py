@@ -80,7 +80,7 @@ class Part:
 PARTS = {
     "crashid": Part(("crashid",), ("crashid",)),
     "mover": Part(
-        ("comparison", "delivery", "job", "mover"),
+        ("comparison", "engine/copying", "engine/destination", "engine/mover"),
         ("comparison", "delivery", "mover", "mover_stores"),
         programs=("mover", "mover_stores"),
     ),

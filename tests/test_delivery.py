@@ -11,7 +11,7 @@ import pytest
 
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.delivery import Delivery, Destination, Existing
+from crashmover.engine.destination import Delivery, Destination, Existing
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,

@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
-from crashmover import mover as mover_module
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
+from crashmover.engine import mover as mover_module
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
+from crashmover.engine.workers import drop_what_waits
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -32,7 +34,6 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -48,7 +49,6 @@ from crashmover.testing import (
     read,
     without,
 )
-from crashmover.workers import drop_what_waits
 from tests.faulty import FaultyStorage, all_down, denied, fill, unavailable
 
 AT_ONCE = RetryPolicy(wait=0, wait_max=0)
@@ -766,7 +766,7 @@ BY_PROCESSES = """
 import os, sys
 from crashmover.errors import StorageUnavailable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.mover import Mover
+from crashmover.engine.mover import Mover
 from crashmover.retry import RetryPolicy
 class Destination(FSPermanentStorage):
     def new_crashes(self, *args, **kwargs):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence, Set
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.delivery import Status
+from crashmover.engine.destination import Status
+from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Existing, Mover, Outcome
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     BROWSER,

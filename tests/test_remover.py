@@ -11,11 +11,11 @@ import pytest
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.engine.remover import Removal, Remover, Status
 from crashmover.errors import CorruptCrash, PolyCrashStorageError, StorageDenied, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.remover import Removal, Remover, Status
 from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, PROCESSED, RAW, crash_of
 from tests.faulty import FaultyStorage, denied, unavailable

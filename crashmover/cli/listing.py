@@ -21,9 +21,9 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
+from crashmover.engine.copying import loading
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import loading
 from crashmover.retry import RetryPolicy
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}

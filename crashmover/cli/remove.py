@@ -21,9 +21,9 @@ from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, range_options, source_option
 from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
+from crashmover.engine.remover import Removal, Remover, Status
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.remover import Removal, Remover, Status
 from crashmover.selection import CrashIDs
 
 _HANDFUL = 5  # crashes that are removed without a question

@@ -14,9 +14,9 @@ from itertools import islice
 from typing import Self
 
 from crashmover.crash import ALL_KINDS, Crash
+from crashmover.engine.copying import load_alone, loading
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import load_alone, loading
 from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 

@@ -14,19 +14,7 @@ from typing import Self
 
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
-from crashmover.delivery import Delivery, Destination, Existing, Outcome, Status
-from crashmover.distinct import refuse_same_stores, require_two_stores
-from crashmover.errors import (
-    CorruptCrash,
-    CrashChanged,
-    CrashConflict,
-    CrashIDNotFound,
-    CrashMoverError,
-    StorageError,
-    StorageUnavailable,
-)
-from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import (
+from crashmover.engine.copying import (
     Job,
     Moved,
     Task,
@@ -37,10 +25,22 @@ from crashmover.job import (
     refuse_loss,
     remove_copied,
 )
+from crashmover.engine.destination import Delivery, Destination, Existing, Outcome, Status
+from crashmover.engine.distinct import refuse_same_stores, require_two_stores
+from crashmover.engine.workers import WorkerKilled, Workers, drop_what_waits, next_of
+from crashmover.errors import (
+    CorruptCrash,
+    CrashChanged,
+    CrashConflict,
+    CrashIDNotFound,
+    CrashMoverError,
+    StorageError,
+    StorageUnavailable,
+)
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.pool import Pool
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers, drop_what_waits, next_of
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 

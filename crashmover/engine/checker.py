@@ -21,6 +21,8 @@ from crashmover.comparison import (
     has_same_size,
 )
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
+from crashmover.engine.copying import kinds_to_load, loading, measured
+from crashmover.engine.workers import WorkerKilled, Workers
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -29,9 +31,7 @@ from crashmover.errors import (
     in_brief,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import kinds_to_load, loading, measured
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers
 
 _AHEAD = 3  # batches in hand, for each worker: so the slowest holds up nobody for long
 

@@ -12,9 +12,9 @@ from typing import BinaryIO, assert_never
 from crashmover import documents
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, Part
-from crashmover.delivery import Delivery, Destination, Outcome, Status
-from crashmover.distinct import SAME
 from crashmover.documents import json_object, json_part
+from crashmover.engine.destination import Delivery, Destination, Outcome, Status
+from crashmover.engine.distinct import SAME
 from crashmover.errors import (
     CrashChanged,
     CrashIDNotFound,
