@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
-from crashmover.engine import mover as mover_module
+from crashmover.engine.batches import Batches
 from crashmover.engine.mover import Existing, Mover, Outcome, Status
-from crashmover.engine.workers import drop_what_waits
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -725,10 +724,10 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dropped = threading.Event()
-    drop = drop_what_waits
+    drop = Batches.drop_waiting
 
-    def dropping(*args: Any) -> None:
-        drop(*args)
+    def dropping(batches: Batches[Any, Any]) -> None:
+        drop(batches)
         dropped.set()
 
     class Slow(InMemoryCrashStorage):
@@ -736,7 +735,7 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
             assert crash_id == first or dropped.wait(20)
             return super().load_crash(crash_id, kinds)
 
-    monkeypatch.setattr(mover_module, "drop_what_waits", dropping)
+    monkeypatch.setattr(Batches, "drop_waiting", dropping)
     source, destination = Slow(), InMemoryCrashStorage()
     fill(source, some_crashes(5))
     first, *_ = source.new_crashes()

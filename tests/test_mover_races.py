@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence, Set
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.engine.destination import Status
+from crashmover.engine.copying import Status
 from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.memory import InMemoryCrashStorage

@@ -21,7 +21,7 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
-from crashmover.engine.copying import loading
+from crashmover.engine.loading import given
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.retry import RetryPolicy
@@ -158,9 +158,11 @@ class Sizing:
         while batch := list(islice(crash_ids, _AT_ONCE)):
             found = self._storage.load_crashes(batch, self._kinds)
             for crash_id, crash in zip(batch, found, strict=True):
-                load = loading(self._storage, crash_id, crash, self._kinds)
+                first = partial(given, crash)
+                load = partial(self._storage.load_crash, crash_id, self._kinds)
                 try:
-                    yield crash_id, RetryPolicy().call(partial(_size, load))
+                    size = RetryPolicy().call(partial(_size, load), first=partial(_size, first))
+                    yield crash_id, size
                 except CrashIDNotFound:
                     continue
                 except StorageError as error:

@@ -16,7 +16,7 @@ from crashmover.cli.console import printable
 from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
-from crashmover.engine.copying import load_alone
+from crashmover.engine.loading import load_alone
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.minidump import MAGIC, read_minidump

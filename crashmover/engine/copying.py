@@ -2,243 +2,269 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Job: a crash on its way from its source to all of its destinations."""
+"""Copying: one batch of crashes, in a worker.  Crash ids in, `Outcome` of each out."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence, Set
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO, assert_never
+from enum import StrEnum
+from functools import partial
 
-from crashmover import documents
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, Part
-from crashmover.documents import json_object, json_part
-from crashmover.engine.destination import Delivery, Destination, Outcome, Status
-from crashmover.engine.distinct import SAME
+from crashmover.crash import Crash, Kind
+from crashmover.engine.destination import Destination, DestinationResult
+from crashmover.engine.guard import Guard, outage
+from crashmover.engine.loading import given, kinds_to_load, measured
 from crashmover.errors import (
+    CorruptCrash,
     CrashChanged,
+    CrashConflict,
     CrashIDNotFound,
-    CrashMoverError,
-    NotTwoStores,
     PolyCrashStorageError,
     StorageError,
+    StorageUnavailable,
     describe,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
-from crashmover.retry import RetryPolicy
-from crashmover.soundness import demand_soundness, note_lacking
+from crashmover.retry import is_retryable
+
+
+class Status(StrEnum):
+    """What became of a crash."""
+
+    COPIED = "copied"
+    SKIPPED = "skipped"
+    CONFLICT = "conflict"
+    MISSING = "missing"
+    FAILED = "failed"
+    WOULD_COPY = "would-copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a crash, finally.
+
+    :param parts: how many of its parts were copied, or would be
+    :param bytes: how many bytes these have; counted once, however many destinations
+    :param attempts: how often it was tried
+    :param error: one line, where `status` is conflict, missing or failed
+    :param lacking_dumps: the names of dumps that its raw crash names and the source did not have
+        when it was copied, in their order; with ``verify`` such a crash fails
+    """
+
+    crash_id: str
+    status: Status
+    parts: int = 0
+    bytes: int = 0
+    attempts: int = 1
+    error: str | None = None
+    lacking_dumps: tuple[str, ...] = ()
 
 
 @dataclass
-class Job:
-    """A crash on its way.
+class CrashCopy:
+    """A crash that is being copied.
 
-    :param lacking: the destinations that are not known to have it, by their number, and
-        whether they are known not to have it
+    :param lacking: the numbers of the destinations that are not known to have it, each with
+        whether it is known not to have it
     """
 
     crash_id: str
     lacking: Mapping[int, bool]
     crash: MeasuredCrash | None = None
     error: Exception | None = None
-    deliveries: list[Delivery] = field(default_factory=list)
+    results: list[DestinationResult] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Exception]:
         """What went wrong at its source and at its destinations."""
-        errors = [self.error, *(delivery.error for delivery in self.deliveries)]
+        errors = [self.error, *(result.error for result in self.results)]
         return [error for error in errors if error]
 
     def outcome(self, status: Status, error: str | None = None) -> Outcome:
         """Return what became of it."""
-        saved = [delivery.saved for delivery in self.deliveries if not delivery.error]
-        keys = set().union(*saved)
+        keys = set().union(*(result.saved for result in self.results))
         return Outcome(
             self.crash_id,
             status,
             parts=len(keys),
             bytes=self.crash.bytes_of(keys) if self.crash else 0,
-            attempts=max((delivery.attempts for delivery in self.deliveries), default=1),
+            attempts=max((result.attempts for result in self.results), default=1),
             error=error,
             lacking_dumps=tuple(self.crash.lacking) if self.crash else (),
         )
 
 
 @dataclass(frozen=True)
-class Task:
-    """Some crashes to be moved, and which destinations are down by now."""
+class Copier:
+    """Copies a batch of crashes from the source to the destinations.  Never raises for a crash.
 
-    jobs: list[Job]
-    downs: Sequence[StorageError | None]
+    Safe for use from many threads, and in processes that were forked.
 
-
-@dataclass(frozen=True)
-class Moved:
-    """What became of some crashes, and of the stores meanwhile, which a worker that is a
-    process cannot tell otherwise."""
-
-    outcomes: list[Outcome]
-    failure: CrashMoverError | None = None
-    downs: Sequence[StorageError | None] = ()
-
-
-def is_redacted(kind: Kind) -> bool:
-    """Return True if a part of this kind is copied or shown without what is protected in it."""
-    match kind:
-        case Kind.PROCESSED_CRASH:
-            return True
-        case Kind.RAW_CRASH | Kind.DUMP:
-            return False
-        case _:
-            assert_never(kind)
-
-
-def redacted(crash: Crash, redactor: Redactor) -> Crash:
-    """Return the crash with what `is_redacted` redacted whenever that is read."""
-
-    def redacted_part(part: Part) -> Part:
-        def open_redacted() -> AbstractContextManager[BinaryIO]:
-            with documents.in_turn(part):
-                redacted = json_part(part.kind, redactor.redact(json_object(part)))
-                return documents.kept(redacted.read())
-
-        return Part(part.kind, part.name, open_redacted)
-
-    parts = [redacted_part(p) if is_redacted(p.kind) else p for p in crash.parts]
-    return Crash(crash.crash_id, parts)
-
-
-def explain(error: Exception, source: str) -> str:
-    """Say what went wrong, and in which store.
-
-    :param source: the URI of the source, which is meant where the error names no store: then
-        something is wrong with a part as such
+    :param kinds: the kinds of parts that are copied
+    :param verify: whether a crash has to be sound
+    :param remove_source: whether a crash is removed from the source when all of it is at every
+        destination
+    :param redactor: what to take out of processed crashes
+    :param dry_run: whether to change nothing
+    :param pool: lets several destinations be copied to at the same time
     """
-    if not isinstance(error, StorageError):
-        return describe(error)
-    names_stores = error.uri or isinstance(error, PolyCrashStorageError)
-    return error.brief() if names_stores else f"{source}: {error.brief()}"
 
+    source: Guard
+    destinations: Sequence[Destination]
+    kinds: Set[Kind]
+    verify: bool
+    remove_source: bool
+    redactor: Redactor | None
+    dry_run: bool
+    pool: Executor
 
-def kinds_to_load(kinds: Set[Kind], *, verify: bool) -> frozenset[Kind]:
-    """Return the kinds of parts that are read where these are copied or compared: dumps are held
-    against the raw crash."""
-    needs_raw_crash = verify and Kind.DUMP in kinds
-    return frozenset({*kinds, Kind.RAW_CRASH} if needs_raw_crash else kinds)
+    def copy(self, batch: Sequence[CrashCopy]) -> list[Outcome]:
+        """Copy these crashes; return what became of each."""
+        self._load_and_save(batch)
+        # A crash that was replaced at the source while it was read must be loaded anew.
+        replaced = [copy for copy in batch if self._is_replaced(copy)]
+        for copy in replaced:
+            copy.results.clear()
+        if replaced:
+            self._load_and_save(replaced)
+        self._check_source(batch)
+        return [self._finish(copy) for copy in batch]
 
+    def _load_and_save(self, batch: Sequence[CrashCopy]) -> None:
+        self._load(batch)
+        loaded = [
+            copy for copy in batch if not copy.error and copy.crash and copy.crash.crash.parts
+        ]
+        for results in self._at_each_destination(loaded):
+            for copy, result in results:
+                copy.results.append(result)
 
-def measured(
-    crash: Crash, kinds: Set[Kind], *, verify: bool, redactor: Redactor | None = None
-) -> MeasuredCrash:
-    """Return a crash that is measured while it is copied.
+    def _is_replaced(self, copy: CrashCopy) -> bool:
+        sources = {store.uri for store in self.source.store.stores}
+        errors = (result.error for result in copy.results)
+        return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
 
-    :param crash: with parts of `kinds_to_load`
-    :param kinds: those that are copied
-    :param verify: whether it has to be sound, see `demand_soundness`; else the dumps are noted
-        that it lacks
-    """
-    raw_crash = crash.raw_crash
-    if not all(part.kind in kinds for part in crash.parts):
-        crash = Crash(crash.crash_id, [part for part in crash.parts if part.kind in kinds])
-    if redactor:
-        crash = redacted(crash, redactor)
-    found = MeasuredCrash(crash, hashing=verify)
-    if verify:
-        as_stored = {k for k in kinds if not is_redacted(k)} if redactor else kinds
-        demand_soundness(found, raw_crash, as_stored)
-    elif kinds >= COLLECTED:
-        note_lacking(found)
-    return found
+    def _check_source(self, batch: Sequence[CrashCopy]) -> None:
+        errors = [error for copy in batch for error in copy.errors]
+        # A disk that is not mounted any more has none of the crashes that it had.
+        if any(is_retryable(e) or isinstance(e, CrashIDNotFound) for e in errors):
+            self.source.check()
 
+    # Loading
 
-def load_alone(storage: CrashStorageBase, crash_id: str) -> Crash:
-    """Load what there is of a crash without a raw crash: its processed crash.
+    def _load(self, batch: Sequence[CrashCopy]) -> None:
+        ids = [copy.crash_id for copy in batch]
+        found = self.source.store.load_crashes(ids, kinds_to_load(self.kinds, verify=self.verify))
+        for copy in batch:
+            try:
+                if failure := outage(self.source, [each.guard for each in self.destinations]):
+                    raise failure
+                copy.crash = self.source.call(
+                    partial(self._load_alone, copy.crash_id), first=partial(self._load_next, found)
+                )
+            except Exception as error:
+                copy.error = error
 
-    :raises CrashIDNotFound: there is none either
-    """
-    *others, last = (marker for marker in MARKERS if marker is not Kind.RAW_CRASH)
-    for marker in others:
-        with suppress(CrashIDNotFound):
-            return storage.load_crash(crash_id, {marker})
-    return storage.load_crash(crash_id, {last})
+    def _load_next(self, found: Iterator[Crash | Exception]) -> MeasuredCrash:
+        return self._measured(given(next(found)))
 
+    def _load_alone(self, crash_id: str) -> MeasuredCrash:
+        kinds = kinds_to_load(self.kinds, verify=self.verify)
+        return self._measured(self.source.store.load_crash(crash_id, kinds))
 
-def loading(
-    storage: CrashStorageBase, crash_id: str, found: Crash | Exception, kinds: Set[Kind]
-) -> Callable[[], Crash]:
-    """Return what gives the crash: as it was found, and loaded anew where that is called again.
+    def _measured(self, crash: Crash) -> MeasuredCrash:
+        found = measured(crash, self.kinds, verify=self.verify, redactor=self.redactor)
+        if found.fault:
+            raise CorruptCrash(found.fault)
+        return found
 
-    :param found: what `load_crashes` gave
-    """
-    first = [found]
+    # Saving
 
-    def load() -> Crash:
-        crash = first.pop() if first else storage.load_crash(crash_id, kinds)
-        if isinstance(crash, Exception):
-            raise crash
-        return crash
+    def _at_each_destination(
+        self, batch: Sequence[CrashCopy]
+    ) -> Iterator[list[tuple[CrashCopy, DestinationResult]]]:
+        def save(number: int) -> list[tuple[CrashCopy, DestinationResult]]:
+            lacking = [copy for copy in batch if number in copy.lacking]
+            crashes = [(copy.crash, copy.lacking[number]) for copy in lacking if copy.crash]
+            return list(zip(lacking, self.destinations[number].copy(crashes), strict=True))
 
-    return load
+        numbers = range(len(self.destinations))
+        return map(save, numbers) if len(numbers) == 1 else self.pool.map(save, numbers)
 
+    # What became of it
 
-def remove_copied(
-    source: CrashStorageBase, copied: Crash, destinations: Sequence[Destination], retry: RetryPolicy
-) -> None:
-    """Remove a crash from the source: as it was copied, or, where only its store can tell a
-    difference (a link was made to a file, the very same was saved again), as it is now.
-
-    :raises CrashChanged: not all that is there is at every destination
-    """
-    try:
-        retry.call(_removal(source, copied))
-    except CrashChanged as changed:
+    def _finish(self, copy: CrashCopy) -> Outcome:
+        if isinstance(copy.error, CrashIDNotFound):
+            return Outcome(copy.crash_id, Status.MISSING, error=copy.error.brief())
+        if copy.crash is None or copy.errors:
+            return self._failed(copy, copy.errors)
         try:
-            there = retry.call(lambda: source.load_crash(copied.crash_id))
-        except CrashIDNotFound:
-            raise changed from None
-        if not all(destination.has_all_of(there) for destination in destinations):
-            raise
-        retry.call(_removal(source, there))
+            if fault := copy.crash.find_fault() if self.verify else None:
+                raise CorruptCrash(fault)
+            self._remove_if_whole(copy, copy.crash)
+        except Exception as error:
+            return self._failed(copy, [error])
+        return copy.outcome(self._status(copy))
 
+    def _status(self, copy: CrashCopy) -> Status:
+        if not any(result.saved for result in copy.results):
+            return Status.SKIPPED
+        return Status.WOULD_COPY if self.dry_run else Status.COPIED
 
-def _removal(source: CrashStorageBase, crash: Crash) -> Callable[[], None]:
-    """Return what removes a crash, as it was loaded, from its source; where it is gone when that is
-    tried again, it was done, and only the answer was lost."""
-    attempts = 0
+    def _failed(self, copy: CrashCopy, errors: list[Exception]) -> Outcome:
+        conflict = all(isinstance(error, CrashConflict) for error in errors)
+        text = "; ".join(dict.fromkeys(self._explain(error) for error in errors))
+        return copy.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
 
-    def remove() -> None:
-        nonlocal attempts
-        attempts += 1
+    def _explain(self, error: Exception) -> str:
+        """Say what went wrong, and in which store.
+
+        An error that names no store is about a part as such, and so about the source.
+        """
+        if not isinstance(error, StorageError):
+            return describe(error)
+        names_stores = error.uri or isinstance(error, PolyCrashStorageError)
+        return error.brief() if names_stores else f"{self.source.store.uri}: {error.brief()}"
+
+    # Removing the source
+
+    def _remove_if_whole(self, copy: CrashCopy, crash: MeasuredCrash) -> None:
+        """Remove the crash from the source, if all of it is at every destination."""
+        whole = [result for result in copy.results if result.is_whole]
+        if not self.remove_source or self.dry_run or len(whole) < len(self.destinations):
+            return
+        copied = Crash(copy.crash_id, [part.part for part in crash.measured.values()])
         try:
-            source.remove_loaded(crash)
-        except CrashIDNotFound:
-            if attempts == 1:
+            self._remove_copied(copied)
+        except CrashChanged as error:
+            [source] = self.source.store.stores
+            raise StorageError(f"copied, not removed: {error.reason}", uri=source.uri) from None
+
+    def _remove_copied(self, copied: Crash) -> None:
+        """Remove a crash from the source: as it was copied, or as it is now, where only its store
+        can tell a difference (a link was made to a file, the very same was saved again).
+
+        :raises CrashChanged: not all that is there is at every destination
+        """
+        try:
+            self._remove(copied)
+        except CrashChanged as changed:
+            try:
+                load = partial(self.source.store.load_crash, copied.crash_id)
+                there = self.source.call(load)
+            except CrashIDNotFound:
+                raise changed from None
+            if not all(destination.has_all_of(there) for destination in self.destinations):
                 raise
+            self._remove(there)
 
-    return remove
+    def _remove(self, crash: Crash) -> None:
+        [source] = self.source.store.stores
 
+        def remove_again() -> None:
+            with suppress(CrashIDNotFound):  # it was done, and only the answer was lost
+                source.remove_loaded(crash)
 
-def refuse_loss(
-    source: CrashStorageBase,
-    destination: CrashStorageBase,
-    kinds: Set[Kind],
-    remove_source: bool,
-    redactor: Redactor | None,
-) -> None:
-    """Raise `ValueError` where the job as such would lose data, as far as that is known without
-    contacting a store."""
-    sources = {store.identity() for store in source.stores}
-    destinations = {store.identity() for store in destination.stores}
-    if sources == destinations or (remove_source and sources & destinations):
-        raise NotTwoStores(SAME)
-    if not kinds:
-        raise ValueError("no kinds of parts to copy")
-    if not remove_source:
-        return
-    if frozenset(kinds) != ALL_KINDS:
-        raise ValueError("a source can be removed only when all kinds of parts are copied")
-    if redactor:
-        raise ValueError("a source cannot be removed when the copy is redacted")
-    if len(source.stores) > 1:
-        raise ValueError("a source can be removed only when it is one store")
+        self.source.call(remove_again, first=partial(source.remove_loaded, crash))

@@ -2,17 +2,17 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Destination: one store that crashes are brought to, each as far as it is lacking there."""
+"""Destination: one store that crashes are copied to, each as far as it is lacking there."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
 
 from crashmover import crashid
 from crashmover.comparison import Difference, Key, MeasuredCrash, compare
 from crashmover.crash import COLLECTED, Crash, Kind, marker_of
+from crashmover.engine.guard import Guard
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
@@ -26,8 +26,6 @@ from crashmover.retry import RetryPolicy, is_retryable
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _TURNS = 3  # others may save the same crash, or remove it, each time after it was looked at
 
 
@@ -39,45 +37,14 @@ class Existing(StrEnum):
     OVERWRITE = "overwrite"
 
 
-class Status(StrEnum):
-    """What became of a crash."""
-
-    COPIED = "copied"
-    SKIPPED = "skipped"
-    CONFLICT = "conflict"
-    MISSING = "missing"
-    FAILED = "failed"
-    WOULD_COPY = "would-copy"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a crash, finally.
-
-    :param parts: how many of its parts were copied, or would be
-    :param bytes: how many bytes these have; counted once, however many destinations
-    :param attempts: how often it was tried
-    :param error: one line, where `status` is conflict, missing or failed
-    :param lacking_dumps: the names of dumps that its raw crash names and the source did not have
-        when it was copied, in their order; with ``verify`` such a crash fails
-    """
-
-    crash_id: str
-    status: Status
-    parts: int = 0
-    bytes: int = 0
-    attempts: int = 1
-    error: str | None = None
-    lacking_dumps: tuple[str, ...] = ()
-
-
-@dataclass
-class Delivery:
+@dataclass(frozen=True)
+class DestinationResult:
     """What became of a crash at one destination.
 
     :param saved: the parts that were saved, or would be
     :param is_whole: whether all that the source has is now known to be there: because it
         was saved, or was compared; not because the commit marker was seen
+    :param attempts: how often it was tried to save it
     """
 
     saved: set[Key] = field(default_factory=set)
@@ -87,19 +54,34 @@ class Delivery:
 
 
 @dataclass
-class Wish:
-    """What is to be saved of a crash at one destination; None: nothing."""
+class PendingSave:
+    """What is to be saved of a crash at one destination.
+
+    :param wanted: what is to be saved, or was; None: nothing
+    :param is_same: whether nothing is to be saved, as all of the crash is there: it was compared
+    """
 
     crash: MeasuredCrash
-    delivery: Delivery
-    wanted: Crash | None
+    wanted: Crash | None = None
+    is_same: bool = False
+    attempts: int = 1
+    error: Exception | None = None
+
+    def result(self) -> DestinationResult:
+        """Return what became of it, once it is final."""
+        if self.error or not self.wanted:
+            return DestinationResult(
+                is_whole=self.is_same, attempts=self.attempts, error=self.error
+            )
+        saved = {part.key for part in self.wanted.parts} & self.crash.measured.keys()
+        return DestinationResult(saved, is_whole=True, attempts=self.attempts)
 
 
 class Destination:
-    """Brings crashes to a store, batch by batch, from any thread.
+    """Copies crashes to a store, batch by batch, from any thread.
 
     :param store: the store
-    :param kinds: the kinds of parts that are brought
+    :param kinds: the kinds of parts that are copied
     :param existing: what to do about a crash that is there
     :param verify: whether to read back and compare whatever is there or was saved
     :param dry_run: whether to save nothing
@@ -116,13 +98,11 @@ class Destination:
         retry: RetryPolicy,
     ) -> None:
         self.store = store
-        self.down: StorageError | None = None
-        """Why it is not used any more, once it is found to be out of reach as a whole."""
+        self.guard = Guard(store, retry, write=True)
         self._kinds = kinds
         self._existing = existing
         self._verify = verify
         self._dry_run = dry_run
-        self._retry = retry
         self._listed: Iterator[str] | None = None
         self._next: str | None = None
 
@@ -130,28 +110,29 @@ class Destination:
         """Take note when the store cannot be written to; log what it will keep otherwise than was
         asked for."""
         try:
-            self._retry.call(lambda: self.store.verify_access(write=True))
+            self.guard.retry.call(lambda: self.store.verify_access(write=True))
             if not self._dry_run:
-                for difference in self._retry.call(self.store.try_saving):
+                for difference in self.guard.retry.call(self.store.try_saving):
                     logger.warning("%s", difference)
         except StorageError as error:
-            self.down = error
+            self.guard.down = error
 
     # What is there, from a listing
 
-    def follow(self, listed: Iterator[str]) -> None:
-        """From now on `has` asks this listing of the store, in the order of the ids."""
-        if not self.down:
+    def use_listing(self, listed: Iterator[str]) -> None:
+        """From now on `is_listed` asks this listing of the store, in the order of the ids."""
+        if not self.guard.down:
             self._listed = listed
             self._advance()
 
     @property
-    def lists(self) -> bool:
-        """Whether `has` knows what is not there, and not only what is."""
-        return self._listed is not None and not self.down
+    def is_complete(self) -> bool:
+        """Whether `is_listed` knows what is not there, and not only what is."""
+        return self._listed is not None and not self.guard.down
 
-    def has(self, crash_id: str) -> bool:
-        """Whether the listing has the crash; to be asked in the order of `crashid.sort_key`."""
+    def is_listed(self, crash_id: str) -> bool:
+        """Return True if the listing has the crash; to be asked in the order of
+        `crashid.sort_key`."""
         key = crashid.sort_key(crash_id)
         while self._next is not None and crashid.sort_key(self._next) < key:
             self._advance()
@@ -163,80 +144,82 @@ class Destination:
         except StorageError as error:
             self._next = self._listed = None
             if is_retryable(error):
-                self.down = error
+                self.guard.down = error
             else:  # of one directory, perhaps: if so, each crash is asked for from now on
-                self._probe_after(error)
+                self.guard.check_after(error)
 
-    # Bringing
+    # Copying
 
-    def bring(self, crashes: Sequence[tuple[MeasuredCrash, bool]]) -> list[Delivery]:
-        """Bring to the store what it lacks of these crashes.
+    def copy(self, crashes: Sequence[tuple[MeasuredCrash, bool]]) -> list[DestinationResult]:
+        """Save what the store lacks of these crashes.
 
         :param crashes: each with whether it is known not to be there
         """
-        deliveries = [Delivery() for _ in crashes]
-        wishes = [
-            Wish(crash, delivery, self._choose(crash, is_lacking, delivery))
-            for (crash, is_lacking), delivery in zip(crashes, deliveries, strict=True)
-        ]
+        saves = [PendingSave(crash) for crash, _ in crashes]
+        for save, (_, is_lacking) in zip(saves, crashes, strict=True):
+            self._decide(save, is_lacking)
         if not self._dry_run:
-            saved = [wish for wish in wishes if wish.wanted]
-            self._save_and_settle(saved)
+            wanted = [save for save in saves if save.wanted]
+            self._save_and_settle(wanted)
             if self._verify:
-                self._verify_saved(saved)
-        return deliveries
+                self._verify_saved(wanted)
+        return [save.result() for save in saves]
 
-    def _choose(self, crash: MeasuredCrash, is_lacking: bool, delivery: Delivery) -> Crash | None:
-        """Return what must be saved of the crash, and take note in its delivery as if it were;
-        None if nothing, or if that cannot be told."""
-        delivery.saved, delivery.is_whole, delivery.error = set(), False, None
+    # What is to be saved
+
+    def _decide(self, save: PendingSave, is_lacking: bool) -> None:
+        """Find out what must be saved of a crash, or why that cannot be told."""
+        save.wanted, save.is_same, save.error = None, False, None
         try:
-            wanted = self._wanted(crash, is_lacking, delivery)
+            save.wanted = self._wanted(save.crash, is_lacking)
+            save.is_same = save.wanted is None and self._compares
         except Exception as error:
-            delivery.error = error
-            self._probe_after(error)
-            return None
-        if wanted:
-            delivery.saved = {part.key for part in wanted.parts} & crash.measured.keys()
-            delivery.is_whole = True
-        return wanted
+            save.error = error
 
-    def _wanted(self, crash: MeasuredCrash, is_lacking: bool, delivery: Delivery) -> Crash | None:
-        """Return what must be saved of the crash; None if nothing."""
-        if self.down:
-            raise self.down
+    @property
+    def _compares(self) -> bool:
+        """Whether a crash that is there is compared, and not only looked for."""
+        return self._existing is Existing.COMPARE or (
+            self._existing is Existing.SKIP and self._verify
+        )
+
+    def _wanted(self, crash: MeasuredCrash, is_lacking: bool) -> Crash | None:
+        """Return what must be saved of the crash; None if nothing.
+
+        :raises CrashConflict: something would have to be overwritten that must not be
+        """
+        if self.guard.down:
+            raise self.guard.down
         if self._existing is Existing.OVERWRITE:
             return self._with_dumps_there(crash.crash)
-        if self._existing is Existing.SKIP and not self._verify:
+        if not self._compares:
             return crash.crash if is_lacking else self._lacking(crash)
         try:
             difference = self._compare(crash)
         except CrashIDNotFound:
             return crash.crash
-        wanted = self._mending(crash, difference)
-        delivery.is_whole = wanted is None
-        return wanted
+        return self._mending(crash, difference)
 
     def _with_dumps_there(self, crash: Crash) -> Crash:
-        """A raw crash replaces all dumps: where these are not brought, they are kept."""
+        """A raw crash replaces all dumps: where these are not copied, they are kept."""
         kept = COLLECTED - self._kinds
         if Kind.RAW_CRASH in kept or not kept:
             return crash
         try:
-            there = self._call(lambda: self.store.load_crash(crash.crash_id, kept))
+            there = self.guard.call(lambda: self.store.load_crash(crash.crash_id, kept))
         except CrashIDNotFound:
             return crash
         return Crash(crash.crash_id, [*crash.parts, *there.parts])
 
     def _lacking(self, crash: MeasuredCrash) -> Crash | None:
-        """Return what the destination has not, by the commit marker of what is brought."""
+        """Return what the destination has not, by the commit marker of what is copied."""
         crash_id = crash.crash.crash_id
         marker = marker_of(self._kinds)
         if marker in self._kinds:
-            is_there = self._call(lambda: self.store.has_crash(crash_id, marker))
+            is_there = self.guard.call(lambda: self.store.has_crash(crash_id, marker))
             return None if is_there else crash.crash
         try:  # dumps without the raw crash have no marker: by their names
-            there = self._call(lambda: self.store.load_crash(crash_id, self._kinds))
+            there = self.guard.call(lambda: self.store.load_crash(crash_id, self._kinds))
         except CrashIDNotFound:
             return crash.crash
         keys = crash.measured.keys() - {part.key for part in there.parts}
@@ -244,10 +227,10 @@ class Destination:
 
     def _compare(self, crash: MeasuredCrash) -> Difference:
         crash_id = crash.crash.crash_id
-        return self._call(lambda: compare(crash, self.store.load_crash(crash_id, self._kinds)))
+        return self.guard.call(lambda: compare(crash, self.store.load_crash(crash_id, self._kinds)))
 
     def has_all_of(self, crash: Crash) -> bool:
-        """Whether all of a crash is in the store, to the byte."""
+        """Return True if all of a crash is in the store, to the byte."""
         try:
             difference = self._compare(MeasuredCrash(crash, hashing=True))
         except CrashIDNotFound:
@@ -266,92 +249,74 @@ class Destination:
         keys = difference.missing | difference.differing
         return crash.only(keys) if keys else None
 
-    def _save_and_settle(self, wishes: list[Wish]) -> None:
-        """Save them; where somebody else has saved a crash since it was looked at, look again."""
-        self._save(wishes)
-        for _ in range(_TURNS):
-            wishes = [wish for wish in wishes if isinstance(wish.delivery.error, CrashExists)]
-            for wish in wishes:
-                wish.wanted = self._choose_again(wish.crash, wish.delivery)
-            self._save(wishes)
+    # Saving it
 
-    def _choose_again(self, crash: MeasuredCrash, delivery: Delivery) -> Crash | None:
-        """As `_choose`, of a crash that is there now.  If it is the same it counts as saved: it
-        may well be ours, and only the answer was lost."""
+    def _save_and_settle(self, saves: Sequence[PendingSave]) -> None:
+        """Save these; look again where another process saved a crash since it was looked at."""
+        self._save(saves)
+        for _ in range(_TURNS):
+            taken = [save for save in saves if isinstance(save.error, CrashExists)]
+            saves = [save for save in taken if self._is_wanted_again(save)]
+            self._save(saves)
+
+    def _is_wanted_again(self, save: PendingSave) -> bool:
+        """Return True if a crash has to be saved again, which is there now or was a moment ago.
+
+        If it is the same it counts as saved: this process may have saved it, and only the answer
+        was lost.
+        """
         try:
-            if self.down:
-                raise self.down
-            is_same = not self._compare(crash)
+            is_same = not self._compare(save.crash)
         except CrashIDNotFound:  # it has been removed again
             is_same = False
         except Exception as error:
-            delivery.error = error
-            self._probe_after(error)
-            return None
+            save.error = error
+            return False
         if is_same:
-            delivery.error = None
-            return None
-        return self._choose(crash, False, delivery)
+            save.error = None
+            return False
+        self._decide(save, is_lacking=False)
+        return save.wanted is not None
 
-    def _save(self, wishes: list[Wish]) -> None:
-        """Save them, those again that failed in passing; notice when the whole store is down.
+    def _save(self, saves: Sequence[PendingSave]) -> None:
+        """Save them, those again that failed in passing.
 
         Nothing is replaced, if that is not asked for: what was not there may be by now.
         """
         overwrite = self._existing is Existing.OVERWRITE
-        save = self.store.save_crashes if overwrite else self.store.create_crashes
-        todo = [(wish.delivery, wish.wanted) for wish in wishes if wish.wanted]
+        save_all = self.store.save_crashes if overwrite else self.store.create_crashes
+        todo = [(save, save.wanted) for save in saves if save.wanted]
         attempts = 0
 
         def attempt() -> None:
             nonlocal attempts
             attempts += 1
-            errors = save([crash for _, crash in todo])
-            for (delivery, _), error in zip(todo, errors, strict=True):
-                delivery.attempts, delivery.error = attempts, error
+            errors = save_all([wanted for _, wanted in todo])
+            for (save, _), error in zip(todo, errors, strict=True):
+                save.attempts, save.error = attempts, error
             todo[:] = [item for item in todo if item[0].error and is_retryable(item[0].error)]
             if todo:
                 raise todo[0][0].error or AssertionError
 
-        asked = [delivery for delivery, _ in todo]
         try:
             if todo:
-                self._retry.call(attempt)
-            if refused := [each.error for each in asked if isinstance(each.error, StorageDenied)]:
-                self._probe_after(refused[0])
+                self.guard.call(attempt)
         except Exception as error:
-            for delivery, _ in todo:
-                delivery.error = delivery.error or error
-            self._probe()
+            for save, _ in todo:
+                save.error = save.error or error
+        if any(isinstance(save.error, StorageDenied) for save in saves):
+            self.guard.check()
 
-    def _probe_after(self, error: Exception) -> None:
-        """Find out whether an error is about one crash or about the whole store."""
-        if not self.down and (is_retryable(error) or isinstance(error, StorageDenied)):
-            self._probe()
+    # Reading it back
 
-    def _probe(self) -> None:
-        try:
-            self.store.verify_access(write=True)
-        except StorageError as error:
-            self.down = error
-
-    def _verify_saved(self, saved: list[Wish]) -> None:
-        for wish in saved:
-            crash, delivery = wish.crash, wish.delivery
-            if delivery.error:
-                continue
+    def _verify_saved(self, saves: Sequence[PendingSave]) -> None:
+        for save in saves:
             try:
-                if self.down:
-                    raise self.down
-                if difference := self._compare(crash):
+                if not save.error and save.wanted and (difference := self._compare(save.crash)):
                     raise CorruptCrash(
                         f"read back and not the same: {difference}",
-                        crash_id=crash.crash.crash_id,
+                        crash_id=save.crash.crash.crash_id,
                         uri=self.store.uri,
                     )
             except Exception as error:
-                delivery.error = error
-                self._probe_after(error)
-
-    def _call(self, function: Callable[[], T]) -> T:
-        return self._retry.call(function)
+                save.error = error

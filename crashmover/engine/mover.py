@@ -5,48 +5,29 @@
 """Mover: the copy engine.  Crash ids in, outcomes out."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
-from functools import partial
-from queue import SimpleQueue
 from typing import Self
 
-from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
-from crashmover.engine.copying import (
-    Job,
-    Moved,
-    Task,
-    explain,
-    kinds_to_load,
-    loading,
-    measured,
-    refuse_loss,
-    remove_copied,
-)
-from crashmover.engine.destination import Delivery, Destination, Existing, Outcome, Status
+from crashmover.crash import ALL_KINDS, Kind, marker_of
+from crashmover.engine.batches import Batches
+from crashmover.engine.copying import Copier, CrashCopy, Outcome, Status
+from crashmover.engine.destination import Destination, Existing
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
-from crashmover.engine.workers import WorkerKilled, Workers, drop_what_waits, next_of
-from crashmover.errors import (
-    CorruptCrash,
-    CrashChanged,
-    CrashConflict,
-    CrashIDNotFound,
-    CrashMoverError,
-    StorageError,
-    StorageUnavailable,
-)
+from crashmover.engine.guard import Guard, outage
+from crashmover.engine.plan import refuse_loss
+from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.pool import Pool
 from crashmover.redactor import Redactor
-from crashmover.retry import RetryPolicy, is_retryable
+from crashmover.retry import RetryPolicy
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
 
 logger = logging.getLogger(__name__)
 
-_AHEAD = 2  # batches in flight for each worker
+_AHEAD = 2  # batches in hand for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
 _LOOK = 1024  # crashes looked at in listings before anything is reported
 
@@ -91,14 +72,12 @@ class Mover:
         retry: RetryPolicy | None = None,
     ) -> None:
         refuse_loss(source, destination, kinds, remove_source, redactor)
-        self._source = source
         self._kinds = frozenset(kinds)
-        self._verify = verify
         self._remove_source = remove_source
-        self._redactor = redactor
         self._dry_run = dry_run
         self._limit = limit
         self._retry = retry or RetryPolicy()
+        self._source = Guard(source, self._retry)
         stores = destination.stores
         self._destinations = [
             Destination(
@@ -117,12 +96,23 @@ class Mover:
             *(store.saving_workers or store.workers for store in stores),
         )
         self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._workers: Workers[Task, Moved] | None = None
         self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
+        self._pool = Pool(self._worker_count * len(stores), "store")
+        self._copier = Copier(
+            self._source,
+            self._destinations,
+            kinds=self._kinds,
+            verify=verify,
+            remove_source=remove_source,
+            redactor=redactor,
+            dry_run=dry_run,
+            pool=self._pool,
+        )
+        self._workers: Workers[list[CrashCopy], list[Outcome]] | None = None
         self._by_listing = existing is Existing.SKIP and not verify
         self._are_two_stores = False  # until that is found out
         self._is_stopped = False
-        self._failure: CrashMoverError | None = None
+        self._killed: WorkerKilled | None = None
         self._unlisted: CrashMoverError | None = None  # why there may be more than was taken
         self._idle = False  # the source had nothing for now
 
@@ -141,36 +131,47 @@ class Mover:
         self._is_stopped = True  # no Event: a signal may come while that holds its lock
 
     def verify_access(self) -> None:
-        """Make sure that the source can be read, and a destination be written to, and that they
-        are two stores.
+        """Make sure that the source can be read, that a destination can be written to, and that
+        they are two stores.
 
         :raises StorageError: none can
         :raises NotTwoStores: they are one; or, where the source is removed, that they are two
             cannot be proved
         """
-        self._retry.call(lambda: self._source.verify_access(write=self._remove_source))
+        source = self._source.store
+        self._retry.call(lambda: source.verify_access(write=self._remove_source))
         for destination in self._destinations:
             destination.verify_access()
-        self._stop_if_all_down()
-        if self._failure:
-            raise self._failure
+        if failure := self._outage():
+            raise failure
         self._refuse_same_stores()
 
     def _refuse_same_stores(self) -> None:
         if self._are_two_stores:
             return
+        source = self._source.store
         # What is down gets nothing in this run, and then nothing is removed either.
-        stores = [each.store for each in self._destinations if not each.down]
+        stores = [each.store for each in self._destinations if not each.guard.down]
         if self._remove_source:
-            require_two_stores(self._source, stores, dry_run=self._dry_run, retry=self._retry)
+            require_two_stores(source, stores, dry_run=self._dry_run, retry=self._retry)
         else:
-            refuse_same_stores(self._source, stores)
+            refuse_same_stores(source, stores)
         self._are_two_stores = True
 
+    def _guards(self) -> list[Guard]:
+        return [destination.guard for destination in self._destinations]
+
+    def _outage(self) -> CrashMoverError | None:
+        """Return why the run cannot go on, if so."""
+        return self._killed or outage(self._source, self._guards())
+
     def __enter__(self) -> Self:
-        stores = self._worker_count * len(self._destinations)
-        self._stores_pool = Pool(stores, "store")
-        self._workers = Workers(self._move, self._worker_count, processes=self._in_processes)
+        self._workers = Workers(
+            self._copier.copy,
+            self._worker_count,
+            processes=self._in_processes,
+            guards=[self._source, *self._guards()],
+        )
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -178,7 +179,7 @@ class Mover:
         if self._workers:
             self._workers.close()
             self._workers = None
-        self._stores_pool.shutdown()
+        self._pool.shutdown()
 
     def run(
         self,
@@ -202,72 +203,54 @@ class Mover:
         with ExitStack() as stack:
             if self._workers is None:
                 stack.enter_context(self)
+            assert self._workers
             self._refuse_same_stores()
             if listings and self._by_listing and self.marker in self._kinds:
                 for destination in self._destinations:
-                    destination.follow(listings(destination.store))
-            yield from self._run(iter(crash_ids), ahead * self._worker_count)
-        if failure := self._failure or self._unlisted:
+                    destination.use_listing(listings(destination.store))
+            batches = stack.enter_context(Batches(self._workers))
+            yield from self._outcomes(iter(crash_ids), batches, ahead * self._worker_count)
+        if failure := self._outage() or self._unlisted:
             raise failure
 
-    def _run(self, crash_ids: Iterator[str | None], most: int) -> Iterator[Outcome]:
-        flight: dict[Future[Moved], list[Job]] = {}
-        finished: SimpleQueue[Future[Moved]] = SimpleQueue()
+    def _outcomes(
+        self,
+        crash_ids: Iterator[str | None],
+        batches: Batches[CrashCopy, list[Outcome]],
+        most: int,
+    ) -> Iterator[Outcome]:
         done_count = 0
         while True:
-            if len(flight) < most:
+            if len(batches) < most:
                 room = self._batch_size
                 if self._limit is not None:
-                    room = min(room, self._limit - done_count - sum(map(len, flight.values())))
-                jobs, passed = self._take(crash_ids, room)
+                    room = min(room, self._limit - done_count - batches.item_count)
+                batch, passed = self._next_batch(crash_ids, room)
                 yield from passed
-                if jobs:
-                    assert self._workers
-                    future = self._workers.submit(Task(jobs, self._downs()))
-                    flight[future] = jobs
-                    future.add_done_callback(finished.put)
-                if jobs or passed:
+                if batch:
+                    batches.submit(batch)
+                if batch or passed:
                     continue
-            if self._is_stopped:
-                drop_what_waits(flight)
-            if not flight and not self._idle:
+            if self._is_stopped or self._outage():
+                batches.drop_waiting()
+            if not batches and not self._idle:
                 return
-            is_ahead = len(flight) > self._worker_count
-            for future in next_of(finished, _SOON if self._idle else None, is_ahead):
-                if future not in flight:
-                    continue
-                for outcome in self._result(future, flight.pop(future)):
+            for batch, result in batches.finished(_SOON if self._idle else None):
+                for outcome in self._result(batch, result):
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
 
-    def _result(self, future: "Future[Moved]", jobs: list[Job]) -> list[Outcome]:
-        """Return what became of a batch, and take note of stores that are down."""
-        try:
-            moved = future.result()
-        except WorkerKilled as error:
-            self._fail(CrashMoverError(str(error)))
-            return [Outcome(job.crash_id, Status.FAILED, error=str(error)) for job in jobs]
-        self._take_down(moved.downs)
-        self._stop_if_all_down()
-        if moved.failure:
-            self._fail(moved.failure)
-        return moved.outcomes
-
-    def _downs(self) -> list[StorageError | None]:
-        return [destination.down for destination in self._destinations]
-
-    def _take_down(self, downs: Sequence[StorageError | None]) -> None:
-        """Take note of what another worker, or whoever hands out the work, has found out."""
-        for destination, down in zip(self._destinations, downs, strict=True):
-            destination.down = destination.down or down
-
-    def _take(self, crash_ids: Iterator[str | None], room: int) -> tuple[list[Job], list[Outcome]]:
-        """Return the next crashes to be moved, `room` at most, and those to be passed over."""
+    def _next_batch(
+        self, crash_ids: Iterator[str | None], room: int
+    ) -> tuple[list[CrashCopy], list[Outcome]]:
+        """Return the next crashes to be copied, `room` at most, and those to be passed over."""
         self._idle = False
-        jobs: list[Job] = []
+        batch: list[CrashCopy] = []
         passed: list[Outcome] = []
-        while len(jobs) < room and len(passed) < _LOOK:
+        if self._outage():
+            return batch, passed
+        while len(batch) < room and len(passed) < _LOOK:
             if self._is_stopped or self._unlisted:
                 break
             try:
@@ -281,128 +264,20 @@ class Mover:
                 self._idle = True
                 break
             lacking = {
-                number: destination.lists
+                number: destination.is_complete
                 for number, destination in enumerate(self._destinations)
-                if not destination.has(crash_id)
+                if not destination.is_listed(crash_id)
             }
             if lacking:
-                jobs.append(Job(crash_id, lacking))
+                batch.append(CrashCopy(crash_id, lacking))
             else:
                 passed.append(Outcome(crash_id, Status.SKIPPED))
-        return jobs, passed
+        return batch, passed
 
-    # In a worker, which never raises for a crash
-
-    def _move(self, task: Task) -> Moved:
-        jobs = task.jobs
-        self._take_down(task.downs)
-        self._load_and_bring(jobs)
-        # A crash that was replaced at the source while it was read must be loaded anew.
-        replaced = [job for job in jobs if self._is_replaced(job)]
-        for job in replaced:
-            job.deliveries.clear()
-        self._load_and_bring(replaced)
-        self._notice_outage(jobs)
-        outcomes = [self._finish(job) for job in jobs]
-        return Moved(outcomes, self._failure, self._downs())
-
-    def _load_and_bring(self, jobs: list[Job]) -> None:
-        self._load(jobs)
-        loaded = [job for job in jobs if not job.error and job.crash and job.crash.crash.parts]
-        for deliveries in self._at_each_destination(loaded):
-            for job, delivery in deliveries:
-                job.deliveries.append(delivery)
-
-    def _is_replaced(self, job: Job) -> bool:
-        sources = {store.uri for store in self._source.stores}
-        errors = (delivery.error for delivery in job.deliveries)
-        return any(isinstance(e, StorageUnavailable) and e.uri in sources for e in errors)
-
-    def _load(self, jobs: list[Job]) -> None:
-        kinds = kinds_to_load(self._kinds, verify=self._verify)
-        found = self._source.load_crashes([job.crash_id for job in jobs], kinds)
-        for job in jobs:
-            try:
-                if self._failure:
-                    raise self._failure
-                load = loading(self._source, job.crash_id, next(found), kinds)
-                job.crash = self._retry.call(partial(self._measured, load))
-            except Exception as error:
-                job.error = error
-                if is_retryable(error):  # the others of its batch need not find out as slowly
-                    self._probe_source()
-
-    def _measured(self, load: Callable[[], Crash]) -> MeasuredCrash:
-        found = measured(load(), self._kinds, verify=self._verify, redactor=self._redactor)
-        if found.fault:
-            raise CorruptCrash(found.fault)
-        return found
-
-    def _at_each_destination(self, jobs: list[Job]) -> Iterator[list[tuple[Job, Delivery]]]:
-        def bring(number: int) -> list[tuple[Job, Delivery]]:
-            lacking = [job for job in jobs if number in job.lacking]
-            crashes = [(job.crash, job.lacking[number]) for job in lacking if job.crash]
-            return list(zip(lacking, self._destinations[number].bring(crashes), strict=True))
-
-        numbers = range(len(self._destinations))
-        return map(bring, numbers) if len(numbers) == 1 else self._stores_pool.map(bring, numbers)
-
-    def _notice_outage(self, jobs: list[Job]) -> None:
-        """Stop when the source, or every destination, is down as a whole."""
-        self._stop_if_all_down()
-        errors = [error for job in jobs for error in job.errors]
-        # A disk that is not mounted any more has none of the crashes that it had.
-        if any(is_retryable(e) or isinstance(e, CrashIDNotFound) for e in errors):
-            self._probe_source()
-
-    def _probe_source(self) -> None:
-        if not self._failure:
-            try:
-                self._source.verify_access()
-            except StorageError as error:
-                self._fail(error)
-
-    def _stop_if_all_down(self) -> None:
-        downs = self._downs()
-        if all(downs) and downs[0]:
-            self._fail(downs[0])
-
-    def _fail(self, error: CrashMoverError) -> None:
-        self._failure = self._failure or error
-        self.stop()
-
-    def _finish(self, job: Job) -> Outcome:
-        if isinstance(job.error, CrashIDNotFound):
-            return Outcome(job.crash_id, Status.MISSING, error=job.error.brief())
-        if job.crash is None or job.errors:
-            return self._failed(job, job.errors)
-        try:
-            if fault := job.crash.find_fault() if self._verify else None:
-                raise CorruptCrash(fault)
-            self._remove_if_whole(job, job.crash)
-        except Exception as error:
-            return self._failed(job, [error])
-        return job.outcome(self._status(job))
-
-    def _status(self, job: Job) -> Status:
-        if not any(delivery.saved for delivery in job.deliveries):
-            return Status.SKIPPED
-        return Status.WOULD_COPY if self._dry_run else Status.COPIED
-
-    def _failed(self, job: Job, errors: list[Exception]) -> Outcome:
-        conflict = all(isinstance(error, CrashConflict) for error in errors)
-        text = "; ".join(dict.fromkeys(explain(error, self._source.uri) for error in errors))
-        return job.outcome(Status.CONFLICT if conflict else Status.FAILED, text)
-
-    def _remove_if_whole(self, job: Job, crash: MeasuredCrash) -> None:
-        """Remove the crash from the source, if all of it is at every destination."""
-        whole = [delivery for delivery in job.deliveries if delivery.is_whole]
-        if not self._remove_source or self._dry_run or len(whole) < len(self._destinations):
-            return
-        copied = Crash(job.crash_id, [measured.part for measured in crash.measured.values()])
-        [source] = self._source.stores
-        try:
-            remove_copied(source, copied, self._destinations, self._retry)
-        except CrashChanged as error:
-            reason = f"copied, not removed: {error.reason}"
-            raise StorageError(reason, uri=source.uri) from None
+    def _result(
+        self, batch: list[CrashCopy], result: list[Outcome] | WorkerKilled
+    ) -> list[Outcome]:
+        if isinstance(result, WorkerKilled):
+            self._killed = result
+            return [Outcome(c.crash_id, Status.FAILED, error=str(result)) for c in batch]
+        return result
