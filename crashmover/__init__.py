@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crashmover.external.memory import InMemoryCrashQueue as InMemoryCrashQueue
     from crashmover.external.memory import InMemoryCrashStorage as InMemoryCrashStorage
     from crashmover.external.poly import PolyCrashStorage as PolyCrashStorage
+    from crashmover.external.tuning import Tuning as Tuning
     from crashmover.redactor import Redactor as Redactor
     from crashmover.registry import open_queue as open_queue
     from crashmover.registry import open_storage as open_storage
@@ -64,6 +65,7 @@ _HOMES = {
     "Redactor": "redactor",
     "Status": "engine.mover",
     "StorageURI": "uri",
+    "Tuning": "external.tuning",
     "open_queue": "registry",
     "open_storage": "registry",
 }

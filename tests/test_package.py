@@ -159,7 +159,8 @@ def test_each_module_imports_only_what_it_may(tmp_path: Path) -> None:
     package = tmp_path / "crashmover"
     shutil.copytree(HOME, package)
     rules = HOME.parent / ".ci" / "imports.ini"
-    command = [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo", rules]
+    program = Path(sys.executable).parent / "lint-imports"
+    command = [str(program), "--no-cache", "--no-logo", str(rules)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     for line, expected in (("", 0), ("from crashmover.engine import mover\n", 1)):
         with (package / "external" / "fs" / "crashstorage.py").open("a") as file:

@@ -24,7 +24,6 @@ from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.engine.loading import given
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.retry import RetryPolicy
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}
 _AT_ONCE = 64
@@ -102,7 +101,7 @@ def command(
     """
     check_range(since, until)
     with settings.open_storage(sources) as storage:
-        RetryPolicy().call(storage.verify_access)
+        storage.tuning.retry.call(storage.verify_access)
         require_output()
         warn_of_reading(storage)
         marker = _KINDS[kind]
@@ -161,7 +160,9 @@ class Sizing:
                 first = partial(given, crash)
                 load = partial(self._storage.load_crash, crash_id, self._kinds)
                 try:
-                    size = RetryPolicy().call(partial(_size, load), first=partial(_size, first))
+                    size = self._storage.tuning.retry.call(
+                        partial(_size, load), first=partial(_size, first)
+                    )
                     yield crash_id, size
                 except CrashIDNotFound:
                     continue

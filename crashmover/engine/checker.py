@@ -103,13 +103,12 @@ class Checker:
     ) -> None:
         self._kinds = frozenset(kinds)
         self._digest = digest
-        self._retry = retry or RetryPolicy()
-        self._source = Guard(source, self._retry)
-        self._stores = [Guard(store, self._retry) for store in destination.stores]
+        self._source = Guard(source, retry)
+        self._stores = [Guard(store, retry) for store in destination.stores]
         everywhere = (*source.stores, *destination.stores)
-        self._worker_count = workers or max(store.workers for store in everywhere)
-        self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._batch_size = max(store.batch_size for store in everywhere)
+        self._worker_count = workers or max(store.tuning.workers for store in everywhere)
+        self._in_processes = all(store.tuning.processes for store in everywhere)
+        self._batch_size = max(store.tuning.batch for store in everywhere)
         self._is_stopped = False
         self._workers: Workers[list[str], _Checked] | None = None
 
@@ -128,7 +127,7 @@ class Checker:
         :raises StorageError: one cannot
         """
         for guard in (self._source, *self._stores):
-            self._retry.call(guard.store.verify_access)
+            guard.retry.call(guard.store.verify_access)
 
     def __enter__(self) -> Self:
         self._workers = Workers(self._check, self._worker_count, processes=self._in_processes)
@@ -193,7 +192,7 @@ class Checker:
                 first = partial(check.first, guard.store, next(listed))
                 try:
                     again = partial(check.again, guard.store)
-                    findings.append(self._retry.call(again, first=first))
+                    findings.append(guard.retry.call(again, first=first))
                 except Exception as error:
                     if failure := self._outage(error):
                         return _Checked(findings, failure)

@@ -95,7 +95,7 @@ class Destination:
         existing: Existing,
         verify: bool,
         dry_run: bool,
-        retry: RetryPolicy,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.store = store
         self.guard = Guard(store, retry, write=True)

@@ -20,15 +20,17 @@ class Guard:
     Safe for use from many threads: `down` is set by single assignments.
 
     :param store: the store
-    :param retry: what to try again
+    :param retry: what to try again; None: as the store's own `Tuning` says
     :param write: whether the store is down, too, where it can be read and not be written to
     """
 
-    def __init__(self, store: CrashStorageBase, retry: RetryPolicy, *, write: bool = False) -> None:
+    def __init__(
+        self, store: CrashStorageBase, retry: RetryPolicy | None = None, *, write: bool = False
+    ) -> None:
         self.store = store
         self.down: StorageError | None = None
         """Why the store is not used any more; None: it is used."""
-        self.retry = retry
+        self.retry = retry or store.tuning.retry
         self._write = write
 
     def call(self, function: Callable[[], T], *, first: Callable[[], T] | None = None) -> T:

@@ -52,7 +52,7 @@ class Mover:
     :param dry_run: change nothing
     :param limit: how many crashes at most; those that are skipped do not count
     :param workers: how many crashes or batches at a time; the stores know a good number
-    :param retry: what to try again
+    :param retry: what to try again; each store knows a good policy
     :raises ValueError: what was asked for would lose data
     """
 
@@ -76,8 +76,7 @@ class Mover:
         self._remove_source = remove_source
         self._dry_run = dry_run
         self._limit = limit
-        self._retry = retry or RetryPolicy()
-        self._source = Guard(source, self._retry)
+        self._source = Guard(source, retry)
         stores = destination.stores
         self._destinations = [
             Destination(
@@ -86,17 +85,17 @@ class Mover:
                 existing=existing,
                 verify=verify,
                 dry_run=dry_run,
-                retry=self._retry,
+                retry=retry,
             )
             for store in stores
         ]
         everywhere = (*source.stores, *stores)
         self._worker_count = workers or max(
-            *(store.workers for store in source.stores),
-            *(store.saving_workers or store.workers for store in stores),
+            *(store.tuning.workers for store in source.stores),
+            *(store.tuning.savers or store.tuning.workers for store in stores),
         )
-        self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
+        self._in_processes = all(store.tuning.processes for store in everywhere)
+        self._batch_size = max(store.tuning.batch_for(self._worker_count) for store in stores)
         self._pool = Pool(self._worker_count * len(stores), "store")
         self._copier = Copier(
             self._source,
@@ -139,7 +138,7 @@ class Mover:
             cannot be proved
         """
         source = self._source.store
-        self._retry.call(lambda: source.verify_access(write=self._remove_source))
+        self._source.retry.call(lambda: source.verify_access(write=self._remove_source))
         for destination in self._destinations:
             destination.verify_access()
         if failure := self._outage():
@@ -153,7 +152,7 @@ class Mover:
         # What is down gets nothing in this run, and then nothing is removed either.
         stores = [each.store for each in self._destinations if not each.guard.down]
         if self._remove_source:
-            require_two_stores(source, stores, dry_run=self._dry_run, retry=self._retry)
+            require_two_stores(source, stores, dry_run=self._dry_run, retry=self._source.retry)
         else:
             refuse_same_stores(source, stores)
         self._are_two_stores = True

@@ -58,8 +58,8 @@ class Remover:
     ) -> None:
         self._storage = storage
         self._dry_run = dry_run
-        self._guard = Guard(storage, retry or RetryPolicy(), write=True)
-        self._threads = max(store.workers for store in storage.stores)
+        self._guard = Guard(storage, retry, write=True)
+        self._threads = max(store.tuning.workers for store in storage.stores)
         self._is_stopped = False
 
     def __enter__(self) -> Self:

@@ -37,6 +37,7 @@ from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.sameness import Place, is_same_bucket
 from crashmover.external.s3.saving import Save
 from crashmover.external.s3.surroundings import look_around
+from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 
@@ -57,8 +58,7 @@ class S3CrashStorage(CrashStorageBase):
     :param uri: what messages call the store
     """
 
-    workers = 16
-    saving_workers = 32  # of which each waits for one request after the other
+    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class S3CrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
-        with Pool(self.workers, "remove") as pool:
+        with Pool(self.tuning.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 
     def _lock(self, crash_id: str) -> Lock:
