@@ -23,6 +23,7 @@ from crashmover.crash import ALL_KINDS, MAIN_DUMP, MARKERS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.external.roles import Store
 from crashmover.testing import StorageConformance, all_cases
 from tests import broken_creates, broken_keeps, broken_removals
 
@@ -362,7 +363,7 @@ class NewEveryTime(FSPermanentStorage):
 class TakesItselfForAnother(FSPermanentStorage):
     """Goes by the object, and not by what it stands for."""
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         return self is other
 
 

@@ -23,7 +23,7 @@ from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.engine.loading import given
 from crashmover.errors import CrashIDNotFound, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import ListedSource
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}
 _AT_ONCE = 64
@@ -100,7 +100,7 @@ def command(
       crashmover list -s prod --kind processed --json | jq -r .crash_id
     """
     check_range(since, until)
-    with settings.open_storage(sources) as storage:
+    with settings.open_listed_source(sources) as storage:
         storage.tuning.retry.call(storage.verify_access)
         require_output()
         warn_of_reading(storage)
@@ -145,7 +145,7 @@ class Sizing:
     :param kinds: of which parts
     """
 
-    def __init__(self, storage: CrashStorageBase, kinds: frozenset[Kind]) -> None:
+    def __init__(self, storage: ListedSource, kinds: frozenset[Kind]) -> None:
         self.failed = 0
         """How many crashes could not be read; each was named."""
         self._storage = storage

@@ -13,7 +13,7 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import COLLECTED, MARKERS, Crash, Kind, Part
 from crashmover.documents import json_object, json_part
 from crashmover.errors import CrashIDNotFound
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.redactor import Redactor
 from crashmover.soundness import demand_soundness, note_lacking
 
@@ -75,7 +75,7 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
     return Crash(crash.crash_id, parts)
 
 
-def load_alone(storage: CrashStorageBase, crash_id: str) -> Crash:
+def load_alone(storage: CrashSource, crash_id: str) -> Crash:
     """Load what there is of a crash without a raw crash: its processed crash.
 
     :raises CrashIDNotFound: there is none either

@@ -20,9 +20,10 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
+from crashmover.external.roles import Store, check_listing, results_of
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import S3ConnectionContext
@@ -98,7 +99,7 @@ class S3CrashStorage(CrashStorageBase):
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one place in one bucket, as `sameness` finds out.
 
         Without ``probe`` it goes by `identity`, which proves no difference.
