@@ -29,7 +29,7 @@ from crashmover.errors import (
     CrashMoverError,
     in_brief,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AHEAD = 3  # batches in hand, for each worker: so the slowest holds up the others for no long
@@ -93,8 +93,8 @@ class Checker:
 
     def __init__(
         self,
-        source: CrashStorageBase,
-        destination: CrashStorageBase,
+        source: CrashSource,
+        destination: CrashSource,
         *,
         kinds: Set[Kind] = ALL_KINDS,
         digest: bool = False,
@@ -189,10 +189,10 @@ class Checker:
                 crash_id, self._source.store, next(found), self._kinds, digest=self._digest
             )
             for guard, listed in zip(self._stores, there, strict=True):
-                first = partial(check.first, guard.store, next(listed))
+                compare_again = partial(check.compare, guard.store)
+                first = partial(compare_again, next(listed))
                 try:
-                    again = partial(check.again, guard.store)
-                    findings.append(guard.retry.call(again, first=first))
+                    findings.append(guard.retry.call(compare_again, first=first))
                 except Exception as error:
                     if failure := self._outage(error):
                         return _Checked(findings, failure)
@@ -219,7 +219,7 @@ class _Check:
     def __init__(
         self,
         crash_id: str,
-        source: CrashStorageBase,
+        source: CrashSource,
         found: Crash | Exception,
         kinds: Set[Kind],
         *,
@@ -233,25 +233,14 @@ class _Check:
         self._measured: MeasuredCrash | None = None
         self._refuted: str | None = None  # in what it is damaged by its own word
 
-    def first(self, store: CrashStorageBase, there: Crash | Exception) -> Finding:
+    def compare(self, store: CrashSource, found: Crash | Exception | None = None) -> Finding:
         """Return what there is to say of it in a store.
 
-        :param there: the crash as that store has it, as `load_crashes` gave it
+        :param found: the crash as that store has it, as `load_crashes` gave it; None: it is loaded
+            anew, and so is the source's, which may have been replaced
         """
-        return self._compare(store, there)
-
-    def again(self, store: CrashStorageBase) -> Finding:
-        """As `first`, with all loaded anew: the crash may have been replaced."""
-        self._found = self._measured = None
-        return self._compare(store, None)
-
-    def finding(
-        self, store: CrashStorageBase, status: Verdict, *, error: str | None = None
-    ) -> Finding:
-        """Return what is to be said where nothing was compared."""
-        return Finding(self._crash_id, store.uri, status, Difference(), error=error)
-
-    def _compare(self, store: CrashStorageBase, found: Crash | Exception | None) -> Finding:
+        if found is None:
+            self._found = self._measured = None
         try:
             source = self._measure()
         except CrashIDNotFound as error:
@@ -268,6 +257,10 @@ class _Check:
         read = source.bytes_of(set(source.measured)) if self._digest else 0
         status = Verdict.DIFFERS if self._refuted else _verdict(difference)
         return Finding(self._crash_id, store.uri, status, difference, read, self._refuted)
+
+    def finding(self, store: CrashSource, status: Verdict, *, error: str | None = None) -> Finding:
+        """Return what is to be said where nothing was compared."""
+        return Finding(self._crash_id, store.uri, status, Difference(), error=error)
 
     def _measure(self) -> MeasuredCrash:
         """Return the crash of the source, once all of it has been looked at."""

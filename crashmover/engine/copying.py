@@ -26,6 +26,7 @@ from crashmover.errors import (
     StorageUnavailable,
     describe,
 )
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.redactor import Redactor
 from crashmover.retry import is_retryable
 
@@ -111,7 +112,7 @@ class Copier:
     :param pool: lets several destinations be copied to at the same time
     """
 
-    source: Guard
+    source: Guard[CrashStorageBase]
     destinations: Sequence[Destination]
     kinds: Set[Kind]
     verify: bool

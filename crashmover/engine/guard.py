@@ -5,16 +5,17 @@
 """Guard: one store, its retries, and whether it is down as a whole."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from crashmover.errors import StorageDenied, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import Store
 from crashmover.retry import RetryPolicy, is_retryable
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Store)
 
 
-class Guard:
+class Guard(Generic[S]):
     """Calls a store, and stops calling it once the store is down as a whole.
 
     Safe for use from many threads: `down` is set by single assignments.
@@ -24,9 +25,7 @@ class Guard:
     :param write: whether the store is down, too, where it can be read and not be written to
     """
 
-    def __init__(
-        self, store: CrashStorageBase, retry: RetryPolicy | None = None, *, write: bool = False
-    ) -> None:
+    def __init__(self, store: S, retry: RetryPolicy | None = None, *, write: bool = False) -> None:
         self.store = store
         self.down: StorageError | None = None
         """Why the store is not used any more; None: it is used."""
@@ -61,7 +60,7 @@ class Guard:
                 self.down = error
 
 
-def outage(source: Guard, destinations: Sequence[Guard]) -> StorageError | None:
+def outage(source: Guard[Any], destinations: Sequence[Guard[Any]]) -> StorageError | None:
     """Return why a copy cannot go on: its source is down, or every destination is."""
     downs = [destination.down for destination in destinations]
     return source.down or (downs[0] if all(downs) else None)

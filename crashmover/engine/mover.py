@@ -157,7 +157,7 @@ class Mover:
             refuse_same_stores(source, stores)
         self._are_two_stores = True
 
-    def _guards(self) -> list[Guard]:
+    def _guards(self) -> list[Guard[CrashStorageBase]]:
         return [destination.guard for destination in self._destinations]
 
     def _outage(self) -> CrashMoverError | None:

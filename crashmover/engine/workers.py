@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import BinaryIO, Generic, TypeVar, cast
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from crashmover import documents
 from crashmover.engine.guard import Guard
@@ -55,7 +55,7 @@ class Workers(Generic[T, R]):
         count: int,
         *,
         processes: bool,
-        guards: Sequence[Guard] = (),
+        guards: Sequence[Guard[Any]] = (),
     ) -> None:
         self._work = work
         self._guards = guards
