@@ -15,11 +15,11 @@ from itertools import combinations, product
 
 import pytest
 
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.errors import PolyCrashStorageError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashQueue
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.selection import QueuedIDs
 from crashmover.testing import Contents, contents
 from tests.conftest import Figures

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from crashmover.checking import Checker, Finding, Verdict
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
@@ -25,7 +24,8 @@ from crashmover.cli.options import (
     source_option,
 )
 from crashmover.cli.selecting import check_selection, ids_from_option, kinds_option, named_ids
-from crashmover.distinct import refuse_check_of_itself
+from crashmover.engine.checker import Checker, Finding, Verdict
+from crashmover.engine.distinct import refuse_check_of_itself
 from crashmover.external.crashstorage_base import CrashStorageBase
 
 

@@ -38,9 +38,9 @@ from crashmover.cli.selecting import (
     named_ids,
 )
 from crashmover.crash import Kind
+from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import NO_THREAD, CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.mover import Existing, Mover, Outcome
 from crashmover.redactor import Redactor
 from crashmover.selection import QueuedIDs
 
