@@ -33,6 +33,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.roles import ListedSource
 from crashmover.external.tuning import Tuning
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
@@ -79,7 +80,7 @@ def move_all(
     """Move as a copy of a range of days does: by listings."""
     mover = Mover(source, destination, retry=AT_ONCE, **options)
 
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         return store.new_crashes(kind=mover.marker)
 
     return list(mover.run(listings(source), listings))
@@ -293,7 +294,7 @@ def test_a_crash_that_came_after_its_listing_is_not_replaced_and_never_torn() ->
     source, destination = store_of(*some_crashes(3)), InMemoryCrashStorage()
     mover = Mover(source, destination, retry=AT_ONCE)
 
-    def listings(_store: CrashStorageBase) -> Iterator[str]:
+    def listings(_store: ListedSource) -> Iterator[str]:
         return iter(())
 
     for crash in some_crashes(2):
