@@ -11,6 +11,7 @@ from crashmover.crash import Crash
 from crashmover.engine.mover import Mover, Outcome
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
+from crashmover.external.roles import ListedSource
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     CRASH_ID,
@@ -47,7 +48,7 @@ def move_all(
     """Move as a copy of a range of days does: by listings."""
     mover = Mover(source, destination, retry=AT_ONCE, **options)
 
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         return store.new_crashes(kind=mover.marker)
 
     return list(mover.run(listings(source), listings))

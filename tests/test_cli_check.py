@@ -293,7 +293,7 @@ def test_a_store_that_goes_down_ends_it_with_its_line_and_what_was_found(
         return (first or function)()
 
     monkeypatch.setattr(kind, "load_crash", failing)
-    monkeypatch.setattr(kind, "tuning", replace(kind.tuning, batch=1))
+    monkeypatch.setattr(kind, "tuning", replace(kind.tuning, batch=1, least_batch=None))
     monkeypatch.setattr("crashmover.retry.RetryPolicy.call", called_once)
     result = run("check", "-s", source, "-d", there, "--workers", "1", "--all")
     assert result.exit_code == 4

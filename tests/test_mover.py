@@ -13,9 +13,9 @@ import pytest
 
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
 from crashmover.engine.mover import Existing, Mover, Outcome, Status
-from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.roles import ListedSource
 from crashmover.redactor import Redactor
 from crashmover.testing import (
     BROWSER,
@@ -237,7 +237,7 @@ def test_a_crash_that_came_after_its_listing_is_not_replaced_and_never_torn() ->
     source, destination = store_of(*some_crashes(3)), InMemoryCrashStorage()
     mover = Mover(source, destination, retry=AT_ONCE)
 
-    def listings(_store: CrashStorageBase) -> Iterator[str]:
+    def listings(_store: ListedSource) -> Iterator[str]:
         return iter(())
 
     for crash in some_crashes(2):

@@ -20,6 +20,7 @@ from crashmover.errors import PolyCrashStorageError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashQueue
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.roles import ListedSource
 from crashmover.selection import QueuedIDs
 from crashmover.testing import Contents, contents
 from tests.conftest import Figures
@@ -105,7 +106,7 @@ def by_id(place: Place, existing: Existing) -> list[Outcome]:
 
 
 def by_listing(place: Place, existing: Existing) -> list[Outcome]:
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         return store.new_crashes()
 
     mover = place.mover(existing)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from typing import cast
 
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import Crash, Kind
@@ -27,6 +28,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.redactor import Redactor
 from crashmover.retry import is_retryable
 
@@ -112,7 +114,7 @@ class Copier:
     :param pool: lets several destinations be copied to at the same time
     """
 
-    source: Guard[CrashStorageBase]
+    source: Guard[CrashSource]
     destinations: Sequence[Destination]
     kinds: Set[Kind]
     verify: bool
@@ -262,7 +264,8 @@ class Copier:
             self._remove(there)
 
     def _remove(self, crash: Crash) -> None:
-        [source] = self.source.store.stores
+        [store] = self.source.store.stores
+        source = cast(CrashStorageBase, store)  # as the plan has made sure
 
         def remove_again() -> None:
             with suppress(CrashIDNotFound):  # it was done, and only the answer was lost

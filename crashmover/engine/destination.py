@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import cast
 
 from crashmover import crashid
 from crashmover.comparison import Difference, Key, MeasuredCrash, compare
@@ -21,7 +22,7 @@ from crashmover.errors import (
     StorageDenied,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashDestination, ReadableDestination
 from crashmover.retry import RetryPolicy, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Destination:
 
     def __init__(
         self,
-        store: CrashStorageBase,
+        store: CrashDestination,
         *,
         kinds: Set[Kind],
         existing: Existing,
@@ -98,6 +99,8 @@ class Destination:
         retry: RetryPolicy | None = None,
     ) -> None:
         self.store = store
+        # Read from only where the plan has made sure that it can be.
+        self._readable = cast(ReadableDestination, store)
         self.guard = Guard(store, retry, write=True)
         self._kinds = kinds
         self._existing = existing
@@ -206,7 +209,7 @@ class Destination:
         if Kind.RAW_CRASH in kept or not kept:
             return crash
         try:
-            there = self.guard.call(lambda: self.store.load_crash(crash.crash_id, kept))
+            there = self.guard.call(lambda: self._readable.load_crash(crash.crash_id, kept))
         except CrashIDNotFound:
             return crash
         return Crash(crash.crash_id, [*crash.parts, *there.parts])
@@ -216,18 +219,18 @@ class Destination:
         crash_id = crash.crash.crash_id
         marker = marker_of(self._kinds)
         if marker in self._kinds:
-            is_there = self.guard.call(lambda: self.store.has_crash(crash_id, marker))
+            is_there = self.guard.call(lambda: self._readable.has_crash(crash_id, marker))
             return None if is_there else crash.crash
         try:  # dumps without the raw crash have no marker: by their names
-            there = self.guard.call(lambda: self.store.load_crash(crash_id, self._kinds))
+            there = self.guard.call(lambda: self._readable.load_crash(crash_id, self._kinds))
         except CrashIDNotFound:
             return crash.crash
         keys = crash.measured.keys() - {part.key for part in there.parts}
         return crash.only(keys) if keys else None
 
     def _compare(self, crash: MeasuredCrash) -> Difference:
-        crash_id = crash.crash.crash_id
-        return self.guard.call(lambda: compare(crash, self.store.load_crash(crash_id, self._kinds)))
+        crash_id, store = crash.crash.crash_id, self._readable
+        return self.guard.call(lambda: compare(crash, store.load_crash(crash_id, self._kinds)))
 
     def has_all_of(self, crash: Crash) -> bool:
         """Return True if all of a crash is in the store, to the byte."""
@@ -284,7 +287,7 @@ class Destination:
         Nothing is replaced, if that is not asked for: what was not there may be by now.
         """
         overwrite = self._existing is Existing.OVERWRITE
-        save_all = self.store.save_crashes if overwrite else self.store.create_crashes
+        save_all = self.store.save_crashes if overwrite else self._readable.create_crashes
         todo = [(save, save.wanted) for save in saves if save.wanted]
         attempts = 0
 

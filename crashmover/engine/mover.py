@@ -15,10 +15,10 @@ from crashmover.engine.copying import Copier, CrashCopy, Outcome, Status
 from crashmover.engine.destination import Destination, Existing
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
 from crashmover.engine.guard import Guard, outage
-from crashmover.engine.plan import refuse_loss
+from crashmover.engine.plan import check_copy, is_listed
 from crashmover.engine.workers import WorkerKilled, Workers
 from crashmover.errors import CrashMoverError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.pool import Pool
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
@@ -53,13 +53,13 @@ class Mover:
     :param limit: how many crashes at most; those that are skipped do not count
     :param workers: how many crashes or batches at a time; the stores know a good number
     :param retry: what to try again; each store knows a good policy
-    :raises ValueError: what was asked for would lose data
+    :raises ValueError: what was asked for would lose data, or a store has not the role for it
     """
 
     def __init__(
         self,
-        source: CrashStorageBase,
-        destination: CrashStorageBase,
+        source: CrashSource,
+        destination: CrashDestination,
         *,
         kinds: Set[Kind] = ALL_KINDS,
         existing: Existing = Existing.SKIP,
@@ -71,7 +71,15 @@ class Mover:
         workers: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        refuse_loss(source, destination, kinds, remove_source, redactor)
+        check_copy(
+            source,
+            destination,
+            kinds=kinds,
+            existing=existing,
+            verify=verify,
+            remove_source=remove_source,
+            redactor=redactor,
+        )
         self._kinds = frozenset(kinds)
         self._remove_source = remove_source
         self._dry_run = dry_run
@@ -160,7 +168,7 @@ class Mover:
             refuse_same_stores(source, stores)
         self._are_two_stores = True
 
-    def _guards(self) -> list[Guard[CrashStorageBase]]:
+    def _guards(self) -> list[Guard[CrashDestination]]:
         return [destination.guard for destination in self._destinations]
 
     def _outage(self) -> CrashMoverError | None:
@@ -186,7 +194,7 @@ class Mover:
     def run(
         self,
         crash_ids: Iterable[str | None],
-        listings: Callable[[CrashStorageBase], Iterator[str]] | None = None,
+        listings: Callable[[ListedSource], Iterator[str]] | None = None,
         *,
         ahead: int = _AHEAD,
     ) -> Iterator[Outcome]:
@@ -209,7 +217,8 @@ class Mover:
             self._refuse_same_stores()
             if listings and self._by_listing and self.marker in self._kinds:
                 for destination in self._destinations:
-                    destination.use_listing(listings(destination.store))
+                    if is_listed(destination.store):
+                        destination.use_listing(listings(destination.store))
             batches = stack.enter_context(Batches(self._workers))
             yield from self._outcomes(iter(crash_ids), batches, ahead * self._worker_count)
         if failure := self._outage() or self._unlisted:
