@@ -62,7 +62,7 @@ def test_a_store_that_is_down_is_called_and_looked_at_no_more() -> None:
 @pytest.mark.parametrize("write", [False, True])
 def test_a_store_that_can_only_be_read_is_down_for_those_who_save(write: bool) -> None:
     store = FaultyStorage("verify_access, to write", error=denied())
-    guard = Guard(store, write=write)
+    guard = Guard(store, write=True) if write else Guard(store)
     guard.check()
     assert (guard.down is not None) is write
 
