@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from crashmover.engine.batches import Batches
-from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.engine.workers import Workers
+from crashmover.errors import WorkerKilled
 
 
 class Result:
