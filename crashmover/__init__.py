@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from crashmover.mover import Mover as Mover
     from crashmover.mover import Outcome as Outcome
     from crashmover.mover import Status as Status
-    from crashmover.redactor import Redactor as Redactor
+    from crashmover.redaction import Redactor as Redactor
     from crashmover.registry import open_queue as open_queue
     from crashmover.registry import open_storage as open_storage
     from crashmover.uri import StorageURI as StorageURI
@@ -61,7 +61,7 @@ _HOMES = {
     "Part": "crash",
     "PolyCrashStorage": "external.poly",
     "QueueName": "external.crashqueue_base",
-    "Redactor": "redactor",
+    "Redactor": "redaction",
     "Status": "mover",
     "StorageURI": "uri",
     "open_queue": "registry",

@@ -25,7 +25,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 from crashmover.soundness import demand_soundness, note_lacking
 

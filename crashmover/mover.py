@@ -38,7 +38,7 @@ from crashmover.job import (
     remove_copied,
 )
 from crashmover.pool import Pool
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy, is_retryable
 from crashmover.workers import WorkerKilled, Workers, drop_what_waits, next_of
 

@@ -44,6 +44,7 @@ from crashmover.external.fs import (
     removing,
     settling,
     staging,
+    syscalls,
 )
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
@@ -170,7 +171,7 @@ class System:
         for module in (crashstorage, durable, emptying, forcing, partfiles, removing, staging):
             vars(module)["os"] = _Module(self, os)
         vars(durable)["fcntl"] = _Module(self, fcntl)
-        vars(forcing)["_libc"] = lambda: _Libc(self)
+        vars(syscalls)["libc"] = lambda: _Libc(self)
 
     @contextmanager
     def failing(
@@ -223,7 +224,7 @@ class _Module:
         return function(*args, **kwargs)
 
 
-_libc = forcing._libc
+_libc = syscalls.libc
 
 
 class _Libc:

@@ -89,7 +89,7 @@ PARTS = {
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "durable": Part(
         ("external/fs/durable",),
-        ("fs_durability", "fs_durable", "fs_modes", "fs_openat2"),
+        ("fs_durability", "fs_durable", "fs_modes", "fs_syscalls"),
         programs=("fs_faults",),
     ),
     "staging": Part(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crashmover.cli import overview
-from crashmover.redactor import FORBIDDEN_KEYS
+from crashmover.redaction import FORBIDDEN_KEYS
 from tests.cli_helpers import (
     MAIN_DUMP,
     Argument,

@@ -23,7 +23,7 @@ import pytest
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import durable, emptying, forcing, listing, removing, settling
+from crashmover.external.fs import directory_index, durable, emptying, forcing, removing, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -299,13 +299,13 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
 
     with Storage(root) as storage:
         storage.save_crash(crash_of(contents()))
-        take_out = removing.Removal.take_out_seen
+        take_out = removing.CrashRemoval.take_out_seen
 
-        def and_then(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+        def and_then(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
             take_out(self, dir_fd, seen)
             (root / LEAF).rmdir()
 
-        monkeypatch.setattr(removing.Removal, "take_out_seen", and_then)
+        monkeypatch.setattr(removing.CrashRemoval, "take_out_seen", and_then)
         above = (root / LEAF).parent.stat()
         monkeypatch.setattr(os, "fsync", removed_before)
         assert empty(storage) == [CRASH_ID]
@@ -358,9 +358,9 @@ def test_dumps_that_come_after_a_look_go_too(
     long_ago = 10**9
     monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     os.utime(root / LEAF / f"{CRASH_ID}.json", ns=(long_ago, long_ago))
-    take_out = removing.Removal.take_out_seen
+    take_out = removing.CrashRemoval.take_out_seen
 
-    def add_first(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+    def add_first(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
         assert seen.suffixes == (".json",)
         turned = removing._turned_into_lock
 
@@ -372,7 +372,7 @@ def test_dumps_that_come_after_a_look_go_too(
             patch.setattr(removing, "_turned_into_lock", add)
             take_out(self, dir_fd, seen)
 
-    monkeypatch.setattr(removing.Removal, "take_out_seen", add_first)
+    monkeypatch.setattr(removing.CrashRemoval, "take_out_seen", add_first)
     assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
 
@@ -450,16 +450,16 @@ def test_a_crash_that_is_removed_while_it_is_looked_at_is_worth_another_try(
     storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.save_crash(crash_of(contents()))
-    names_of = listing.Listings.names_of
+    names_of = directory_index.IndexCache.names_of
 
-    def and_empty(self: listing.Listings, *args: Any) -> list[str]:
+    def and_empty(self: directory_index.IndexCache, *args: Any) -> list[str]:
         names = names_of(self, *args)
         with monkeypatch.context() as patch:
-            patch.setattr(listing.Listings, "names_of", names_of)
+            patch.setattr(directory_index.IndexCache, "names_of", names_of)
             assert empty(storage) == [CRASH_ID]
         return names
 
-    monkeypatch.setattr(listing.Listings, "names_of", and_empty)
+    monkeypatch.setattr(directory_index.IndexCache, "names_of", and_empty)
     with pytest.raises(StorageUnavailable, match="replaced or removed while it was read"):
         storage.load_crash(CRASH_ID)
 

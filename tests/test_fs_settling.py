@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.external.fs import durable, listing, settling
+from crashmover.external.fs import directory_index, durable, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.settling import ELSEWHERE_NS, Lock, has_settled, now_at
 from crashmover.testing import BROWSER, MAIN, RAW, crash_of, read
@@ -52,7 +52,7 @@ def few_listings(most: int) -> Iterator[None]:
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FSPermanentStorage:
     """A store with a large directory; a crash settles soon."""
-    for module in (settling, listing):
+    for module in (settling, directory_index):
         monkeypatch.setattr(module, "SETTLED_NS", SETTLED_NS)
     storage = FSPermanentStorage(tmp_path)
     storage.save_crashes([crash_of({RAW: b"1", MAIN: b"1"}, crash_id) for crash_id in IDS])

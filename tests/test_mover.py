@@ -33,7 +33,7 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.mover import Existing, Mover, Outcome, Status
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     BROWSER,

@@ -26,7 +26,7 @@ FOUNDATIONS = {
     "errors.py": set[str](),
     "crashid.py": {"errors"},
     "uri.py": {"errors"},
-    "redactor.py": set[str](),
+    "redaction.py": set[str](),
     "partfiles.py": set[str](),
     "crash.py": {"crashid", "errors", "partfiles"},
     "retry.py": {"errors"},

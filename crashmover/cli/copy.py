@@ -41,7 +41,7 @@ from crashmover.crash import Kind
 from crashmover.errors import NO_THREAD, CrashMoverError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.mover import Existing, Mover, Outcome
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.selection import QueuedIDs
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h of glibc

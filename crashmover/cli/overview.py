@@ -19,8 +19,8 @@ from crashmover.documents import LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import load_alone
-from crashmover.minidump import MAGIC, read_minidump
-from crashmover.redactor import Redactor
+from crashmover.minidump.reader import MAGIC, read_minidump
+from crashmover.redaction import Redactor
 from crashmover.soundness import mismatch, missing
 
 PUBLIC_ANNOTATIONS = (

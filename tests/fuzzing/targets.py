@@ -31,7 +31,7 @@ from crashmover.errors import (
     InvalidURI,
 )
 from crashmover.external.crashqueue_base import parse_body
-from crashmover.external.fs.layout import ID_LENGTH, Layout, crash_id_in
+from crashmover.external.fs.layouts import ID_LENGTH, Layout, crash_id_in
 from crashmover.external.s3.keys import (
     format_dump_names,
     parse_dump_names,
@@ -40,8 +40,8 @@ from crashmover.external.s3.keys import (
 )
 from crashmover.external.s3.listing import Absences, Listing
 from crashmover.external.s3.objects import Objects
-from crashmover.minidump import read_minidump
-from crashmover.redactor import FORBIDDEN_KEYS, Redactor
+from crashmover.minidump.reader import read_minidump
+from crashmover.redaction import FORBIDDEN_KEYS, Redactor
 from crashmover.registry import open_queue, open_storage
 from crashmover.selection import CrashIDs, parse_day
 from crashmover.soundness import demand_soundness, names_no_other, read_dump_checksums

@@ -36,24 +36,24 @@ from crashmover.external.crashstorage_base import (
     never,
 )
 from crashmover.external.fs import durable, ownership
+from crashmover.external.fs.catalog import Catalog
+from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.grounds import risks_of_reading, risks_of_saving
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.links import open_directory
-from crashmover.external.fs.listing import Listings
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator, why_not_writable
 from crashmover.external.fs.probing import probe
 from crashmover.external.fs.reading import CrashFiles, status_if_there
-from crashmover.external.fs.removing import LoadedRemoval, Removal
+from crashmover.external.fs.removing import CrashRemoval, LoadedRemoval
 from crashmover.external.fs.sameness import Tree, is_same_tree
 from crashmover.external.fs.staging import StagedSave, save_in_groups
 from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.trial import try_file_systems
-from crashmover.external.fs.walking import Walk
 from crashmover.external.passed_over import PassedOver
 from crashmover.uri import StorageURI
 
@@ -89,10 +89,10 @@ class FSPermanentStorage(CrashStorageBase):
         self.root = Path(os.path.abspath(root))
         self.layout = layout or Layout()
         self.uri = str(StorageURI("fs", path=str(self.root)))
-        self._listings = Listings(self.layout.json_file_suffix)
+        self._indexes = IndexCache(self.layout.json_file_suffix)
         self._translator = Translator(self.uri)
         self._passed_over = PassedOver()
-        self._files = partial(CrashFiles, self.root, self.layout, self._listings, self._translator)
+        self._files = partial(CrashFiles, self.root, self.layout, self._indexes, self._translator)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -212,7 +212,7 @@ class FSPermanentStorage(CrashStorageBase):
             self._reading(crash_id) as root_fd,
         ):
             for where, dir_fd in self._directories(root_fd, crash_id):
-                files = self._listings.names_of(crash_id, None, dir_fd, where)
+                files = self._indexes.names_of(crash_id, None, dir_fd, where)
                 names += map(self.layout.dump_name, filter(self.layout.is_dump, files))
         return list(dict.fromkeys(names))
 
@@ -242,7 +242,7 @@ class FSPermanentStorage(CrashStorageBase):
                 return where
         return None
 
-    # Listing
+    # DirectoryIndex
 
     def new_crashes(
         self,
@@ -266,7 +266,7 @@ class FSPermanentStorage(CrashStorageBase):
             except FileNotFoundError:  # nothing was ever saved here
                 return
             with opened(root_fd):
-                walk = Walk(root_fd, self.layout, kind, passed_over)
+                walk = Catalog(root_fd, self.layout, kind, passed_over)
                 yield from walk.crashes(since, until)
 
     def passed_over(self) -> Iterator[str]:
@@ -375,7 +375,7 @@ class FSPermanentStorage(CrashStorageBase):
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):
                 dir_fd = durable.make_down(root_fd, where, self._modes.directory)
-                place = where, dir_fd, self._listings
+                place = where, dir_fd, self._indexes
                 return StagedSave(crash, self.layout, self._modes, *place, keeps_dumps=keeps_dumps)
         raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
 
@@ -403,7 +403,7 @@ class FSPermanentStorage(CrashStorageBase):
             self._translator.translating("cannot be removed", crash_id),
             self._reading(crash_id) as root_fd,
         ):
-            remove = Removal(self.layout, self._listings, root_fd, crash_id)
+            remove = CrashRemoval(self.layout, self._indexes, root_fd, crash_id)
             removed = [remove(where) for where in self.layout.directories(crash_id)]
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
@@ -415,7 +415,7 @@ class FSPermanentStorage(CrashStorageBase):
             self._translator.translating("cannot be removed", crash.crash_id),
             self._reading(crash.crash_id) as root_fd,
         ):
-            remove = LoadedRemoval(self.layout, self._listings, root_fd, crash)
+            remove = LoadedRemoval(self.layout, self._indexes, root_fd, crash)
             places = self.layout.directories(crash.crash_id)
             for where in places:
                 remove.look(where)
@@ -430,7 +430,7 @@ class FSPermanentStorage(CrashStorageBase):
         try:
             with opened(durable.open_root(self.root)) as root_fd:
                 forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
+                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
                 removals = emptying.crashes(crash_ids)
         except FileNotFoundError:  # nothing was ever saved here
             return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
@@ -450,11 +450,11 @@ class FSPermanentStorage(CrashStorageBase):
                 return
             with opened(root_fd):
                 forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
+                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
                 for removal in emptying.days(since, until, is_stopped):
                     yield removal.crash_id, self._not_removed(removal)
 
-    def _not_removed(self, removal: Removal) -> StorageError | None:
+    def _not_removed(self, removal: CrashRemoval) -> StorageError | None:
         """Return why a crash was not removed."""
         crash_id, error = removal.crash_id, removal.error
         if error:

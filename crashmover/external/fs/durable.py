@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from crashmover.external.fs import openat2
+from crashmover.external.fs import syscalls
 
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for another process that is saving the same crash."""
@@ -71,9 +71,9 @@ def step(parent_fd: int, name: str) -> int:
 
 def walk_down(root_fd: int, names: Sequence[str]) -> int:
     """Open the directory that is `names` below another."""
-    if openat2.is_there():
+    if syscalls.has_openat2():
         try:
-            return openat2.open_below(root_fd, "/".join(names) or ".", _DIRECTORY)
+            return syscalls.open_below(root_fd, "/".join(names) or ".", _DIRECTORY)
         except FileNotFoundError:
             raise
         except OSError:  # whatever it is, the other way says it, and where

@@ -20,14 +20,14 @@ from operator import attrgetter
 
 from crashmover.crash import MARKERS, Kind
 from crashmover.external.fs import durable
+from crashmover.external.fs.catalog import at_place, is_within
+from crashmover.external.fs.directory_index import IndexCache, files_anew
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layout import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
+from crashmover.external.fs.layouts import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
-from crashmover.external.fs.listing import Listings, files_anew
-from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
+from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty, remove_left_over
 from crashmover.external.fs.settling import SETTLED_NS, now_at
-from crashmover.external.fs.walking import at_place, is_within
 
 _TOGETHER = 512  # crashes of a day that are made final at once
 
@@ -38,7 +38,7 @@ _place_of = attrgetter("where")
 class Emptying:
     """Removes crashes, in one run.
 
-    :param listings: of the store
+    :param indexes: of the store
     :param root_fd: its directory, open before anything is removed
     :param forcing: gives what makes the removal of so many durable
     """
@@ -46,16 +46,16 @@ class Emptying:
     def __init__(
         self,
         layout: Layout,
-        listings: Listings,
+        indexes: IndexCache,
         root_fd: int,
         forcing: Callable[[int], Forcing],
     ) -> None:
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
         self._root_fd = root_fd
         self._forcing = forcing
 
-    def crashes(self, crash_ids: Sequence[str]) -> list[Removal]:
+    def crashes(self, crash_ids: Sequence[str]) -> list[CrashRemoval]:
         """Remove these crashes, and the directories that are left empty."""
         removals = list(map(self._removal, crash_ids))
         places = set[Where]()
@@ -74,7 +74,7 @@ class Emptying:
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
-    ) -> Iterator[Removal]:
+    ) -> Iterator[CrashRemoval]:
         """Remove the crashes of these days; yield, in order, those that were visible, and those of
         which something could not be removed.
 
@@ -89,7 +89,7 @@ class Emptying:
         if failures:
             raise failures[0]
 
-    def _empty(self, day: "_Day", is_stopped: Callable[[], bool]) -> Iterator[Removal]:
+    def _empty(self, day: "_Day", is_stopped: Callable[[], bool]) -> Iterator[CrashRemoval]:
         by_id = groupby(sorted(day.seen, key=_id_of), key=_id_of)
         each = (list(seen) for _, seen in by_id)
         while not is_stopped() and (batch := list(islice(each, _TOGETHER))):
@@ -98,10 +98,10 @@ class Emptying:
                     yield removal
         day.remove_empty()
 
-    def _removal(self, crash_id: str) -> Removal:
-        return Removal(self._layout, self._listings, self._root_fd, crash_id)
+    def _removal(self, crash_id: str) -> CrashRemoval:
+        return CrashRemoval(self._layout, self._indexes, self._root_fd, crash_id)
 
-    def _together(self, batch: list[list[Seen]]) -> Iterable[Removal]:
+    def _together(self, batch: list[list[Seen]]) -> Iterable[CrashRemoval]:
         """Remove what was seen of some crashes, directory by directory, and force that to the
         disk."""
         removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
@@ -116,7 +116,7 @@ class Emptying:
         return removals.values()
 
     def _take_out_of(
-        self, where: Where, found: list[tuple[Seen, Removal]], forcing: Forcing
+        self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
     ) -> None:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
@@ -129,7 +129,7 @@ class Emptying:
             for _, removal in found:
                 removal.error = error
 
-    def _take_out(self, dir_fd: int, seen: Seen, removal: Removal) -> None:
+    def _take_out(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
         try:
             removal.take_out_seen(dir_fd, seen)
         except FileNotFoundError:
@@ -142,7 +142,9 @@ class Emptying:
                 with suppress(OSError):
                     clear(dir_fd, self._layout, seen.crash_id, kind)
 
-    def _force(self, forcing: Forcing, places: set[Where], removals: Iterable[Removal]) -> None:
+    def _force(
+        self, forcing: Forcing, places: set[Where], removals: Iterable[CrashRemoval]
+    ) -> None:
         """Force what was removed to the disk."""
         try:
             for where in filter(forcing.is_single, places):

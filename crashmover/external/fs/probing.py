@@ -17,7 +17,7 @@ from pathlib import Path
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.staging import StagedSave
 from crashmover.external.probing import probe_crash

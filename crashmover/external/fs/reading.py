@@ -15,13 +15,13 @@ from typing import BinaryIO
 from crashmover.crash import Kind, Part, Write
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
+from crashmover.external.fs.directory_index import Generation, IndexCache, generation, state_of
 from crashmover.external.fs.durable import HeldDirectory, opened
-from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation, state_of
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
-from crashmover.external.fs.statx import status_from_server
+from crashmover.external.fs.syscalls import status_from_server
 from crashmover.partfiles import open_file
 
 _OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
@@ -52,7 +52,7 @@ class CrashFiles:
         self,
         root: Path,
         layout: Layout,
-        listings: Listings,
+        indexes: IndexCache,
         translator: Translator,
         crash_id: str,
         where: Where,
@@ -66,7 +66,7 @@ class CrashFiles:
         self.held = HeldDirectory.of(dir_fd)
         self._is_local = False
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
 
     def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
         """Return these, as far as they are among the kinds; None where there is no raw crash."""
@@ -87,7 +87,7 @@ class CrashFiles:
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
-        for name in self._listings.names_of(self.crash_id, state, dir_fd, self.where):
+        for name in self._indexes.names_of(self.crash_id, state, dir_fd, self.where):
             if self._layout.is_dump(name):
                 try:
                     status = durable.status(dir_fd, name)

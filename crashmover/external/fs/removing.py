@@ -22,9 +22,9 @@ from functools import cache
 from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.directory_index import IndexCache, files_anew, generation, state_of
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.links import open_directory
-from crashmover.external.fs.listing import Listings, files_anew, generation, state_of
 from crashmover.external.fs.settling import Lock
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -63,16 +63,16 @@ def _nothing(dir_fd: int) -> None:
     """Do nothing with a directory."""
 
 
-class Removal:
+class CrashRemoval:
     """Removes a crash from one directory after the other.
 
-    :param listings: of the store
+    :param indexes: of the store
     :param root_fd: its root, open
     """
 
     _needs_locks = False  # also that of a processed crash which is saved by itself
 
-    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
+    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash_id: str) -> None:
         self.crash_id = crash_id
         self.was_there = False
         """Whether there was anything of it."""
@@ -81,7 +81,7 @@ class Removal:
         self.error: OSError | None = None
         """Why it is not known to be gone; for whoever removes several."""
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
         self._root_fd = root_fd
 
     def __call__(self, where: Where) -> bool:
@@ -167,7 +167,7 @@ class Removal:
             raise OSError(errno.EEXIST, reason)
 
     def _beside(self, dir_fd: int, where: Where) -> str:
-        listed = self._listings.names_of(self.crash_id, None, dir_fd, where)
+        listed = self._indexes.names_of(self.crash_id, None, dir_fd, where)
         return min((name for name in listed if not self._layout.is_known(name)), default="")
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
@@ -205,13 +205,13 @@ class Removal:
         status = self._raw_crash(dir_fd)
         # A process that died may have added dumps to what had settled, and then left the lock.
         state = generation(status) if status and not (lock and lock.was_left) else None
-        listed = self._listings.names_of(self.crash_id, state, dir_fd, where, lock)
+        listed = self._indexes.names_of(self.crash_id, state, dir_fd, where, lock)
         single = [self._layout.file_name(self.crash_id, kind) for kind in MARKERS]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 
 
-class LoadedRemoval(Removal):
+class LoadedRemoval(CrashRemoval):
     """Removes the files that a crash was loaded from, where there are no others of it.
 
     :raises CrashChanged: there are
@@ -219,8 +219,8 @@ class LoadedRemoval(Removal):
 
     _needs_locks = True
 
-    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash: Crash) -> None:
-        super().__init__(layout, listings, root_fd, crash.crash_id)
+    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash: Crash) -> None:
+        super().__init__(layout, indexes, root_fd, crash.crash_id)
         self._states = {part.state for part in crash.parts}
 
     def look(self, where: Where) -> None:

@@ -27,7 +27,7 @@ from crashmover.errors import NotTwoStores
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.grounds import DISKS
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
 from crashmover.external.fs.oserrors import Translator
 

@@ -16,9 +16,9 @@ from functools import partial
 
 from crashmover.crash import COLLECTED, Crash, Kind
 from crashmover.external.fs import durable
+from crashmover.external.fs.directory_index import Generation, IndexCache, generation
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.removing import remove_left_over
@@ -37,7 +37,7 @@ class StagedSave:
     `close`; and `undo` at any time before `close`.
 
     :param modes: of the files
-    :param listings: of the store; None where no crash is there before
+    :param indexes: of the store; None where no crash is there before
     :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
 
@@ -48,13 +48,13 @@ class StagedSave:
         modes: Modes,
         where: Where,
         dir_fd: int,
-        listings: Listings | None = None,
+        indexes: IndexCache | None = None,
         *,
         keeps_dumps: bool = False,
     ) -> None:
         self.crash = crash
         self._modes = modes
-        self._listings = listings or Listings(layout.json_file_suffix)
+        self._indexes = indexes or IndexCache(layout.json_file_suffix)
         self._keeps_dumps = keeps_dumps
         self.where = where
         self.dir_fd = dir_fd
@@ -313,7 +313,7 @@ class StagedSave:
         if self._marker in self._temporary:
             lock = Lock(durable.temporary_name(self._marker), self._locks[self._marker])
         place = self.dir_fd, self.where
-        names = self._listings.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
+        names = self._indexes.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
         return {name for name in names if self._layout.is_dump(name)}
 
     def _settled_state(self) -> Generation | None:

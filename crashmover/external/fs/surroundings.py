@@ -17,7 +17,7 @@ from pathlib import Path
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, crash_id_in, day_in
+from crashmover.external.fs.layouts import ID_LENGTH, RADIX, Layout, crash_id_in, day_in
 from crashmover.external.passed_over import looks_like_id, why_invalid
 
 _ENTRIES = 1000  # of a directory that are looked at

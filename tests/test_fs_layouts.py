@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, Kind
 from crashmover.errors import InvalidDumpName
-from crashmover.external.fs.layout import Layout, crash_id_in, day_in
+from crashmover.external.fs.layouts import Layout, crash_id_in, day_in
 
 ID = "0bba929f-8721-460c-dead-a43c22071025"
 

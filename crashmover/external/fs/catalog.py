@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Walk: which crashes there are, directory by directory, in the order of their ids."""
+"""Catalog: which crashes there are, directory by directory, in the order of their ids."""
 
 import datetime as dt
 import heapq
@@ -14,7 +14,7 @@ from itertools import chain
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import (
+from crashmover.external.fs.layouts import (
     ID_LENGTH,
     MAX_DEPTH,
     RADIX,
@@ -27,7 +27,7 @@ from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
 
 
-class Walk:
+class Catalog:
     """One way through a store's directories.
 
     A directory that cannot be entered, or something else in its place, hides the crashes in it
@@ -128,7 +128,10 @@ class Walk:
 
 def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
     """Return what may be the ids of crashes that have a file ``ID + suffix`` in an open directory,
-    and the directories there; no `Listing`, as there may be one such file in each of a million."""
+    and the directories there.
+
+    No `DirectoryIndex`: there may be a million such directories.
+    """
     found: list[str] = []
     directories: list[str] = []
     length = ID_LENGTH + len(suffix)
