@@ -41,6 +41,7 @@ from crashmover.external.fs import (
     durable,
     emptying,
     forcing,
+    locks,
     removing,
     settling,
     staging,
@@ -168,9 +169,18 @@ class System:
 
     def install(self) -> None:
         """Let the store call this from now on."""
-        for module in (crashstorage, durable, emptying, forcing, partfiles, removing, staging):
+        for module in (
+            crashstorage,
+            durable,
+            emptying,
+            forcing,
+            locks,
+            partfiles,
+            removing,
+            staging,
+        ):
             vars(module)["os"] = _Module(self, os)
-        vars(durable)["fcntl"] = _Module(self, fcntl)
+        vars(locks)["fcntl"] = _Module(self, fcntl)
         vars(syscalls)["libc"] = lambda: _Libc(self)
 
     @contextmanager

@@ -88,7 +88,7 @@ PARTS = {
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "durable": Part(
-        ("external/fs/durable",),
+        ("external/fs/durable", "external/fs/locks"),
         ("fs_durability", "fs_durable", "fs_modes", "fs_syscalls"),
         programs=("fs_faults",),
     ),

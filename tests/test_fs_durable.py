@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from crashmover.external.fs import durable, forcing, syscalls
+from crashmover.external.fs import durable, forcing, locks, syscalls
 
 EXT4, FUSE = 0xEF53, 0x65735546
 NEGATIVE = 0x9123683E - (1 << 32)  # Btrfs, where a long has 32 bits
@@ -188,9 +188,9 @@ def test_no_descriptor_is_left_open_whatever_goes_wrong(directory: int, tmp_path
                     os.close(durable.open_regular(fd, name)[0])
             for name in ("file", "fifo"):  # which has two names; which is no file
                 with pytest.raises(OSError, match="not a temporary file of ours"):
-                    durable.create(fd, name)
+                    locks.create(fd, name)
                 with pytest.raises(OSError, match="not a temporary file of ours"):
-                    durable.lock(fd, name)
+                    locks.lock(fd, name)
             assert durable.same_bytes(fd, "file", "other")
         with pytest.raises(FileNotFoundError):
             durable.walk_down(directory, ("a", "b", "c"))
@@ -250,10 +250,10 @@ def test_what_a_lock_finds_is_emptied_and_is_ours_alone(
             path.write_bytes(left)
             path.chmod(0o600)
         if is_lock:
-            fd, found = durable.lock(directory, name)
+            fd, found = locks.lock(directory, name)
             assert found is (left is not None)
         else:
-            fd = durable.create(directory, name)
+            fd = locks.create(directory, name)
         with durable.opened(fd):
             assert (os.fstat(fd).st_size, os.get_inheritable(fd)) == (0, False)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -270,7 +270,7 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(
         flock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", after_a_removal)
-    fd, found = durable.lock(directory, "lock")
+    fd, found = locks.lock(directory, "lock")
     with durable.opened(fd):
         assert not found
         assert os.path.samestat(os.fstat(fd), path.stat())

@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import directory_index, durable, emptying, forcing, removing, settling
+from crashmover.external.fs import directory_index, emptying, forcing, locks, removing, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -208,7 +208,7 @@ def test_what_another_process_is_saving_is_left_to_it(
 def test_a_crash_that_somebody_holds_is_named_and_the_others_go(
     storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable.lock, "__defaults__", (0.0,))  # its patience
+    monkeypatch.setattr(locks.lock, "__defaults__", (0.0,))  # its patience
     for crash_id in (CRASH_ID, NEIGHBOUR):
         storage.save_crash(crash_of(contents(), crash_id))
     with (root / LEAF / f".{CRASH_ID}.json.tmp").open("wb") as file:
@@ -322,7 +322,7 @@ def test_a_full_disk_is_emptied(
     def refuse(*_args: object) -> tuple[int, bool]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(durable, "_open_or_create", refuse)
+    monkeypatch.setattr(locks, "_open_or_create", refuse)
     assert sorted(empty(storage)) == sorted(many(20))
     assert list(root.iterdir()) == []
 
@@ -335,15 +335,18 @@ def test_where_a_file_cannot_become_the_lock_there_is_one_beside_it(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
+    def no_such_call(*_args: object) -> NoReturn:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     storage.save_crash(crash_of(contents()))
     raw_crash = root / LEAF / f"{CRASH_ID}.json"
     if what == "linked":
         (tmp_path / "backup").hardlink_to(raw_crash)
     elif what == "read-only":
-        monkeypatch.setattr(removing, "_TO_LOCK", os.O_RDWR | os.O_DIRECTORY)  # root may anything
+        monkeypatch.setattr(locks, "_TO_LOCK", os.O_RDWR | os.O_DIRECTORY)  # root may anything
     else:
-        monkeypatch.setattr(removing, "_renameat2", lambda: None)
+        monkeypatch.setattr(locks, "rename_to_new", no_such_call)
     assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
     if what == "linked":
@@ -362,14 +365,14 @@ def test_dumps_that_come_after_a_look_go_too(
 
     def add_first(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
         assert seen.suffixes == (".json",)
-        turned = removing._turned_into_lock
+        turned = locks._turned_into_lock
 
         def add(*args: Any) -> int:
             storage.save_crash(crash_of({MAIN: b"late"}))
             return turned(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(removing, "_turned_into_lock", add)
+            patch.setattr(locks, "_turned_into_lock", add)
             take_out(self, dir_fd, seen)
 
     monkeypatch.setattr(removing.CrashRemoval, "take_out_seen", add_first)

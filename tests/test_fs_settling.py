@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.external.fs import directory_index, durable, settling
+from crashmover.external.fs import directory_index, durable, locks, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.settling import ELSEWHERE_NS, Lock, has_settled, now_at
 from crashmover.testing import BROWSER, MAIN, RAW, crash_of, read
@@ -153,7 +153,7 @@ def test_what_changed_between_the_listing_and_the_lock_has_not_settled(
 ) -> None:
     """It was listed a minute ago."""
     with durable.opened(durable.open_root(tmp_path)) as dir_fd:
-        lock = Lock("lock", durable.lock(dir_fd, "lock")[0])
+        lock = Lock("lock", locks.lock(dir_fd, "lock")[0])
         now = now_at(dir_fd, lock)
         listed = now - 60_000_000_000
         changed = listed + changed_s * 1_000_000_000

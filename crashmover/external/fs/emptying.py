@@ -21,12 +21,13 @@ from operator import attrgetter
 from crashmover.crash import MARKERS, Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.catalog import at_place, is_within
-from crashmover.external.fs.directory_index import IndexCache, files_anew
+from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layouts import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
-from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty, remove_left_over
+from crashmover.external.fs.locks import CrashLocks
+from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty
 from crashmover.external.fs.settling import SETTLED_NS, now_at
 
 _TOGETHER = 512  # crashes of a day that are made final at once
@@ -138,9 +139,10 @@ class Emptying:
             removal.error = error
             return
         if seen.is_left_over:
+            locks = CrashLocks(dir_fd, self._layout, seen.crash_id)
             for kind in MARKERS:
                 with suppress(OSError):
-                    clear(dir_fd, self._layout, seen.crash_id, kind)
+                    locks.clear(kind, without_lock=kind is Kind.RAW_CRASH)
 
     def _force(
         self, forcing: Forcing, places: set[Where], removals: Iterable[CrashRemoval]
@@ -165,25 +167,6 @@ class Emptying:
             ):
                 os.fsync(dir_fd)
                 return
-
-
-def clear(dir_fd: int, layout: Layout, crash_id: str, kind: Kind) -> None:
-    """Remove what somebody has left of a crash who died; what is held by somebody is in use.
-
-    :param kind: the part whose lock it was under
-    """
-    name = layout.file_name(crash_id, kind)
-    lock = durable.temporary_name(name)
-    if kind is Kind.PROCESSED_CRASH and not durable.exists(dir_fd, lock):
-        return
-    fd, _ = durable.lock(dir_fd, lock, 0.0)
-    with opened(fd):
-        if kind is Kind.RAW_CRASH:
-            if not durable.exists(dir_fd, name):  # or the next save would take them for its own
-                for file in filter(layout.is_dump, files_anew(dir_fd, crash_id, lock)):
-                    durable.remove_file(dir_fd, file)
-            remove_left_over(dir_fd, layout, crash_id, lock)
-        durable.remove_file(dir_fd, lock)
 
 
 class _Day:

@@ -15,13 +15,13 @@ from contextlib import suppress
 from functools import partial
 
 from crashmover.crash import COLLECTED, Crash, Kind
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, locks
 from crashmover.external.fs.directory_index import Generation, IndexCache, generation
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layouts import Layout, Where
+from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
-from crashmover.external.fs.removing import remove_left_over
 from crashmover.external.fs.settling import Lock
 from crashmover.partfiles import FileWriter
 from crashmover.spelling import alike, taken_for_one
@@ -87,14 +87,13 @@ class StagedSave:
         if kinds & COLLECTED:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
-                lock_name = durable.temporary_name(self._marker)
-                remove_left_over(self.dir_fd, self._layout, self.crash.crash_id, lock_name)
+                CrashLocks(self.dir_fd, self._layout, self.crash.crash_id).remove_left_over()
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._processed)
 
     def _lock_one(self, name: str) -> bool:
         temporary = durable.temporary_name(name)
-        self._locks[name], found = durable.lock(self.dir_fd, temporary, mode=self._modes.file)
+        self._locks[name], found = locks.lock(self.dir_fd, temporary, mode=self._modes.file)
         self._temporary.add(name)
         return found
 
@@ -110,7 +109,7 @@ class StagedSave:
             else:
                 self._put.append(name)
                 return fd
-        fd = durable.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
+        fd = locks.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
         self._temporary.add(name)
         return fd
 
@@ -121,7 +120,7 @@ class StagedSave:
         Putting it in place let go of its lock, which is ours now; but until it is final, its file
         is still locked, under its final name.
         """
-        if not durable.wait_for_unlocked(self.dir_fd, self._marker):
+        if not locks.wait_for_unlocked(self.dir_fd, self._marker):
             self._visible = False
 
     def was_visible(self) -> bool:
