@@ -20,48 +20,8 @@ from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, Stor
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import load_alone
 from crashmover.minidump.reader import MAGIC, read_minidump
-from crashmover.redaction import Redactor
+from crashmover.redaction import PUBLIC_ANNOTATIONS, PUBLIC_FIELDS, Redactor
 from crashmover.soundness import mismatch, missing
-
-PUBLIC_ANNOTATIONS = (
-    "ProductName",
-    "Version",
-    "BuildID",
-    "ReleaseChannel",
-    "Vendor",
-    "ProcessType",
-    "CrashTime",
-    "UptimeTS",
-    "StartupCrash",
-    "OOMAllocationSize",
-    "submitted_timestamp",
-)
-"""What is shown of a raw crash unasked.  Source of what is public: Mozilla Socorro,
-``socorro/schemas/raw_crash.schema.yaml``, permission "public".  ``MozCrashReason`` is not: it may
-hold what a user has typed; a processed crash has it without that."""
-
-PUBLIC_FIELDS = (
-    "signature",
-    "reason",
-    "address",
-    "moz_crash_reason",
-    "crashing_thread",
-    "crashing_thread_name",
-    "product",
-    "version",
-    "build",
-    "release_channel",
-    "process_type",
-    "os_name",
-    "os_version",
-    "os_pretty_version",
-    "cpu_arch",
-    "uptime",
-    "date_processed",
-    "success",
-)
-"""What is shown of a processed crash unasked, where the redactor leaves it in.  Source of what is
-public: Mozilla Socorro, ``socorro/schemas/processed_crash.schema.yaml``, permission "public"."""
 
 LARGEST_MINIDUMP = 64 << 20
 """Bytes of a dump that is looked into at most: it is fetched for that."""

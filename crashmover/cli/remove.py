@@ -23,8 +23,8 @@ from crashmover.cli.options import CrashIDType, Settings, range_options, source_
 from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.idset import CrashIDs
 from crashmover.remover import Removal, Remover, Status
-from crashmover.selection import CrashIDs
 
 _HANDFUL = 5  # crashes that are removed without a question
 

@@ -13,7 +13,7 @@ import click
 from crashmover.cli.options import IdsFileType, check_range
 from crashmover.crash import ALL_KINDS, Kind
 from crashmover.errors import InvalidCrashID
-from crashmover.selection import CrashIDs
+from crashmover.idset import CrashIDs
 
 
 def word_for(kind: Kind) -> str:

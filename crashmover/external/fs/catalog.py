@@ -5,12 +5,12 @@
 """Catalog: which crashes there are, directory by directory, in the order of their ids."""
 
 import datetime as dt
-import heapq
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 
+from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
@@ -20,8 +20,6 @@ from crashmover.external.fs.layouts import (
     RADIX,
     Layout,
     Where,
-    day_in,
-    is_impossible_day,
 )
 from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
@@ -54,8 +52,8 @@ class Catalog:
         """
         for day in sorted(durable.names(self._root_fd)):
             if is_within(day, since, until):
-                yield from _each_once(self._below((day, self._layout.name_branch_base)))
-            elif is_impossible_day(day) and _is_between(day, since, until):
+                yield from self._below((day, self._layout.name_branch_base))
+            elif crashid.is_impossible_day(day) and _is_between(day, since, until):
                 self._note_impossible(day)
         if self._failures:
             raise self._failures[0]
@@ -82,7 +80,7 @@ class Catalog:
         elif not directories:
             yield from here
         else:
-            yield from heapq.merge(here, chain.from_iterable(below))
+            yield from crashid.merged(here, chain.from_iterable(below))  # it may be flat and deep
 
     def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
         """Return the crashes whose raw (or processed) crash is right here, and belongs here,
@@ -156,22 +154,13 @@ def at_place(error: OSError, where: Where) -> OSError:
     return OSError(error.errno, f"{'/'.join(where)}: {error.strerror}")
 
 
-def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
-    """A crash may lie both flat and deep: it is listed once."""
-    last = None
-    for crash_id in crash_ids:
-        if crash_id != last:
-            yield crash_id
-        last = crash_id
-
-
 def _is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool:
     """Return True if an impossible day would lie between these."""
-    after = since is None or name >= f"{since:%Y%m%d}"
-    return after and (until is None or name <= f"{until:%Y%m%d}")
+    after = since is None or name >= crashid.day_name(since)
+    return after and (until is None or name <= crashid.day_name(until))
 
 
 def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
     """Whether the directory of that name is one of these days'."""
-    day = day_in(name)
+    day = crashid.parse_day_name(name)
     return day is not None and (since is None or day >= since) and (until is None or day <= until)

@@ -16,7 +16,6 @@ rule: Mozilla Socorro, ``socorro/external/fs/crashstorage.py``, and its radix st
 before 2018, which had one more directory, named by the id, at the leaf.
 """
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 from typing import assert_never
@@ -31,7 +30,6 @@ Where = tuple[str, ...]
 ID_LENGTH = 36
 RADIX = re.compile(r"[0-9a-f-]{2}", re.ASCII)
 """Two characters of a crash id; the fifth pair begins with a hyphen."""
-_DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _COMPONENT = re.compile(r"[^/\0]+")
 
 # Depth digit -> the depths to look at, the first of which is written.  Today's collectors
@@ -134,24 +132,3 @@ class Layout:
 
 def _depths(crash_id: str) -> tuple[int, ...]:
     return _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
-
-
-def crash_id_in(file_name: str) -> str | None:
-    """Return the crash id that a file's or directory's name begins with, or None."""
-    start = file_name[:ID_LENGTH]
-    return start if crashid.is_valid(start) else None
-
-
-def is_impossible_day(directory_name: str) -> bool:
-    """Return True if a directory's name has the digits of a day that no calendar has."""
-    return _DAY.fullmatch(directory_name) is not None and day_in(directory_name) is None
-
-
-def day_in(directory_name: str) -> dt.date | None:
-    """Return the day that a directory stands for, or None."""
-    if not _DAY.fullmatch(directory_name):
-        return None
-    try:
-        return dt.date(int(directory_name[:4]), int(directory_name[4:6]), int(directory_name[6:]))
-    except ValueError:
-        return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from crashmover.external.fs.layouts import day_in
+from crashmover import crashid
 from crashmover.external.fs.syscalls import file_system_type
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -128,7 +128,7 @@ def mounts_of(directory: Path) -> Iterator[Mount]:
         yield mount
     latest = {mount.point: mount for mount in found}  # of several at one place, it hides the others
     for names in dict.fromkeys(below(root, found)):
-        if day_in(names[0]):
+        if crashid.parse_day_name(names[0]):
             yield latest[root / PurePath(*names)]
 
 
