@@ -110,10 +110,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         options = replace(uri, query=own).options(**_OWN_OPTIONS)
         return cls(conninfo, **options, uri=str(uri))
 
-    def schema_script(self) -> str:
-        """Return the script that makes the tables, for whoever may."""
-        return schemas.script(self.schema)
-
     def identity(self) -> object:
         """The server, the database and the schema, as far as they are said."""
         return self._identity

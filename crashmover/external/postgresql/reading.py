@@ -21,9 +21,8 @@ import psycopg
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.saving import ROW
 from crashmover.external.postgresql.streaming import stream
-from crashmover.external.postgresql.tables import key_of
+from crashmover.external.postgresql.tables import ROW, key_of
 from crashmover.partfiles import file_of_chunks
 
 _LOAD: LiteralString = """
