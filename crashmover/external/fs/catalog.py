@@ -14,19 +14,13 @@ from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layouts import (
-    ID_LENGTH,
-    MAX_DEPTH,
-    RADIX,
-    Layout,
-    Where,
-)
+from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
 
 
 class Catalog:
-    """One way through a store's directories.
+    """The crashes in a store's directories, found by one walk through them.
 
     A directory that cannot be entered, or something else in its place, hides the crashes in it
     and no others: it is noted, and raised at the end.
@@ -52,7 +46,7 @@ class Catalog:
         """
         for day in sorted(durable.names(self._root_fd)):
             if is_within(day, since, until):
-                yield from self._below((day, self._layout.name_branch_base))
+                yield from self._below(self._layout.top(day))
             elif crashid.is_impossible_day(day) and _is_between(day, since, until):
                 self._note_impossible(day)
         if self._failures:
@@ -63,7 +57,7 @@ class Catalog:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
                 here, directories = self._look_into(dir_fd, where)
-        except FileNotFoundError:  # emptied and removed while we were on our way
+        except FileNotFoundError:  # emptied and removed during the walk
             return
         except OSError as error:
             self._note(error, where)
@@ -72,7 +66,7 @@ class Catalog:
         below = (
             self._below((*where, name))
             for name in directories
-            if RADIX.fullmatch(name) and len(where) < 2 + MAX_DEPTH
+            if self._layout.leads_on(name, where)
         )
         if not here:  # as above the leaves
             for crashes in below:
@@ -103,7 +97,7 @@ class Catalog:
         return sorted(here), sorted(directories)
 
     def _is_in(self, dir_fd: int, crash_id: str, where: Where) -> bool:
-        """Whether the crash is in its own directory."""
+        """Return True if the crash is in its own directory."""
         try:
             with opened(durable.step(dir_fd, crash_id)) as inner_fd:
                 return durable.exists(inner_fd, crash_id + self._suffix)
@@ -116,8 +110,7 @@ class Catalog:
     def _note_impossible(self, day: str) -> None:
         """Count the directory of a day that no calendar has, where it has the store's layout."""
         with suppress(OSError):
-            where = (day, self._layout.name_branch_base)
-            os.close(durable.walk_down(self._root_fd, where))
+            os.close(durable.walk_down(self._root_fd, self._layout.top(day)))
             self._passed_over.note(day, "", "a day that no calendar has")
 
     def _note(self, error: OSError, where: Where) -> None:
@@ -145,7 +138,7 @@ def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
             elif len(name) <= ID_LENGTH and entry.is_symlink():
                 if len(name) == ID_LENGTH and is_collectors_link(dir_fd, name):
                     continue
-                directories.append(name)  # in place of one: refused by who steps into it
+                directories.append(name)  # in place of one: entering it is refused
     return found, directories
 
 
@@ -161,6 +154,6 @@ def _is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool
 
 
 def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
-    """Whether the directory of that name is one of these days'."""
+    """Return True if a directory has the name of one of these days."""
     day = crashid.parse_day_name(name)
     return day is not None and (since is None or day >= since) and (until is None or day <= until)

@@ -28,8 +28,7 @@ from crashmover.external.fs import syscalls
 MOST_HELD = 64
 """Directories that a process holds at a time."""
 
-TEMPORARY = ".tmp"
-"""What a temporary name ends with."""
+_TEMPORARY = ".tmp"
 
 _SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
@@ -260,7 +259,13 @@ def exists(dir_fd: int, name: str) -> bool:
 
 def temporary_name(name: str) -> str:
     """Return what a file is called until it is whole; readers ignore names with a dot first."""
-    return f".{name}{TEMPORARY}"
+    return f".{name}{_TEMPORARY}"
+
+
+def final_name(name: str) -> str | None:
+    """Return what a file will be called that has this temporary name; None if it has none."""
+    is_temporary = name.startswith(".") and name.endswith(_TEMPORARY)
+    return name[1 : -len(_TEMPORARY)] if is_temporary else None
 
 
 def create_new(dir_fd: int, name: str, mode: int = PRIVATE) -> int:

@@ -24,7 +24,7 @@ from crashmover.external.fs.catalog import at_place, is_within
 from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layouts import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
+from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty
@@ -186,7 +186,7 @@ class _Day:
         self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._settled_ns = 0
-        self._look_into((name, layout.name_branch_base))
+        self._look_into(layout.top(name))
 
     def remove_empty(self) -> None:
         """Remove the directories that are empty now, of those that were there."""
@@ -231,14 +231,14 @@ class _Day:
                 if self._is_ours(name, where) and not is_passed_over:
                     below.append(name)
                 continue
-            is_temporary = name[0] == "." and name.endswith(durable.TEMPORARY)
-            file = name[1:].removesuffix(durable.TEMPORARY) if is_temporary else name
+            final = durable.final_name(name)
+            file = name if final is None else final
             crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
             if not self._layout.is_known(file):
-                if suffix.startswith(".") and not is_temporary:
+                if suffix.startswith(".") and final is None:
                     beside[crash_id] = min(file, beside.get(crash_id, file))
                 continue
-            if is_temporary:
+            if final is not None:
                 left_over.add(crash_id)
                 continue
             suffixes[crash_id].append(suffix)
@@ -259,9 +259,7 @@ class _Day:
         return self._known.setdefault(found, found)
 
     def _is_ours(self, name: str, where: Where) -> bool:
-        """Whether there may be crashes in a directory of that name."""
+        """Return True if there may be crashes in a directory of that name."""
         if len(name) == ID_LENGTH:  # the older form
             return self._layout.belongs(name, where)
-        above = where[2:]
-        is_way = len(above) < MAX_DEPTH and all(map(RADIX.fullmatch, above))
-        return is_way and RADIX.fullmatch(name) is not None
+        return self._layout.leads_on(name, where)

@@ -105,8 +105,8 @@ class CrashLocks:
         The next save of the crash may have other dumps.
         """
         for name in files_anew(self._dir_fd, f".{self._crash_id}", self.name(Kind.RAW_CRASH)):
-            final = name[1:].removesuffix(durable.TEMPORARY)
-            if name == durable.temporary_name(final) and self._layout.is_dump(final):
+            final = durable.final_name(name)
+            if final is not None and self._layout.is_dump(final):
                 with suppress(OSError):
                     durable.remove_file(self._dir_fd, name)
 

@@ -19,7 +19,7 @@ from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.crashid import parse_day_name
 from crashmover.external.fs import durable
-from crashmover.external.fs.layouts import ID_LENGTH, RADIX, Layout
+from crashmover.external.fs.layouts import ID_LENGTH, Layout
 from crashmover.external.passed_over import looks_like_id, why_invalid
 
 _ENTRIES = 1000  # of a directory that are looked at
@@ -47,7 +47,7 @@ def _in_days(root: Path, days: list[str], layout: Layout) -> str:
         if layout.name_branch_base not in below:
             foreign = foreign or _beside_no_base(root, day, below)
             continue
-        for directory, found in _files_of_crashes(root / day / layout.name_branch_base):
+        for directory, found in _files_of_crashes(root.joinpath(*layout.top(day)), layout):
             if _have_crash(found, layout):
                 return ""
             if not foreign and (other := _foreign_among(directory, found, layout)):
@@ -124,7 +124,7 @@ def _kind_among(names: list[str]) -> str:
     return next((kind for kind in _KINDS if kind in names), "")
 
 
-def _files_of_crashes(directory: Path) -> Iterator[tuple[Path, list[str]]]:
+def _files_of_crashes(directory: Path, layout: Layout) -> Iterator[tuple[Path, list[str]]]:
     """Yield the directories below one of names that have files of crashes, and their names."""
     left = [directory]
     for _ in range(_DIRECTORIES):
@@ -134,12 +134,12 @@ def _files_of_crashes(directory: Path) -> Iterator[tuple[Path, list[str]]]:
         names = [name for name in _names(directory) if len(name) > ID_LENGTH]
         if found := sorted(name for name in names if looks_like_id(name[:ID_LENGTH])):
             yield directory, found
-        below = [n for n in _directories(directory) if _is_way(n)]
+        below = [n for n in _directories(directory) if _is_way(n, layout)]
         left += (directory / name for name in reversed(below))
 
 
-def _is_way(name: str) -> bool:
-    return RADIX.fullmatch(name.lower()) is not None or looks_like_id(name)
+def _is_way(name: str, layout: Layout) -> bool:
+    return layout.leads_on(name.lower(), ()) or looks_like_id(name)
 
 
 def _names(directory: Path) -> Iterator[str]:
