@@ -2,11 +2,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Emptying: many crashes are removed, or all of a day, and what takes long is done once for all.
+"""Emptying: many crashes are removed, or all of a day, and made durable together.
 
-What takes long is to force a removal to the disk.  Each crash is still removed by itself, under
-its lock, as `removing` does it: so nobody who saves one meanwhile, and nobody who is killed in
-the middle, makes another case than there is with one crash.
+Forcing a removal to the disk takes long.  Each crash is still removed by itself, under its lock, as
+`removing` does it.  So a save meanwhile, or a kill in the middle, is the same case as with one
+crash.
 """
 
 import datetime as dt
@@ -152,7 +152,7 @@ class Emptying:
             for where in filter(forcing.is_single, places):
                 self._force_one(where)
             forcing.finish_file_systems(places)
-        except OSError as error:  # nobody knows which are gone for good
+        except OSError as error:  # it is not known which are gone for good
             for removal in removals:
                 if removal.was_there:
                     removal.error = removal.error or error

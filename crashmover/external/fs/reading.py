@@ -17,6 +17,7 @@ from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.directory_index import Generation, IndexCache, generation, state_of
 from crashmover.external.fs.durable import HeldDirectory, opened
+from crashmover.external.fs.finding import status_if_there
 from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
@@ -26,19 +27,6 @@ from crashmover.partfiles import open_file
 
 _OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
-
-
-def status_if_there(dir_fd: int, name: str) -> os.stat_result | None:
-    """Return the status of a crash's file; None if it is missing.
-
-    While a process replaces a file, exFAT by FUSE calls it missing for a moment.  So what is
-    missing is looked for again where the file system is not a usual local one.
-    """
-    with suppress(FileNotFoundError):
-        return durable.status(dir_fd, name)
-    with suppress(FileNotFoundError):
-        return None if is_local(dir_fd) else durable.status(dir_fd, name)
-    return None
 
 
 class CrashFiles:

@@ -2,22 +2,17 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Saving: a crash's files are written beside where they will be, and then put in place, as
-many crashes at a time as shall become durable together.
-"""
+"""Staging: one crash's files are written beside where they will be, and then put in place."""
 
 import datetime as dt
 import errno
 import os
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 
 from crashmover.crash import COLLECTED, Crash, Kind
 from crashmover.external.fs import durable, locks
 from crashmover.external.fs.directory_index import Generation, IndexCache, generation
-from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.modes import Modes
@@ -26,8 +21,6 @@ from crashmover.external.fs.settling import Lock
 from crashmover.partfiles import FileWriter
 from crashmover.spelling import alike, taken_for_one
 from crashmover.unbroken import unbroken
-
-_GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 
 
 class StagedSave:
@@ -343,128 +336,3 @@ class StagedSave:
         durable.rename(self.dir_fd, durable.temporary_name(name), name)
         self._temporary.discard(name)
         self._renamed.append(name)
-
-
-class GroupCommit:
-    """Saves that become durable together: two waits for the disk for all of them.
-
-    What one save raises is its own result; when forcing to the disk fails, all of the group
-    have failed, for nobody knows what was written.
-
-    :param results: for each crash by its index, None or why it was not saved
-    """
-
-    def __init__(self, forcing: Forcing, results: list[Exception | None]) -> None:
-        self._forcing = forcing
-        self._results = results
-        self._saves: dict[int, StagedSave] = {}
-        self._ids: set[str] = set()
-        self._begun = 0.0
-
-    def is_due(self, crash_id: str) -> bool:
-        """Whether to commit before this crash is added."""
-        if not self._saves:
-            return False
-        return crash_id in self._ids or time.monotonic() - self._begun > _GROUP_SECONDS
-
-    def add(self, index: int, stage: Callable[[], StagedSave]) -> None:
-        """Write one crash's files."""
-        if not self._saves:
-            self._begun = time.monotonic()
-        try:
-            save = self._begin(index, stage)
-            force = self._forcing.begin(save.where, save.dir_fd)
-            save.write(self._forcing.device(save.where), force=force)
-        except Exception as error:
-            self._fail(index, error)
-
-    @unbroken
-    def _begin(self, index: int, stage: Callable[[], StagedSave]) -> StagedSave:
-        save = self._saves[index] = stage()
-        self._ids.add(save.crash.crash_id)
-        return save
-
-    def commit(self) -> None:
-        """Put all in place and make it durable."""
-        self._hide()
-        self._each(StagedSave.publish_dumps)
-        self._force(self._saves.values(), new=True)
-        self._each(StagedSave.publish_marker)
-        self._force(self._saves.values(), new=False)
-        self._close()
-
-    def abandon(self) -> None:
-        """Undo all that is not committed."""
-        for save in self._saves.values():
-            save.undo()
-        self._close()
-
-    def _each(self, do: Callable[[StagedSave], None]) -> None:
-        for index, save in list(self._saves.items()):
-            try:
-                do(save)
-            except Exception as error:
-                self._fail(index, error)
-
-    def _hide(self) -> None:
-        """Hide what is to be replaced.  Once this is on the disk, no power cut brings an old raw
-        crash back beside new dumps."""
-        hidden: list[StagedSave] = []
-
-        def hide(save: StagedSave) -> None:
-            if save.hide():
-                hidden.append(save)
-
-        self._each(hide)
-        self._force(hidden, new=False)
-
-    def _force(self, saves: Collection[StagedSave], *, new: bool) -> None:
-        self._each(self._force_renamed)
-        if not saves:
-            return
-        try:
-            self._forcing.finish([save.where for save in saves], new=new)
-        except OSError as error:
-            for index in list(self._saves):
-                self._fail(index, error)
-
-    def _force_renamed(self, save: StagedSave) -> None:
-        if self._forcing.forgets_names(save.where):
-            save.force_renamed()
-
-    @unbroken
-    def _fail(self, index: int, error: Exception) -> None:
-        self._results[index] = error
-        if save := self._saves.pop(index, None):
-            save.undo()
-            save.close()
-
-    @unbroken
-    def _close(self) -> None:
-        self._ids.clear()
-        while self._saves:
-            self._saves.popitem()[1].close()
-
-
-def save_in_groups(
-    crashes: Sequence[Crash],
-    stage: Callable[[Crash], StagedSave],
-    forcing: Forcing,
-    results: list[Exception | None],
-) -> None:
-    """Save crashes, as many at a time as can be made durable together.
-
-    :param stage: begins with one
-    :param results: for each crash, None; or is told why it was not saved
-    """
-    group = GroupCommit(forcing, results)
-    try:
-        # By id: whoever locks some of the same crashes locks them in the same order.
-        for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
-            crash = crashes[index]
-            if group.is_due(crash.crash_id):
-                group.commit()
-            group.add(index, partial(stage, crash))
-        group.commit()
-    finally:
-        group.abandon()
