@@ -149,7 +149,8 @@ share_turns = _turn.share
 
 
 def in_turn(part: Part) -> AbstractContextManager[None]:
-    """Wait until nobody else has a large document in memory; to be held until that is gone."""
+    """Wait until no other thread or process has a large document in memory; hold this until
+    yours is gone."""
     is_small = part.size is not None and part.size <= SMALL
     return nullcontext() if is_small else _turn
 

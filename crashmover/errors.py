@@ -37,7 +37,7 @@ _PASSWORD_BEGINS = re.compile(r".:(?!/)")
 
 def _without_password(word: re.Match[str]) -> str:
     """Mask ``user:password@``, from where a user may begin to the last @: step by step, as a
-    pattern for all of it takes seconds where somebody sent a thousand colons."""
+    pattern for all of it takes seconds for a thousand colons."""
     text = word[0]
     last = text.rfind("@")
     start = 0
@@ -66,7 +66,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 
 
 def masked(text: str) -> str:
-    """Mask what may be a password in what somebody typed: a URI, where none belongs.  Of what a
+    """Mask what may be a password in what a person typed: a URI, where none belongs.  Of what a
     stranger sent, only the beginning is looked at and returned: it may be long."""
     text = text if len(text) <= _LOOKED_AT else f"{text[:_LOOKED_AT]}…"
     for pattern, replacement in _SECRETS:

@@ -2,8 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""The bytes of a part as a file: of one that is there, or of pieces as they come; and on their way
-to another."""
+"""Files of parts: one that is there, one of pieces as they come, and one that is written."""
 
 import io
 import os
@@ -54,8 +53,9 @@ class FileWriter:
 
 
 class _PartFile(io.FileIO):
-    """A file whose read errors are the error of whoever owns the file: a save reads one
-    store's file while it writes another's, and must not take the one's error for the other's.
+    """A file whose read errors become those of its store.
+
+    A save reads one store's file while it writes another's, and must not mix up their errors.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ def refuse_closed(path: str, option: str) -> None:
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at a terminal, and sees what is asked."""
+    """Return True if a person sits at a terminal, and sees what is asked."""
     return all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
@@ -215,7 +215,7 @@ class _Log(logging.Handler):
     """Makes messages of what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A library that logs amiss, or a standard error that nobody reads, must fail no crash.
+        # A library that logs amiss, or a standard error without a reader, must fail no crash.
         with suppress(Exception):
             text, level = record.getMessage(), record.levelname.lower()
             if _messages.as_json:

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Probing: all the steps of a save but the last, in a directory that nobody looks into.
+"""Probing: all the steps of a save but the last, in a hidden directory.
 
 No directory of a day is made for it, nor the root: another process, which found it there, would be
 in trouble when it is removed again.

@@ -33,7 +33,7 @@ class CrashFiles:
     """What there is of a crash in one directory.
 
     :param where: the directory, below `root`
-    :param dir_fd: the same, open; it is kept open for whoever reads the parts, if it may be
+    :param dir_fd: the same, open; it is kept open to read the parts, if possible
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class CrashFiles:
             return False
 
     def changed(self) -> StorageUnavailable:
-        """The error for a crash that is not any more what it was when it was found."""
+        """Return the error for a crash that has changed since it was found."""
         reason = "it was replaced or removed while it was read"
         return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
 

@@ -40,7 +40,7 @@ class Seen:
     beside: str = ""
 
     def has_settled(self, now: os.stat_result | None) -> bool:
-        """Whether that is so where the raw crash is in that state."""
+        """Return True if that is so where the raw crash is in that state."""
         if now is None:
             return self.inode == 0
         return now.st_ino == self.inode and now.st_ctime_ns < self.settled_ns
@@ -66,7 +66,7 @@ class CrashRemoval:
         self.was_visible = False
         """Whether there was a raw or processed crash."""
         self.error: OSError | None = None
-        """Why it is not known to be gone; for whoever removes several."""
+        """Why it is not known to be gone."""
         self._layout = layout
         self._indexes = indexes
         self._root_fd = root_fd
@@ -216,7 +216,7 @@ class LoadedRemoval(CrashRemoval):
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         for name in names:
-            # Whoever removes one at this moment goes by no lock.
+            # A program that removes one at this moment goes by no lock.
             with suppress(FileNotFoundError):
                 if state_of(durable.status(dir_fd, name)) not in self._states:
                     return os.path.join(*where, name)
@@ -234,8 +234,10 @@ def remove_empty(root_fd: int, where: Where) -> None:
 
 
 def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> bool:
-    """Whether nobody has touched a raw crash, as those do who add dumps; its change time is
-    another when it has become the lock."""
+    """Return True if a raw crash has not been touched, as a save that adds dumps does.
+
+    Its change time is another when it has become the lock.
+    """
     if before is None or after is None:
         return before is after
     return (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)

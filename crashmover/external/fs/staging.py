@@ -64,7 +64,7 @@ class StagedSave:
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
         self._old: set[str] | None = None  # the dumps of a state that `hide` has made invisible
         self._is_same = False  # whether the crash stays visible, as its dumps are the same
-        self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
+        self._visible: bool | None = None  # whether the raw crash is there; None: not looked yet
         try:
             self._lock()
         except BaseException:
@@ -107,17 +107,17 @@ class StagedSave:
         return fd
 
     def wait_for_others(self) -> None:
-        """Return when whoever has just put the raw crash in place has forced it to the disk, or
-        has taken it away again because that failed.
+        """Return when the raw crash is durable that another process has just put in place, or is
+        taken away again because that failed.
 
-        Putting it in place let go of its lock, which is ours now; but until it is final, its file
-        is still locked, under its final name.
+        Putting it in place released its lock, which this save holds now.  But until it is durable,
+        its file is still locked, under its final name.
         """
         if not locks.wait_for_unlocked(self.dir_fd, self._marker):
             self._visible = False
 
     def was_visible(self) -> bool:
-        """Whether the raw crash is there, as far as those go by the locks who save."""
+        """Return True if the raw crash is there, as long as other saves go by the locks."""
         if self._visible is None:
             self._visible = self._is_visible()
         return self._visible
@@ -230,8 +230,8 @@ class StagedSave:
             raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
 
     def time_of_dumps(self) -> dt.datetime:
-        """Return when the first of the dumps that are in place was written, by whoever's clock
-        the file system goes by."""
+        """Return when the first of the dumps that are in place was written, by the file system's
+        clock."""
         written = min(durable.status(self.dir_fd, name).st_mtime for name in self._dump_names)
         return dt.datetime.fromtimestamp(written, dt.UTC)
 
@@ -323,7 +323,7 @@ class StagedSave:
         )
 
     def _is_marker_ours(self) -> bool:
-        """Whether the file that we have locked still has its final or its temporary name."""
+        """Return True if the file that is locked still has its final or its temporary name."""
         for name in (self._marker, durable.temporary_name(self._marker)):
             with suppress(OSError):
                 if durable.is_same_file(self._locks[self._marker], self.dir_fd, name):

@@ -155,7 +155,7 @@ def _closed_on_error(connection: Connection) -> Iterator[None]:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether nothing has come from the server while nobody asked: it says goodbye so."""
+    """Return True if nothing has come from the server unasked: it says goodbye so."""
     if connection.closed:
         return False
     poll = select.poll()

@@ -131,9 +131,11 @@ class Remover:
         return (min(days), max(days)) if days else None
 
     def drop(self, monday: dt.date) -> Week | None:
-        """Drop the partition of a week, which nobody may keep us from for longer than a moment;
-        return the crashes that were in it.  None: it could not be dropped, and nothing is
-        changed."""
+        """Drop the partition of a week, and return the crashes that were in it.
+
+        Return None if it could not be dropped: nothing is changed.  Another session that holds
+        the table is waited for only for a moment.
+        """
         week = Week()
         is_dropped = False
         try:
@@ -163,7 +165,7 @@ class Remover:
             cursor.execute(sql.SQL(_IDS).format(partition))
             while page := cursor.fetchmany(_PAGE):
                 for date, crash_id in page:
-                    if not _is_of(monday, date, crash_id):  # somebody's rows are odd
+                    if not _is_of(monday, date, crash_id):  # rows of another program
                         return False
                     week.add(crash_id)
         connection.execute(sql.SQL("DROP TABLE {}").format(partition))

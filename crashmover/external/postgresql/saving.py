@@ -94,8 +94,8 @@ class Small:
 
 
 class Saver:
-    """Saves crashes.  Who saves a crash holds a lock on its id until the end of the
-    transaction, so that two do not mix."""
+    """Saves crashes.  A save holds a lock on the crash id until the end of the transaction, so
+    that two saves do not mix."""
 
     def __init__(self, context: ConnectionContext, tables: Tables) -> None:
         self._context = context
