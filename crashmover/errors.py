@@ -16,10 +16,10 @@
     │  ├─ CrashChanged
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
-    │  ├─ StorageUnavailable           the only kind that is retried
+    │  ├─ StorageUnavailable           retried
     │  └─ PolyCrashStorageError        also an ExceptionGroup
     └─ QueueError
-       ├─ QueueUnavailable
+       ├─ QueueUnavailable             retried
        └─ CrashIdsFailedToPublish      .crash_ids
 
 The text of each is one line that a user can act on: where, which crash, what.
@@ -28,7 +28,7 @@ The text of each is one line that a user can act on: where, which crash, what.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, ClassVar, NamedTuple, Self, overload
 
 _LOOKED_AT = 1000  # characters
 _WORD = re.compile(r"[^\s'\"(]+")
@@ -79,6 +79,9 @@ NO_THREAD = "no further thread can be started: the limit of processes is reached
 
 class CrashMoverError(Exception):
     """The root of all of them."""
+
+    is_retryable: ClassVar[bool] = False
+    """Whether trying again may help."""
 
 
 def _shorten(text: object, most: int = 80) -> str:
@@ -192,6 +195,8 @@ class StorageDenied(StorageError):
 class StorageUnavailable(StorageError):
     """The store does not answer now; trying again may help."""
 
+    is_retryable = True
+
 
 class ExceptionInfo(NamedTuple):
     """An exception, as `sys.exc_info` returns it."""
@@ -215,6 +220,11 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
         self.crash_id = crash_id
         self.uri = None
         return self
+
+    @property
+    def is_retryable(self) -> bool:  # type: ignore[override]  # by its exceptions
+        """Whether trying again may help with one of them."""
+        return any(getattr(error, "is_retryable", False) for error in self.exceptions)
 
     def __len__(self) -> int:
         return len(self.exceptions)
@@ -258,6 +268,8 @@ class QueueError(CrashMoverError):
 
 class QueueUnavailable(QueueError):
     """The queue does not answer now; trying again may help."""
+
+    is_retryable = True
 
 
 class CrashIdsFailedToPublish(QueueError):

@@ -54,7 +54,7 @@ def test_the_type_checker_names_each_place_that_has_to_know_a_new_kind(tmp_path:
         "cli/save.py",
         "cli/selecting.py",
         "crash.py",
-        "external/fs/layout.py",
+        "external/fs/layouts.py",
         "job.py",
         "soundness.py",
         "testing/samples.py",
