@@ -12,6 +12,9 @@ A backend of your own joins with five lines (pytest is needed: the ``testing`` e
             with MyStorage() as storage:
                 yield storage
 
+A third party's store that can only be read joins with `SourceConformance`, or with
+`ListedSourceConformance`; one that can only be saved to, with `DestinationConformance`.
+
 The fixture gives a store that is empty and that can be written to.  A queue joins in the same
 way with `QueueConformance`, and with `LeaseConformance` where its leases can be made short.
 
@@ -19,7 +22,11 @@ way with `QueueConformance`, and with `LeaseConformance` where its leases can be
 needs two fixtures more: `same_storage`, the same store by another name, and `other_storage`.
 """
 
+from functools import partial
+
 import pytest
+
+from crashmover.external.crashstorage_base import CrashStorageBase
 
 # So that a failed promise shows the values that it compared.
 pytest.register_assert_rewrite(
@@ -31,6 +38,7 @@ pytest.register_assert_rewrite(
             "keeping",
             "queues",
             "removing",
+            "roles",
             "sameness",
             "saving",
         )
@@ -42,6 +50,13 @@ from crashmover.testing.dumps_kept import KeepingDumpsConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
 from crashmover.testing.queues import LeaseConformance, QueueConformance
 from crashmover.testing.removing import RemovingConformance
+from crashmover.testing.roles import (
+    DestinationConformance,
+    Held,
+    ListedSourceConformance,
+    Put,
+    SourceConformance,
+)
 from crashmover.testing.sameness import DistinctConformance, SamenessConformance
 from crashmover.testing.samples import (
     AT_ONCE,
@@ -57,6 +72,7 @@ from crashmover.testing.samples import (
     broken,
     contents,
     crash_of,
+    held_by,
     observed,
     read,
     whole_or_none,
@@ -74,15 +90,19 @@ __all__ = [
     "PROCESSED",
     "RAW",
     "Contents",
+    "DestinationConformance",
     "DistinctConformance",
     "LeaseConformance",
+    "ListedSourceConformance",
     "QueueConformance",
     "ReadFailed",
+    "SourceConformance",
     "StorageConformance",
     "all_cases",
     "broken",
     "contents",
     "crash_of",
+    "held_by",
     "observed",
     "read",
     "whole_or_none",
@@ -91,6 +111,8 @@ __all__ = [
 
 
 class StorageConformance(
+    ListedSourceConformance,
+    DestinationConformance,
     SavingConformance,
     CreatingConformance,
     KeepingDumpsConformance,
@@ -101,6 +123,26 @@ class StorageConformance(
     SocorroConformance,
 ):
     """The promises of `CrashStorageBase`; give it a fixture `storage`."""
+
+    @pytest.fixture
+    def source(self, storage: CrashStorageBase) -> CrashStorageBase:
+        """The store as a source."""
+        return storage
+
+    @pytest.fixture
+    def put(self, storage: CrashStorageBase) -> Put:
+        """Puts a crash into the store."""
+        return storage.save_crash
+
+    @pytest.fixture
+    def destination(self, storage: CrashStorageBase) -> CrashStorageBase:
+        """The store as a destination."""
+        return storage
+
+    @pytest.fixture
+    def held(self, storage: CrashStorageBase) -> Held:
+        """Tells what the store has."""
+        return partial(held_by, storage)
 
 
 def all_cases() -> list[str]:

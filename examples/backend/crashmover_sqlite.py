@@ -14,8 +14,19 @@ from itertools import chain
 from typing import Self
 from uuid import uuid4
 
-from crashmover import ALL_KINDS, Crash, CrashStorageBase, Kind, Part, StorageURI, crashid, errors
-from crashmover.external.crashstorage_base import results_of
+from crashmover import (
+    ALL_KINDS,
+    Crash,
+    CrashStorageBase,
+    Kind,
+    Part,
+    StorageURI,
+    Store,
+    Tuning,
+    crashid,
+    errors,
+)
+from crashmover.external.roles import check_listing, results_of
 from crashmover.uri import seconds
 
 SCHEMA = """
@@ -52,7 +63,7 @@ class SQLiteCrashStorage(CrashStorageBase):
     :param timeout: seconds to wait while others save
     """
 
-    saving_workers = 1  # SQLite lets one save at a time
+    tuning = Tuning(savers=1)  # SQLite lets one save at a time
 
     def __init__(self, path: str, timeout: float = 30.0) -> None:
         self.uri = f"sqlite:{path}"
@@ -102,6 +113,7 @@ class SQLiteCrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """By day and id, one at a time; both days are included."""
+        kind = check_listing(since, until, kind)
         which = [kind, str(since or dt.date.min), str(until or dt.date.max)]
         with self._transaction() as database:
             for (crash_id,) in database.execute(CRASHES, which):
@@ -126,7 +138,7 @@ class SQLiteCrashStorage(CrashStorageBase):
         """The file, by whatever path: what a plain copy goes by."""
         return "sqlite", os.path.realpath(self._path)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Whether a mark that is put into this file is seen in the other; no reader looks there."""
         if not isinstance(other, SQLiteCrashStorage):
             return None

@@ -26,12 +26,7 @@ from crashmover.errors import (
     InvalidURI,
     StorageError,
 )
-from crashmover.external.crashstorage_base import (
-    CrashStorageBase,
-    Removed,
-    check_listing,
-    never,
-)
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.catalog import Catalog
 from crashmover.external.fs.directory_index import IndexCache
@@ -52,6 +47,8 @@ from crashmover.external.fs.saving import Saving, save_in_groups
 from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.trial import try_file_systems
 from crashmover.external.passed_over import PassedOver
+from crashmover.external.roles import Store, check_listing
+from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI
 
 _OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
@@ -70,14 +67,11 @@ class FSPermanentStorage(CrashStorageBase):
     :raises ValueError: `umask` would keep the owner out
     """
 
-    workers = 4  # on two cores: two wait for the disk
-    workers_are_processes = True  # a crash is a hundred small system calls
-    batch_size = 64
-
-    def batch_for(self, workers: int) -> int:
-        """Return fewer for many workers, which wait for another store and have less in hand each;
-        they force it to the disk together all the same."""
-        return min(self.batch_size, max(_SYNCFS_FROM, self.workers * self.batch_size // workers))
+    tuning = Tuning(  # on two cores: two workers wait for the disk
+        batch=64,
+        least_batch=_SYNCFS_FROM,  # which are forced to the disk together all the same
+        processes=True,  # a crash is a hundred small system calls
+    )
 
     def __init__(
         self, root: str | os.PathLike[str], umask: int | None = None, layout: Layout | None = None
@@ -114,7 +108,7 @@ class FSPermanentStorage(CrashStorageBase):
             return self.layout, os.path.realpath(self.root)
         return self.layout, status.st_dev, status.st_ino
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both trees share crashes, as `sameness` finds out.
 
         A directory and a bucket are always two stores, even where the directory is the disk of

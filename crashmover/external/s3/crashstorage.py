@@ -20,9 +20,10 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
+from crashmover.external.roles import Store, check_listing, results_of
 from crashmover.external.s3 import keys
 from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import S3ConnectionContext
@@ -37,6 +38,7 @@ from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.sameness import Place, is_same_bucket
 from crashmover.external.s3.saving import Save
 from crashmover.external.s3.surroundings import look_around
+from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 
@@ -57,8 +59,7 @@ class S3CrashStorage(CrashStorageBase):
     :param uri: what messages call the store
     """
 
-    workers = 16
-    saving_workers = 32  # of which each waits for one request after the other
+    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class S3CrashStorage(CrashStorageBase):
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one place in one bucket, as `sameness` finds out.
 
         Without ``probe`` it goes by `identity`, which proves no difference.
@@ -244,7 +245,7 @@ class S3CrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """As the base class says, several at a time: each waits for one request after the other."""
-        with Pool(self.workers, "remove") as pool:
+        with Pool(self.tuning.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 
     def _lock(self, crash_id: str) -> Lock:
