@@ -381,6 +381,7 @@ TARGETS: dict[str, Target] = {
             b"\x10\x00" + PACKED,
             b"\x02" + PACKED + b"\x00\x00" + PACKED + b"\x00",
             b"\x02" + PACKED[:-1],
+            b"\x10" + PACKED[:3] + b"\x02" + PACKED[4:10] + b"\x00\x00" + PACKED[10:],
         ],
     ),
     "minidump": Target(minidump, minidumps.SAMPLES),
