@@ -299,13 +299,13 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
 
     with Storage(root) as storage:
         storage.save_crash(crash_of(contents()))
-        take_out = removing.CrashRemoval.take_out_seen
+        take_out = removing.CrashRemoval.remove_seen
 
         def and_then(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
             take_out(self, dir_fd, seen)
             (root / LEAF).rmdir()
 
-        monkeypatch.setattr(removing.CrashRemoval, "take_out_seen", and_then)
+        monkeypatch.setattr(removing.CrashRemoval, "remove_seen", and_then)
         above = (root / LEAF).parent.stat()
         monkeypatch.setattr(os, "fsync", removed_before)
         assert empty(storage) == [CRASH_ID]
@@ -361,7 +361,7 @@ def test_dumps_that_come_after_a_look_go_too(
     long_ago = 10**9
     monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     os.utime(root / LEAF / f"{CRASH_ID}.json", ns=(long_ago, long_ago))
-    take_out = removing.CrashRemoval.take_out_seen
+    take_out = removing.CrashRemoval.remove_seen
 
     def add_first(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
         assert seen.suffixes == (".json",)
@@ -375,7 +375,7 @@ def test_dumps_that_come_after_a_look_go_too(
             patch.setattr(locks, "_turned_into_lock", add)
             take_out(self, dir_fd, seen)
 
-    monkeypatch.setattr(removing.CrashRemoval, "take_out_seen", add_first)
+    monkeypatch.setattr(removing.CrashRemoval, "remove_seen", add_first)
     assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
 

@@ -307,8 +307,8 @@ class FSPermanentStorage(CrashStorageBase):
         that are left empty; the raw crash goes first, so that no reader sees a torn crash."""
         crashid.validate(crash_id)
         with self._opened(crash_id, "cannot be removed") as root_fd:
-            remove = CrashRemoval(self.layout, self._indexes, root_fd, crash_id)
-            removed = [remove(where) for where in self.layout.directories(crash_id)]
+            removal = CrashRemoval(self.layout, self._indexes, root_fd, crash_id)
+            removed = list(map(removal.remove, self.layout.directories(crash_id)))
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
 
@@ -316,11 +316,11 @@ class FSPermanentStorage(CrashStorageBase):
         """Remove it under its lock, so that no other save comes in between.  Files that lie
         elsewhere stay."""
         with self._opened(crash.crash_id, "cannot be removed") as root_fd:
-            remove = LoadedRemoval(self.layout, self._indexes, root_fd, crash)
+            removal = LoadedRemoval(self.layout, self._indexes, root_fd, crash)
             places = self.layout.directories(crash.crash_id)
             for where in places:
-                remove.look(where)
-            removed = [remove(where) for where in places]
+                removal.check(where)
+            removed = list(map(removal.remove, places))
         if not any(removed):
             raise CrashIDNotFound(crash.crash_id, uri=self.uri)
 

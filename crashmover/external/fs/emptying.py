@@ -64,7 +64,7 @@ class Emptying:
             for removal in removals:
                 try:
                     for where in self._layout.directories(removal.crash_id):
-                        if removal.take_out(where, before=partial(forcing.begin, where)):
+                        if removal.remove_files(where, before=partial(forcing.begin, where)):
                             places.add(where)
                 except OSError as error:
                     removal.error = error
@@ -112,27 +112,27 @@ class Emptying:
             for where, seen in groupby(everything, key=_place_of):
                 places.add(where)
                 found = [(each, removals[each.crash_id]) for each in seen]
-                self._take_out_of(where, found, forcing)
+                self._remove_in(where, found, forcing)
             self._force(forcing, places, removals.values())
         return removals.values()
 
-    def _take_out_of(
+    def _remove_in(
         self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
     ) -> None:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
                 forcing.begin(where, dir_fd)
                 for seen, removal in found:
-                    self._take_out(dir_fd, seen, removal)
+                    self._remove_seen(dir_fd, seen, removal)
         except FileNotFoundError:  # another process has removed them, and the directory
             return
         except OSError as error:
             for _, removal in found:
                 removal.error = error
 
-    def _take_out(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
+    def _remove_seen(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
         try:
-            removal.take_out_seen(dir_fd, seen)
+            removal.remove_seen(dir_fd, seen)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -71,21 +71,22 @@ class CrashRemoval:
         self._indexes = indexes
         self._root_fd = root_fd
 
-    def __call__(self, where: Where) -> bool:
-        """Remove what lies in that directory, the raw crash first, and the directories that are
-        left empty; return whether there was anything."""
-        if not self.take_out(where, after=os.fsync):
+    def remove(self, where: Where) -> bool:
+        """Remove what lies in that directory, and the directories that are left empty; return
+        whether there was anything."""
+        if not self.remove_files(where, after=os.fsync):
             return False
         remove_empty(self._root_fd, where)
         return True
 
-    def take_out(
+    def remove_files(
         self,
         where: Where,
         before: Callable[[int], object] = _nothing,
         after: Callable[[int], object] = _nothing,
     ) -> bool:
-        """As a call, but the directories stay.
+        """Remove the crash's files from that directory, the raw crash first; return whether there
+        were any.
 
         :param before: is given the directory, open, before anything is removed from it
         :param after: is given it then, to force it to the disk
@@ -120,7 +121,7 @@ class CrashRemoval:
         self.was_there = True
         return True
 
-    def take_out_seen(self, dir_fd: int, seen: Seen) -> None:
+    def remove_seen(self, dir_fd: int, seen: Seen) -> None:
         """Remove from an open directory what was seen there; or, where that has changed since,
         what is there now."""
         names = [self.crash_id + suffix for suffix in seen.suffixes]
@@ -205,8 +206,8 @@ class LoadedRemoval(CrashRemoval):
         super().__init__(layout, indexes, root_fd, crash.crash_id)
         self._states = {part.state for part in crash.parts}
 
-    def look(self, where: Where) -> None:
-        """Look into a directory, before anything is removed from any."""
+    def check(self, where: Where) -> None:
+        """Check a directory, before anything is removed from any."""
         with (
             suppress(FileNotFoundError),
             durable.opened(open_directory(self._root_fd, where)) as dir_fd,
