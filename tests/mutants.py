@@ -80,8 +80,14 @@ class Part:
 PARTS = {
     "crashid": Part(("crashid",), ("crashid",)),
     "mover": Part(
-        ("comparison", "delivery", "job", "mover"),
-        ("comparison", "delivery", "mover", "mover_stores"),
+        (
+            "comparison",
+            *(
+                f"engine/{name}"
+                for name in ("batches", "copying", "destination", "guard", "loading", "mover")
+            ),
+        ),
+        ("comparison", "destination", "mover", "mover_stores"),
         programs=("mover", "mover_stores"),
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),

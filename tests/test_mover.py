@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from crashmover import mover as mover_module
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
+from crashmover.engine.batches import Batches
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -32,8 +33,8 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.roles import ListedSource
 from crashmover.external.tuning import Tuning
-from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -49,7 +50,6 @@ from crashmover.testing import (
     read,
     without,
 )
-from crashmover.workers import drop_what_waits
 from tests.faulty import FaultyStorage, all_down, denied, fill, unavailable
 
 AT_ONCE = RetryPolicy(wait=0, wait_max=0)
@@ -80,7 +80,7 @@ def move_all(
     """Move as a copy of a range of days does: by listings."""
     mover = Mover(source, destination, retry=AT_ONCE, **options)
 
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         return store.new_crashes(kind=mover.marker)
 
     return list(mover.run(listings(source), listings))
@@ -294,7 +294,7 @@ def test_a_crash_that_came_after_its_listing_is_not_replaced_and_never_torn() ->
     source, destination = store_of(*some_crashes(3)), InMemoryCrashStorage()
     mover = Mover(source, destination, retry=AT_ONCE)
 
-    def listings(_store: CrashStorageBase) -> Iterator[str]:
+    def listings(_store: ListedSource) -> Iterator[str]:
         return iter(())
 
     for crash in some_crashes(2):
@@ -726,10 +726,10 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dropped = threading.Event()
-    drop = drop_what_waits
+    drop = Batches.drop_waiting
 
-    def dropping(*args: Any) -> None:
-        drop(*args)
+    def dropping(batches: Batches[Any, Any]) -> None:
+        drop(batches)
         dropped.set()
 
     class Slow(InMemoryCrashStorage):
@@ -737,7 +737,7 @@ def test_whoever_stops_a_run_does_not_wait_for_what_no_worker_has_begun_with(
             assert crash_id == first or dropped.wait(20)
             return super().load_crash(crash_id, kinds)
 
-    monkeypatch.setattr(mover_module, "drop_what_waits", dropping)
+    monkeypatch.setattr(Batches, "drop_waiting", dropping)
     source, destination = Slow(), InMemoryCrashStorage()
     fill(source, some_crashes(5))
     first, *_ = source.new_crashes()
@@ -767,7 +767,7 @@ BY_PROCESSES = """
 import os, sys
 from crashmover.errors import StorageUnavailable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.mover import Mover
+from crashmover.engine.mover import Mover
 from crashmover.retry import RetryPolicy
 class Destination(FSPermanentStorage):
     def new_crashes(self, *args, **kwargs):

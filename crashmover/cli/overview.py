@@ -16,9 +16,9 @@ from crashmover.cli.console import printable
 from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
+from crashmover.engine.loading import load_alone
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
 from crashmover.external.roles import CrashSource
-from crashmover.job import load_alone
 from crashmover.minidump.reader import MAGIC, read_minidump
 from crashmover.redaction import PUBLIC_ANNOTATIONS, PUBLIC_FIELDS, Redactor
 from crashmover.soundness import mismatch, missing
