@@ -8,6 +8,7 @@
     ├─ InvalidCrashID, InvalidDumpName, InvalidURI, InvalidConfig    (also ValueError)
     ├─ MissingExtra
     ├─ NotTwoStores                    also ValueError
+    ├─ WorkerKilled
     ├─ StorageError                    .crash_id, .uri (redacted), .reason
     │  ├─ CrashIDNotFound
     │  │  └─ DumpNotFound
@@ -123,6 +124,10 @@ class MissingExtra(CrashMoverError):
 
 class NotTwoStores(CrashMoverError, ValueError):
     """Source and destination are one store, or it cannot be proved that they are two."""
+
+
+class WorkerKilled(CrashMoverError):
+    """A worker process was killed in the middle of its work."""
 
 
 class StorageError(CrashMoverError):

@@ -38,6 +38,7 @@ from crashmover.errors import (
     StorageDenied,
     StorageError,
     StorageUnavailable,
+    WorkerKilled,
     describe,
     masked,
 )
@@ -101,6 +102,7 @@ EXIT_CODES = {
     InvalidConfig("bad"): ExitCode.USAGE,
     MissingExtra("install it"): ExitCode.USAGE,
     NotTwoStores("one"): ExitCode.USAGE,
+    WorkerKilled("killed"): ExitCode.FAILED,
 }
 """One of each kind."""
 

@@ -16,12 +16,13 @@ import pytest
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.engine import mover
 from crashmover.engine.mover import Mover, Outcome, Status
-from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.engine.workers import Workers
 from crashmover.errors import (
     CrashMoverError,
     StorageDenied,
     StorageError,
     StorageUnavailable,
+    WorkerKilled,
 )
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage

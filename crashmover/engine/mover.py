@@ -16,8 +16,8 @@ from crashmover.engine.destination import Destination, Existing
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
 from crashmover.engine.guard import Guard, outage
 from crashmover.engine.plan import check_copy, is_listed
-from crashmover.engine.workers import WorkerKilled, Workers
-from crashmover.errors import CrashMoverError
+from crashmover.engine.workers import Workers
+from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.pool import Pool
 from crashmover.redaction import Redactor
