@@ -77,6 +77,8 @@ class Part:
         return "\n".join(["\n[mutmut]", *lines, ""])
 
 
+MOVER = ("mover", "mover_faults", "mover_removing", "mover_run", "mover_stores")
+
 PARTS = {
     "crashid": Part(("crashid",), ("crashid",)),
     "mover": Part(
@@ -87,8 +89,8 @@ PARTS = {
                 for name in ("batches", "copying", "destination", "guard", "loading", "mover")
             ),
         ),
-        ("comparison", "destination", "mover", "mover_stores"),
-        programs=("mover", "mover_stores"),
+        ("comparison", "destination", *MOVER),
+        programs=MOVER,
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),

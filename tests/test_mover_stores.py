@@ -39,7 +39,7 @@ from crashmover.testing import (
     without,
 )
 from tests.faulty import FaultyStorage, denied, fill, unavailable
-from tests.test_mover import AT_ONCE, move, some_crashes, store_of
+from tests.moving import AT_ONCE, move, some_crashes, store_of
 
 
 class Batching(FaultyStorage):

@@ -25,7 +25,7 @@ from crashmover.selection import QueuedIDs
 from crashmover.testing import Contents, contents
 from tests.conftest import Figures
 from tests.faulty import FaultyStorage, denied, unavailable
-from tests.test_mover import AT_ONCE, some_crashes, store_of
+from tests.moving import AT_ONCE, some_crashes, store_of
 
 CRASHES = some_crashes(8)
 IDS = [crash.crash_id for crash in CRASHES]

