@@ -98,7 +98,9 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(
-        tuple(f"external/s3/{name}" for name in ("claims", "creating", "crashobjects", "saving")),
+        tuple(
+            f"external/bucket/{name}" for name in ("claims", "creating", "crashobjects", "writing")
+        ),
         ("s3_saving", "s3_interleavings"),
     ),
 }

@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from crashmover.crash import Part
 from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.bucket.obstore_client import SHA256, Objects, StoredObject
 from crashmover.external.s3 import crashstorage
 from crashmover.external.s3.crashstorage import S3CrashStorage
-from crashmover.external.s3.objects import SHA256, Objects, StoredObject
 from crashmover.external.s3.s3errors import AlreadyThere, NotTheSame
 
 HONOURING = ("amazon", "honours")

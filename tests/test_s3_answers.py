@@ -11,7 +11,7 @@ import pytest
 
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, RAW, Contents, contents, crash_of, read
 from tests.cli_helpers import is_harmless

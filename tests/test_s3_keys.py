@@ -9,7 +9,7 @@ import datetime as dt
 import pytest
 
 from crashmover.errors import CorruptCrash
-from crashmover.external.s3 import keys
+from crashmover.external.bucket import layouts as keys
 
 CRASH_ID = "0bba929f-8721-460c-dead-a43c22071025"
 

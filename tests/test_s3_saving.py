@@ -26,10 +26,11 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
-from crashmover.external.s3 import keys, saving
-from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket import writing as saving
+from crashmover.external.bucket.bodies import PART_SIZE
+from crashmover.external.bucket.obstore_client import RAW_CRASH_SHA256, SHA256
 from crashmover.external.s3.crashstorage import S3CrashStorage
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,

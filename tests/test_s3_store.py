@@ -24,9 +24,9 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
+from crashmover.external.bucket import layouts as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.external.s3 import keys
 from crashmover.mover import Mover, Status
 from crashmover.registry import open_storage
 from crashmover.testing import (
@@ -548,7 +548,7 @@ def test_all_forms_are_merged_in_order(fast: Bucket, monkeypatch: pytest.MonkeyP
     fast.fill([keys.raw_crash_keys(crash_id)[n % 4] for n, crash_id in enumerate(ids)])
     fast.fill([keys.raw_crash_keys(crash_id)[(n + 1) % 4] for n, crash_id in enumerate(ids[::3])])
     for page in (1000, 1):  # with 1, as if the crashes without a day were too many to list at once
-        monkeypatch.setattr("crashmover.external.s3.listing._PAGE", page)
+        monkeypatch.setattr("crashmover.external.bucket.listing._PAGE", page)
         with open_storage(fast.uri()) as storage:
             assert list(storage.new_crashes()) == ids
             first, last = crashid.date_of(ids[24]), crashid.date_of(ids[47])

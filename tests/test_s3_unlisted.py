@@ -19,8 +19,8 @@ from crashmover.errors import (
     CrashIDNotFound,
     StorageUnavailable,
 )
+from crashmover.external.bucket import layouts as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3 import keys
 from crashmover.registry import open_storage
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of, read
 from tests.cli_helpers import run, sha256

@@ -30,16 +30,16 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
 )
-from crashmover.external.crashqueue_base import parse_body
-from crashmover.external.fs.layout import ID_LENGTH, Layout, crash_id_in
-from crashmover.external.s3.keys import (
+from crashmover.external.bucket.layouts import (
     format_dump_names,
     parse_dump_names,
     processed_crash_key,
     raw_crash_keys,
 )
-from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import Objects
+from crashmover.external.bucket.listing import Absences, Listing
+from crashmover.external.bucket.obstore_client import Objects
+from crashmover.external.crashqueue_base import parse_body
+from crashmover.external.fs.layout import ID_LENGTH, Layout, crash_id_in
 from crashmover.minidump import read_minidump
 from crashmover.redactor import FORBIDDEN_KEYS, Redactor
 from crashmover.registry import open_queue, open_storage

@@ -20,23 +20,23 @@ from crashmover.errors import (
     InvalidURI,
     StorageDenied,
 )
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.claims import Claims
+from crashmover.external.bucket.crashobjects import CrashObjects
+from crashmover.external.bucket.creating import Create
+from crashmover.external.bucket.keeping import Keep
+from crashmover.external.bucket.listing import Absences, Listing
+from crashmover.external.bucket.obstore_client import Objects
+from crashmover.external.bucket.reading import Reader
+from crashmover.external.bucket.surroundings import look_around
+from crashmover.external.bucket.writing import Save
 from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
-from crashmover.external.s3 import keys
-from crashmover.external.s3.claims import Claims
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.crashobjects import CrashObjects
-from crashmover.external.s3.creating import Create
-from crashmover.external.s3.keeping import Keep
-from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import Objects
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
 from crashmover.external.s3.probing import clock_of, try_upload
-from crashmover.external.s3.reading import Reader
 from crashmover.external.s3.sameness import Place, is_same_bucket
-from crashmover.external.s3.saving import Save
-from crashmover.external.s3.surroundings import look_around
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import obstore
 
-from crashmover.external.s3.calling import call_client
+from crashmover.external.bucket.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 import obstore.exceptions
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.calling import ClientPanicked, NoThreads
+from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
 _STATUS = re.compile(r"status code: ([0-9]{3})")

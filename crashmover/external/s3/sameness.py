@@ -31,10 +31,10 @@ from functools import partial
 import obstore
 
 from crashmover.errors import NotTwoStores, StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.calling import call_client
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.calling import call_client
+from crashmover.external.bucket.obstore_client import SAVE
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.objects import SAVE
 from crashmover.external.s3.s3errors import DRIVER_ERRORS, NOT_S3, is_missing_object
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from typing import BinaryIO
 from crashmover.crash import MAIN_DUMP, Kind, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash
-from crashmover.external.s3 import keys
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, Objects, StoredObject
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.obstore_client import RAW_CRASH_SHA256, Objects, StoredObject
 from crashmover.soundness import read_dump_checksums
 
 Look = Callable[[str, str], StoredObject | None]

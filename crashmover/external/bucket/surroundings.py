@@ -7,9 +7,9 @@
 import re
 
 from crashmover import crashid
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.obstore_client import Objects
 from crashmover.external.passed_over import looks_like_id, why_invalid
-from crashmover.external.s3 import keys
-from crashmover.external.s3.objects import Objects
 
 _CRASH_BELOW = re.compile(r"(?P<prefix>.+)/v[12]/[^/]+/(?:[^/]+/){0,2}[0-9a-fA-F-]{36}", re.ASCII)
 _KIND_ABOVE = re.compile(r"(?:(?:raw_crash|[a-z_]+)/)?(?:[^/]+/){0,2}[0-9a-fA-F-]{36}", re.ASCII)

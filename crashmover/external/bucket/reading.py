@@ -12,8 +12,8 @@ from typing import BinaryIO
 from crashmover.crash import Kind, Part, marker_of
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.objects import (
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.obstore_client import (
     ADDED,
     DUMPS,
     RAW_CRASH_SHA256,
@@ -21,7 +21,7 @@ from crashmover.external.s3.objects import (
     Objects,
     StoredObject,
 )
-from crashmover.external.s3.unlisted import open_as_found, unlisted_dumps
+from crashmover.external.bucket.unlisted import open_as_found, unlisted_dumps
 
 _UNLISTED = ("dump_names", "missing")  # in the state of a raw crash, as the list may come later
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from crashmover.crash import Crash
 from crashmover.errors import CrashExists, StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256, StoredObject
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.crashobjects import CrashObjects, RawCrash
+from crashmover.external.bucket.obstore_client import RAW_CRASH_SHA256, SHA256, StoredObject
+from crashmover.external.bucket.writing import Save
 from crashmover.external.s3.s3errors import NotTheSame
-from crashmover.external.s3.saving import Save
 
 _UNFINISHED = (
     "another save of it goes on, or was stopped half-way: save it with its dumps, or with an empty"

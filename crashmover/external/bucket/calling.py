@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from crashmover.external.s3.hiding import hidden
+from crashmover.external.bucket.hiding import hidden
 from crashmover.pool import possible_threads
 
 T = TypeVar("T")

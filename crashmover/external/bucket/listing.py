@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from crashmover import crashid
 from crashmover.errors import StorageError
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.obstore_client import Objects
 from crashmover.external.passed_over import PassedOver
-from crashmover.external.s3 import keys
-from crashmover.external.s3.objects import Objects
 from crashmover.pool import Pool
 
 _PAGE = 1000

@@ -20,9 +20,9 @@ import obstore.exceptions
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.bodies import PART_SIZE, Body, Check, Upload
-from crashmover.external.s3.calling import call_client
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
+from crashmover.external.bucket.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import (
     AlreadyThere,

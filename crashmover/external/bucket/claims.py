@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from crashmover.crash import Crash
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
-from crashmover.external.s3.listing import Absences
-from crashmover.external.s3.objects import SAVE, StoredObject
+from crashmover.external.bucket.crashobjects import CrashObjects, RawCrash
+from crashmover.external.bucket.listing import Absences
+from crashmover.external.bucket.obstore_client import SAVE, StoredObject
 from crashmover.external.s3.s3errors import AlreadyThere
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from crashmover import comparison
 from crashmover.crash import CHUNK, MAIN_DUMP, Crash, Part
 from crashmover.errors import CorruptCrash, CrashExists, CrashIDNotFound, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.bodies import PART_SIZE
-from crashmover.external.s3.objects import (
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.bodies import PART_SIZE
+from crashmover.external.bucket.obstore_client import (
     ADDED,
     DUMPS,
     DUMPS_OF,
@@ -23,8 +23,8 @@ from crashmover.external.s3.objects import (
     Objects,
     StoredObject,
 )
+from crashmover.external.bucket.unlisted import unlisted_dumps
 from crashmover.external.s3.s3errors import AlreadyThere
-from crashmover.external.s3.unlisted import unlisted_dumps
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"

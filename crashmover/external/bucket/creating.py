@@ -6,12 +6,12 @@
 
 from crashmover.crash import Crash
 from crashmover.errors import CrashExists, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.claims import Claims
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash, is_of
-from crashmover.external.s3.objects import SAVE, SHA256
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.claims import Claims
+from crashmover.external.bucket.crashobjects import CrashObjects, RawCrash, is_of
+from crashmover.external.bucket.obstore_client import SAVE, SHA256
+from crashmover.external.bucket.writing import Save
 from crashmover.external.s3.s3errors import AlreadyThere
-from crashmover.external.s3.saving import Save
 
 _UNFINISHED = (
     "another save of it goes on, or was stopped half-way: --existing overwrite replaces that"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
-from crashmover.external.s3.calling import call_client
+from crashmover.external.bucket.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from contextlib import suppress
 
 from crashmover.crash import Crash
 from crashmover.errors import CorruptCrash, StorageUnavailable
-from crashmover.external.s3 import keys
-from crashmover.external.s3.claims import Claims
-from crashmover.external.s3.crashobjects import CrashObjects, RawCrash
-from crashmover.external.s3.objects import SHA256
-from crashmover.external.s3.reading import Reader
+from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.claims import Claims
+from crashmover.external.bucket.crashobjects import CrashObjects, RawCrash
+from crashmover.external.bucket.obstore_client import SHA256
+from crashmover.external.bucket.reading import Reader
 
 _TRIES = 12
 _PAUSE = 0.05  # seconds at least, before the first is repeated
