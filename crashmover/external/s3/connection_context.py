@@ -20,7 +20,7 @@ from obstore.store import S3Store
 
 from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.hiding import hidden
-from crashmover.external.s3.account import VARIABLES, Account, Place
+from crashmover.external.s3.account import VARIABLES, Account, CredentialProvider, Place
 from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
     DRIVER_ERRORS,
@@ -31,14 +31,14 @@ from crashmover.external.s3.s3errors import (
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 _NO_CREDENTIALS = "External AWS credential provider"
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 
 # A server that lets one byte after the other drip would never be given up otherwise.  What is
 # too large to come in that time is asked for again from there on.
-_TIMES = 20  # read_timeout, which a request as a whole may take
+TIMES = 20  # read_timeout, which a request as a whole may take
 
 # A request is tried again at once, so that one that is throttled does not cost the whole crash.
 # Five in a row take about two seconds; the caller's own policy goes on from there.
@@ -68,6 +68,7 @@ class S3ConnectionContext:
         self._client: S3Store | None = None
         self._account = Account(options, uri)
         self._lock = Lock()
+        self._provide: CredentialProvider | None = None
 
     @property
     def is_aws(self) -> bool:
@@ -104,6 +105,20 @@ class S3ConnectionContext:
             with self._lock:
                 self._client = self._client or self._make_client()
         return self._client
+
+    def credentials(self) -> "S3Credential":
+        """Return the credentials, as they are now; raises as `client`."""
+        if self._provide is None:
+            self._provide = self._account.credentials()
+        return self._provide()
+
+    def object_url(self, path: str) -> str:
+        """Return the URL of an object; of the bucket, where the path is empty.
+
+        :param path: the key, as it is written in a URL
+        """
+        steps = [self._url()] if self._is_virtual() else [self._url(), self._bucket]
+        return "/".join([*steps, path] if path or self._is_virtual() else steps)
 
     def translating(self, crash_id: str | None = None) -> "_Translating":
         """Raise what the client raises as a `StorageError` of this store."""
@@ -194,7 +209,7 @@ class S3ConnectionContext:
             "allow_invalid_certificates": not options.verify_ssl,
             "connect_timeout": dt.timedelta(seconds=options.connect_timeout),
             "read_timeout": dt.timedelta(seconds=options.read_timeout),
-            "timeout": dt.timedelta(seconds=_TIMES * options.read_timeout),
+            "timeout": dt.timedelta(seconds=TIMES * options.read_timeout),
         }
         if place.ca_bundle:
             config["root_certificate"] = self._read_ca_bundle(place.ca_bundle)

@@ -43,11 +43,13 @@ _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "Req
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
+UNKNOWN_HOST = "its host is not known"
+NO_TRUST = "no trusted TLS connection can be made"
 _RESTORE = "restore it first"
 NOT_S3 = "the answer is not that of an S3 server"
 _NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
 _NO_CERTIFICATES += " install the package ca-certificates"
-_TROUBLE = {
+TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
     "Interrupted": "the connection broke off",
@@ -63,6 +65,10 @@ DRIVER_ERRORS = (
     NoThreads,
 )
 """What the client raises on its own."""
+
+
+class Refused(Exception):
+    """The answer to a request that we have sent ourselves says that it has failed."""
 
 
 class AlreadyThere(Exception):
@@ -169,12 +175,12 @@ def _by_transport(text: str) -> Explanation:
     if not match:
         return (StorageUnavailable, NOT_S3) if _NO_ANSWER.search(text) else None
     if _TLS.search(text):
-        return StorageDenied, "no trusted TLS connection can be made"
+        return StorageDenied, NO_TRUST
     if "dns error" in text:
-        return StorageUnavailable, "its host is not known"
+        return StorageUnavailable, UNKNOWN_HOST
     if message := _OS_MESSAGE.search(text):
         return StorageUnavailable, message.group(1).lower()
-    return StorageUnavailable, _TROUBLE.get(match.group(1), "the connection broke off")
+    return StorageUnavailable, TROUBLE.get(match.group(1), "the connection broke off")
 
 
 def _code(text: str) -> str:

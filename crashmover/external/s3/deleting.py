@@ -1,0 +1,156 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Deleting objects on the condition that they are as they were seen.
+
+Amazon's documentation, "How to perform conditional deletes", has two requests for it: many keys
+in one DeleteObjects with an ETag for each, and one key in a DeleteObject with If-Match.  Other
+servers know both, the second or neither, and some delete in spite of the condition.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from itertools import islice
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.signed import Answer, SignedClient
+
+_KEYS = 1000  # in one request
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+_NO_ETAG = '"00000000000000000000000000000000"'
+_MISSING = {"NoSuchKey", "NoSuchVersion"}
+_UNMET = "PreconditionFailed"
+_NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request
+
+
+class _How(Enum):
+    """How a server deletes on conditions."""
+
+    MANY = "many keys in one request"
+    ONE = "one key in each request"
+    NOT = "it does not"
+
+
+class ConditionalDelete:
+    """Deletes objects of one bucket if they have not changed.  Safe for many threads.
+
+    :param context: how to reach the bucket
+    :param client: sends the requests
+    :param probe: a key in the store that no object ever has
+    """
+
+    def __init__(self, context: S3ConnectionContext, client: SignedClient, probe: str) -> None:
+        self._context = context
+        self._client = client
+        self._probe = probe
+        self._how: _How | None = None
+
+    def is_honoured(self) -> bool:
+        """Return whether the server looks at the conditions.
+
+        Amazon's does.  Another server is asked once, to delete what is not there: whether it says
+        so shows whether it has looked.
+        """
+        if self._how is None:
+            self._how = _How.MANY if self._context.is_aws else self._find_out()
+        return self._how is not _How.NOT
+
+    def __call__(self, versions: Mapping[str, str], crash_id: str | None = None) -> list[str]:
+        """Delete each key whose object still has that ETag; return the keys whose object has
+        another one.  A missing object is no error.
+
+        :param versions: ETags by their keys, the prefix of the store included
+        :raises StorageError: the server does not delete, for whatever reason
+        """
+        assert self.is_honoured()
+        if self._how is _How.MANY:
+            unmet = list(self._delete_many(versions, crash_id))
+        else:
+            unmet = [key for key in versions if not self._delete(key, versions[key], crash_id)]
+        return [key for key in unmet if self._is_there(key, crash_id)]
+
+    def _find_out(self) -> _How:
+        answer = self._send({self._probe: _NO_ETAG})
+        if answer.code in _MISSING | {_UNMET}:
+            return _How.MANY
+        self._refuse_refusal(answer)
+        answer = self._client.send("DELETE", self._probe, headers={"If-Match": _NO_ETAG})
+        if answer.status == 412 or answer.code in _MISSING:
+            return _How.ONE
+        self._refuse_refusal(answer)
+        return _How.NOT
+
+    def _refuse_refusal(self, answer: Answer) -> None:
+        """Raise what is wrong, unless it may be that the server does not know the condition."""
+        if (answer.code or answer.status >= 300) and answer.status not in _NOT_KNOWN:
+            raise self._client.refusal(answer)
+
+    def _delete_many(self, versions: Mapping[str, str], crash_id: str | None) -> Iterator[str]:
+        """Delete objects; yield the keys of those that do not have that ETag."""
+        rest = iter(versions.items())
+        while some := dict(islice(rest, _KEYS)):
+            answer = self._send(some, crash_id)
+            if answer.status != 200:
+                raise self._client.refusal(answer, crash_id)
+            results = _results(answer)
+            if not results.keys() >= some.keys():
+                raise self._context.not_s3(crash_id)
+            for key in some:
+                if results[key] == _UNMET:
+                    yield key
+                elif results[key] and results[key] not in _MISSING:
+                    code = f"<Code>{results[key]}</Code>".encode()
+                    raise self._client.refusal(Answer(200, {}, code), crash_id)
+
+    def _send(self, versions: Mapping[str, str], crash_id: str | None = None) -> Answer:
+        """Send one DeleteObjects."""
+        objects = "".join(
+            f"<Object><Key>{escape(key)}</Key><ETag>{escape(e_tag)}</ETag></Object>"
+            for key, e_tag in versions.items()
+        )
+        body = f'<Delete xmlns="{_NAMESPACE}">{objects}</Delete>'.encode()
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        headers = {"Content-MD5": digest, "Content-Type": "application/xml"}
+        return self._client.send(
+            "POST", query={"delete": ""}, headers=headers, body=body, crash_id=crash_id
+        )
+
+    def _delete(self, key: str, e_tag: str, crash_id: str | None) -> bool:
+        """Delete an object; return False where it does not have that ETag."""
+        answer = self._client.send("DELETE", key, headers={"If-Match": e_tag}, crash_id=crash_id)
+        if answer.status == 412:
+            return False
+        if answer.status >= 300 and answer.code not in _MISSING:
+            raise self._client.refusal(answer, crash_id)
+        return True
+
+    def _is_there(self, key: str, crash_id: str | None) -> bool:
+        """Return whether there is an object: a server may say of a missing one, too, that it does
+        not have that ETag."""
+        answer = self._client.send("HEAD", key, crash_id=crash_id)
+        if answer.status not in (200, 404):
+            raise self._client.refusal(answer, crash_id)
+        return answer.status == 200
+
+
+def _results(answer: Answer) -> dict[str, str]:
+    """Return what became of each key: "", or the server's word for what went wrong."""
+    try:
+        root = ElementTree.fromstring(answer.body)
+    except ElementTree.ParseError:
+        return {}
+    results = {}
+    for element in root:
+        found = {_name(child): child.text or "" for child in element}
+        if _name(element) in ("Deleted", "Error") and "Key" in found:
+            results[found["Key"]] = found.get("Code", "")
+    return results
+
+
+def _name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
