@@ -142,7 +142,7 @@ def _by_code(text: str) -> Explanation:
         return StorageDenied, f"the bucket is in {where}: say so with ?region="
     if code == "InvalidObjectState":
         found = _STORAGE_CLASS.search(text)
-        return StorageDenied, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
+        return StorageError, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
     if code in _DENIALS:
         return StorageDenied, _DENIALS[code]
     if code in _PASSING:

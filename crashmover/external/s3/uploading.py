@@ -168,14 +168,17 @@ class LargeUpload:
 
 def _joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
     """Yield the bytes of all chunks in pieces of one size, but for the last one."""
-    data = bytearray()
+    piece: list[bytes | memoryview] = []
+    missing = size
     for chunk in chunks:
-        data += chunk
-        while len(data) >= size:
-            yield bytes(data[:size])
-            del data[:size]
-    if data:
-        yield bytes(data)
+        rest = memoryview(chunk)
+        while len(rest) >= missing:
+            yield b"".join([*piece, rest[:missing]])
+            rest, piece, missing = rest[missing:], [], size
+        piece.append(rest)
+        missing -= len(rest)
+    if missing < size:
+        yield b"".join(piece)
 
 
 def _text(answer: Answer, name: str) -> str:
