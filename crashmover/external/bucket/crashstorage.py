@@ -23,6 +23,7 @@ from crashmover.external.bucket.writing import Writer
 from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
+from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 
 _LOCKS = 256
@@ -39,8 +40,7 @@ class BucketCrashStorage(CrashStorageBase):
     :param layout: which keys the objects have
     """
 
-    workers = 16
-    saving_workers = 32  # of which each waits for one request after the other
+    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
     def __init__(self, client: BucketClient, layout: BucketLayout = SOCORRO) -> None:
         self.uri = client.uri
@@ -155,7 +155,7 @@ class BucketCrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """Several at a time: each waits for one request after the other."""
-        with Pool(self.workers, "remove") as pool:
+        with Pool(self.tuning.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 
     def _lock(self, crash_id: str) -> Lock:
