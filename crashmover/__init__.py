@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from crashmover.external.memory import InMemoryCrashQueue as InMemoryCrashQueue
     from crashmover.external.memory import InMemoryCrashStorage as InMemoryCrashStorage
     from crashmover.external.poly import PolyCrashStorage as PolyCrashStorage
+    from crashmover.external.tuning import Tuning as Tuning
     from crashmover.mover import Existing as Existing
     from crashmover.mover import Mover as Mover
     from crashmover.mover import Outcome as Outcome
@@ -64,6 +65,7 @@ _HOMES = {
     "Redactor": "redactor",
     "Status": "mover",
     "StorageURI": "uri",
+    "Tuning": "external.tuning",
     "open_queue": "registry",
     "open_storage": "registry",
 }

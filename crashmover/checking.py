@@ -108,9 +108,9 @@ class Checker:
         self._digest = digest
         self._retry = retry or RetryPolicy()
         everywhere = (*source.stores, *self._stores)
-        self._worker_count = workers or max(store.workers for store in everywhere)
-        self._in_processes = all(store.workers_are_processes for store in everywhere)
-        self._batch_size = max(store.batch_size for store in everywhere)
+        self._worker_count = workers or max(store.tuning.workers for store in everywhere)
+        self._in_processes = all(store.tuning.processes for store in everywhere)
+        self._batch_size = max(store.tuning.batch for store in everywhere)
         self._is_stopped = False
         self._workers: Workers[list[str], _Checked] | None = None
 

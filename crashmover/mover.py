@@ -113,12 +113,12 @@ class Mover:
         ]
         everywhere = (*source.stores, *stores)
         self._worker_count = workers or max(
-            *(store.workers for store in source.stores),
-            *(store.saving_workers or store.workers for store in stores),
+            *(store.tuning.workers for store in source.stores),
+            *(store.tuning.savers or store.tuning.workers for store in stores),
         )
-        self._in_processes = all(store.workers_are_processes for store in everywhere)
+        self._in_processes = all(store.tuning.processes for store in everywhere)
         self._workers: Workers[Task, Moved] | None = None
-        self._batch_size = max(store.batch_for(self._worker_count) for store in stores)
+        self._batch_size = max(store.tuning.batch_for(self._worker_count) for store in stores)
         self._by_listing = existing is Existing.SKIP and not verify
         self._are_two_stores = False  # until that is found out
         self._is_stopped = False

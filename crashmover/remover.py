@@ -58,7 +58,7 @@ class Remover:
         self._storage = storage
         self._dry_run = dry_run
         self._retry = retry or RetryPolicy()
-        self._threads = max(store.workers for store in storage.stores)
+        self._threads = max(store.tuning.workers for store in storage.stores)
         self._is_stopped = False
         self._failure: StorageError | None = None
 

@@ -98,9 +98,7 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(
-        tuple(
-            f"external/bucket/{name}" for name in ("claims", "creating", "crashobjects", "writing")
-        ),
+        tuple(f"external/bucket/{name}" for name in ("finding", "removing", "stamps", "writing")),
         ("s3_saving", "s3_interleavings"),
     ),
 }

@@ -32,6 +32,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.tuning import Tuning
 from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
@@ -554,7 +555,7 @@ def test_what_fails_in_passing_is_tried_again() -> None:
 
 def test_only_what_failed_is_tried_again() -> None:
     class Flaky(InMemoryCrashStorage):
-        batch_size = 8
+        tuning = Tuning(batch=8)
         saved: list[str]
 
         def __init__(self) -> None:
@@ -642,7 +643,7 @@ def test_a_destination_that_goes_down_on_the_way_is_not_tried_for_every_crash() 
     down = FaultyStorage("create_crashes", "verify_access")
     with pytest.raises(StorageUnavailable):
         list(Mover(source, down, retry=AT_ONCE).run(source.new_crashes()))
-    assert down.calls.count("create_crashes") <= 5 * down.workers
+    assert down.calls.count("create_crashes") <= 5 * down.tuning.workers
 
 
 @pytest.mark.parametrize("error", [unavailable(), denied()])
@@ -661,17 +662,17 @@ def test_a_destination_that_cannot_be_asked_is_not_asked_for_every_crash(
     down = FaultyStorage(failing, "verify_access", error=error)
     with pytest.raises(type(error)):
         list(Mover(source, down, retry=AT_ONCE, **options).run(source.new_crashes()))
-    assert down.calls.count(failing) <= 5 * down.workers
+    assert down.calls.count(failing) <= 5 * down.tuning.workers
 
 
 def test_a_source_that_goes_down_is_not_asked_for_the_rest_of_a_batch() -> None:
     class Batching(InMemoryCrashStorage):
-        batch_size = 100
+        tuning = Tuning(batch=100)
 
     source = FaultyStorage("load_crash", "verify_access")
     with pytest.raises(StorageUnavailable):
         list(Mover(source, Batching(), retry=AT_ONCE).run(c.crash_id for c in some_crashes(200)))
-    assert source.calls.count("load_crash") <= 5 * source.workers
+    assert source.calls.count("load_crash") <= 5 * source.tuning.workers
 
 
 def test_a_source_that_cannot_be_listed_to_its_end_is_an_error_at_the_end() -> None:

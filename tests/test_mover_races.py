@@ -12,6 +12,7 @@ from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.delivery import Status
 from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.memory import InMemoryCrashStorage
+from crashmover.external.tuning import Tuning
 from crashmover.mover import Existing, Mover, Outcome
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -141,7 +142,7 @@ def test_what_is_saved_and_removed_again_by_somebody_else_is_brought(
 
 def test_a_store_that_is_down_is_not_asked_what_somebody_else_has_saved() -> None:
     class GoesDown(InMemoryCrashStorage):
-        batch_size = 20
+        tuning = Tuning(batch=20)
         looks = 0
 
         def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:

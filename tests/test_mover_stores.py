@@ -24,6 +24,7 @@ from crashmover.errors import (
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.tuning import Tuning
 from crashmover.mover import Mover, Outcome, Status
 from crashmover.testing import (
     CRASH_ID,
@@ -41,7 +42,7 @@ from tests.test_mover import AT_ONCE, move, some_crashes, store_of
 
 
 class Batching(FaultyStorage):
-    batch_size = 4
+    tuning = Tuning(batch=4)
 
 
 # Reading
@@ -109,7 +110,7 @@ def test_as_many_crashes_are_begun_at_once_as_a_store_takes_or_are_asked_for(
     batch_sizes: tuple[int, ...], limit: int | None, expected: int
 ) -> None:
     def taking(size: int) -> InMemoryCrashStorage:
-        return type("Taking", (InMemoryCrashStorage,), {"batch_size": size})()  # type: ignore[no-any-return]
+        return type("Taking", (InMemoryCrashStorage,), {"tuning": Tuning(batch=size)})()  # type: ignore[no-any-return]
 
     poly = PolyCrashStorage([taking(size) for size in batch_sizes])
     assert Mover(InMemoryCrashStorage(), poly, limit=limit).batch_size == expected
@@ -181,7 +182,7 @@ def test_a_source_that_has_lost_its_crashes_is_looked_at_before_they_are_said_to
     ids = [crash.crash_id for crash in some_crashes(500)]
     with pytest.raises(StorageUnavailable):
         move(source, InMemoryCrashStorage(), *ids)
-    assert source.calls.count("load_crash") <= 5 * source.workers
+    assert source.calls.count("load_crash") <= 5 * source.tuning.workers
     # Where it only lacks them, the rest is looked for.
     source.failing.clear()
     outcomes = move(source, InMemoryCrashStorage(), *ids)
@@ -203,7 +204,7 @@ def test_a_source_that_goes_down_while_it_is_read_ends_the_run() -> None:
     source, destination = Breaking("verify_access"), InMemoryCrashStorage()
     with pytest.raises(StorageUnavailable):
         move(source, destination, *(crash.crash_id for crash in some_crashes(500)))
-    assert source.calls.count("load_crash") <= 20 * source.workers
+    assert source.calls.count("load_crash") <= 20 * source.tuning.workers
     assert list(destination.new_crashes()) == []
 
 

@@ -26,6 +26,7 @@ from crashmover.errors import (
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.postgresql.connection_context import ConnectionContext, conninfo_of
+from crashmover.external.tuning import Tuning
 from crashmover.mover import Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
@@ -250,7 +251,7 @@ def test_a_copy_goes_on_where_the_server_stopped(own_postgresql: PostgreSQL) -> 
         source.save_crash(crash_of(contents(crash_id), crash_id))
     outcomes: list[Outcome] = []
     with open_storage(own_postgresql.uri()) as storage:
-        storage.batch_size = 5  # type: ignore[misc]
+        storage.tuning = Tuning(batch=5)
         with pytest.raises(StorageUnavailable):
             for outcome in Mover(source, storage, retry=RetryPolicy(1)).run(ids):
                 outcomes.append(outcome)

@@ -155,7 +155,7 @@ def test_what_turns_read_only_meanwhile_ends_the_run(
     with role_with(database, "default_transaction_read_only", "on") as uri:
         lines = lines_of(["copy", "-s", source, "-d", uri, "--workers", "1", *IDS])
     assert lines[-1].startswith("crashmover: ") and "the database is read-only" in lines[-1]
-    assert len(lines) <= 1 + 2 * storage.batch_size  # what was in hand
+    assert len(lines) <= 1 + 2 * storage.tuning.batch  # what was in hand
     figures(crashes=CRASHES, lines=len(lines))
 
 
@@ -186,7 +186,7 @@ def test_a_server_without_room_or_memory_ends_the_run(
     refuse(database, code, reason)
     lines = lines_of(["copy", "-s", source, "-d", database.uri, "--workers", "1"])
     assert lines[-1].startswith("crashmover: ") and reason in lines[-1]
-    assert len(lines) <= 1 + 2 * storage.batch_size  # what was in hand
+    assert len(lines) <= 1 + 2 * storage.tuning.batch  # what was in hand
     with pytest.raises(StorageError, match=reason):
         storage.save_crash(crash_of(contents(), IDS[0]))
     with pytest.raises(StorageError, match=reason):
@@ -248,7 +248,7 @@ def test_a_table_that_is_locked_meanwhile_ends_the_run(
     with locked(database, "SHARE"):
         lines = lines_of(["copy", "-s", source, "-d", uri, "--workers", "1", *IDS])
     assert lines[-1].startswith("crashmover: ") and "another session keeps" in lines[-1]
-    assert len(lines) <= 1 + 2 * storage.batch_size  # what was in hand
+    assert len(lines) <= 1 + 2 * storage.tuning.batch  # what was in hand
     figures(crashes=CRASHES, lines=len(lines))
 
 

@@ -187,8 +187,8 @@ def test_twenty_years_need_few_locks(
             make_weeks(connection, "crashes")
             days = [FIRST_MONDAY + WEEK * number for number in range(0, WEEKS, 10)]
             many = [crash_of({RAW: b"{}"}, crash_id(day)) for day in days]
-            for at in range(0, len(many), storage.batch_size):
-                assert not any(storage.save_crashes(many[at : at + storage.batch_size]))
+            for at in range(0, len(many), storage.tuning.batch):
+                assert not any(storage.save_crashes(many[at : at + storage.tuning.batch]))
             with pytest.raises(psycopg.errors.OutOfMemory):
                 connection.execute("SELECT count(*) FROM crashes.crash_parts")
             expected = sorted([CRASH_ID, *(crash.crash_id for crash in many)], key=lambda i: i[-6:])

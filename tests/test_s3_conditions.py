@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import ConditionalDelete
 from crashmover.external.s3.options import S3Options
-from crashmover.external.s3.s3errors import AlreadyThere, NotTheSame
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
 from tests.conftest import Figures, UseAWS
@@ -381,7 +381,7 @@ def unfinished(bucket: Bucket) -> object:
 def test_what_is_there_is_not_written_over(server: S3Server, bucket: Bucket) -> None:
     bucket.put({"a": b"there"})
     create = {"If-None-Match": "*"}
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(ObjectExists):
         upload(bucket, "a")(pieces(6 * MIB), 5 * MIB, attributes={}, condition=create)
     assert bucket.objects() == {"a": b"there"}
     assert not unfinished(bucket)
@@ -391,7 +391,7 @@ def test_what_is_there_is_not_written_over(server: S3Server, bucket: Bucket) -> 
 def test_only_what_was_seen_is_written_over(server: S3Server, bucket: Bucket) -> None:
     bucket.put({"a": b"there"})
     for key in ("a", "missing"):
-        with pytest.raises(NotTheSame):
+        with pytest.raises(ObjectChanged):
             upload(bucket, key)(pieces(MIB), 5 * MIB, attributes={}, condition={"If-Match": STALE})
     assert bucket.objects() == {"a": b"there"}
     assert not unfinished(bucket)
@@ -408,7 +408,7 @@ def test_of_two_that_create_one_wins(server: S3Server, bucket: Bucket, figures: 
         put = upload(bucket, "a")
         try:
             put([body], 5 * MIB, attributes={}, condition={"If-None-Match": "*"})
-        except AlreadyThere:
+        except ObjectExists:
             return False
         return True
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from crashmover.errors import CrashExists, StorageUnavailable
-from crashmover.external.bucket import layouts as keys
+from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import (

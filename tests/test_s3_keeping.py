@@ -13,8 +13,8 @@ import pytest
 
 from crashmover.errors import StorageUnavailable
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of, without
+from tests.bucket_in_memory import HONOURING
 from tests.conftest import Figures
-from tests.s3_in_memory import HONOURING
 from tests.test_s3_interleavings import (
     ALL,
     OLD,

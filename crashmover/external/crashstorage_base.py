@@ -17,13 +17,14 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence, S
 from contextlib import suppress
 from itertools import groupby, islice
 from threading import Lock
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, marker_of
 from crashmover.errors import CrashChanged, CrashExists, CrashIDNotFound, StorageError
 from crashmover.external.probing import begin_to_save
 from crashmover.external.socorro import SocorroAPI
+from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI
 
 T = TypeVar("T")
@@ -74,23 +75,8 @@ class CrashStorageBase(SocorroAPI, ABC):
     uri: str
     """Where it is, redacted: what messages call it."""
 
-    workers: ClassVar[int] = 4
-    """How many workers should use it at once, if nobody says otherwise."""
-
-    saving_workers: ClassVar[int | None] = None
-    """The same where it is saved to, if that is another number."""
-
-    workers_are_processes: ClassVar[bool] = False
-    """Whether these had better be processes, because the interpreter's lock would be the limit.
-    Such a store holds no thread, and goes on to use nothing of what it holds when it finds
-    itself in a new process."""
-
-    batch_size: ClassVar[int] = 1
-    """How many crashes `save_crashes` likes to be given at once."""
-
-    def batch_for(self, workers: int) -> int:
-        """Return how many that are where so many workers save at the same time."""
-        return self.batch_size
+    tuning: Tuning = Tuning()
+    """How it likes to be used."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Here and not in ``__init__``, which a backend need not call."""

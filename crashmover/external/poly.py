@@ -57,7 +57,7 @@ class PolyCrashStorage(CrashStorageBase):
         self.uri = ", ".join(child.uri for child in children)
         self._warned: set[CrashStorageBase] = set()
         # Its threads start when they are first needed.
-        self._pool = Pool(self.workers * len(children), "poly")
+        self._pool = Pool(self.tuning.workers * len(children), "poly")
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:

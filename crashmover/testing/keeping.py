@@ -142,9 +142,10 @@ class KeepingConformance:
         assert storage.uri
         assert storage.uri in repr(storage)
         assert storage.identity() == storage.identity()
-        assert storage.workers >= 1
-        assert storage.batch_size >= 1
-        assert all(1 <= storage.batch_for(n) <= storage.batch_size for n in (1, 3, 100, 5000))
+        tuning = storage.tuning
+        assert tuning.workers >= 1
+        assert tuning.batch >= 1
+        assert all(1 <= tuning.batch_for(n) <= tuning.batch for n in (1, 3, 100, 5000))
         for store in storage.stores:
             assert store.stores == (store,)
 

@@ -155,8 +155,8 @@ class SavingConformance:
         self, storage: CrashStorageBase
     ) -> None:
         for kind in ALL_KINDS - {*MARKERS}:
-            with pytest.raises(ValueError, match="a listing is of"):
-                storage.new_crashes(kind=kind)
+            with pytest.raises(ValueError, match=kind):
+                list(storage.new_crashes(kind=kind))
 
     def test_a_processed_crash_is_found_by_itself(self, storage: CrashStorageBase) -> None:
         storage.save_crash(crash_of({PROCESSED: b"{}"}))

@@ -14,8 +14,18 @@ from itertools import chain
 from typing import Self
 from uuid import uuid4
 
-from crashmover import ALL_KINDS, Crash, CrashStorageBase, Kind, Part, StorageURI, crashid, errors
-from crashmover.external.crashstorage_base import results_of
+from crashmover import (
+    ALL_KINDS,
+    Crash,
+    CrashStorageBase,
+    Kind,
+    Part,
+    StorageURI,
+    Tuning,
+    crashid,
+    errors,
+)
+from crashmover.external.crashstorage_base import check_listing, results_of
 from crashmover.uri import seconds
 
 SCHEMA = """
@@ -52,7 +62,7 @@ class SQLiteCrashStorage(CrashStorageBase):
     :param timeout: seconds to wait while others save
     """
 
-    saving_workers = 1  # SQLite lets one save at a time
+    tuning = Tuning(savers=1)  # SQLite lets one save at a time
 
     def __init__(self, path: str, timeout: float = 30.0) -> None:
         self.uri = f"sqlite:{path}"
@@ -102,6 +112,7 @@ class SQLiteCrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """By day and id, one at a time; both days are included."""
+        kind = check_listing(since, until, kind)
         which = [kind, str(since or dt.date.min), str(until or dt.date.max)]
         with self._transaction() as database:
             for (crash_id,) in database.execute(CRASHES, which):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+import obstore.exceptions
+
 from crashmover.external.bucket.hiding import hidden
 from crashmover.pool import possible_threads
 
@@ -26,6 +28,17 @@ class ClientPanicked(Exception):
 
 class NoThreads(Exception):
     """Fewer threads can be started than the client needs."""
+
+
+DRIVER_ERRORS = (
+    obstore.exceptions.BaseError,
+    FileNotFoundError,
+    ValueError,
+    OSError,
+    ClientPanicked,
+    NoThreads,
+)
+"""What the client raises on its own."""
 
 
 class _Thread(threading.local):
@@ -91,7 +104,6 @@ def _start() -> None:
     their number is no more than another way to make the client fail.
     """
     global _is_started
-    import obstore
     from obstore.store import MemoryStore
 
     with _start_lock:

@@ -55,6 +55,7 @@ from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.trial import try_file_systems
 from crashmover.external.fs.walking import Walk
 from crashmover.external.passed_over import PassedOver
+from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI
 
 _OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
@@ -73,14 +74,11 @@ class FSPermanentStorage(CrashStorageBase):
     :raises ValueError: `umask` would keep the owner out
     """
 
-    workers = 4  # on two cores: two wait for the disk
-    workers_are_processes = True  # a crash is a hundred small system calls
-    batch_size = 64
-
-    def batch_for(self, workers: int) -> int:
-        """As the base class says: many who wait for another store have less in hand each, and force
-        it to the disk together all the same."""
-        return min(self.batch_size, max(_SYNCFS_FROM, self.workers * self.batch_size // workers))
+    tuning = Tuning(  # on two cores: two workers wait for the disk
+        batch=64,
+        least_batch=_SYNCFS_FROM,  # which are forced to the disk together all the same
+        processes=True,  # a crash is a hundred small system calls
+    )
 
     def __init__(
         self, root: str | os.PathLike[str], umask: int | None = None, layout: Layout | None = None

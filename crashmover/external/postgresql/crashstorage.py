@@ -36,6 +36,7 @@ from crashmover.external.postgresql.saving import How, Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.external.postgresql.weeks import WEEK, HiddenWeek
 from crashmover.external.probing import probe_crash
+from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI, seconds
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,11 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     :raises ValueError: the schema's name is not one
     """
 
-    workers = 4
-    saving_workers = 2  # more wait for each other
-    workers_are_processes = True
-    batch_size = 40  # of usual crashes as many as fit into a transaction
+    tuning = Tuning(
+        savers=2,  # more wait for each other
+        batch=40,  # of usual crashes as many as fit into a transaction
+        processes=True,
+    )
 
     def __init__(
         self,

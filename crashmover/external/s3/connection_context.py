@@ -19,14 +19,18 @@ from urllib.parse import quote
 from obstore.store import S3Store
 
 from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.bucket.calling import DRIVER_ERRORS
 from crashmover.external.bucket.hiding import hidden
 from crashmover.external.s3.account import VARIABLES, Account, CredentialProvider, Place
 from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
-    DRIVER_ERRORS,
     NOT_S3,
     explain,
+    is_conflict,
+    is_missing_object,
     lacks_certificates,
+    may_be_complete,
+    says_deleted,
 )
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 
@@ -64,6 +68,7 @@ class S3ConnectionContext:
     def __init__(self, bucket: str, options: S3Options, uri: str) -> None:
         self.options = options
         self.uri = uri
+        self.location = f"s3://{bucket}"
         self._bucket = bucket
         self._client: S3Store | None = None
         self._account = Account(options, uri)
@@ -120,9 +125,18 @@ class S3ConnectionContext:
         steps = [self._url()] if self._is_virtual() else [self._url(), self._bucket]
         return "/".join([*steps, path] if path or self._is_virtual() else steps)
 
-    def translating(self, crash_id: str | None = None) -> "_Translating":
-        """Raise what the client raises as a `StorageError` of this store."""
-        return _Translating(self, crash_id)
+    def honours_conditions(self) -> bool | None:
+        """Return True if the server is Amazon's own; None if that is unknown.
+
+        :raises StorageDenied: there are no credentials, or no such profile
+        """
+        self.client()
+        return True if self.is_aws else None
+
+    is_missing = staticmethod(is_missing_object)
+    is_conflict = staticmethod(is_conflict)
+    says_deleted = staticmethod(says_deleted)
+    may_be_complete = staticmethod(may_be_complete)
 
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""
@@ -132,8 +146,8 @@ class S3ConnectionContext:
         self._mask(error)
         return explain(error, self.uri, crash_id, self._proxy())
 
-    def not_s3(self, crash_id: str | None) -> StorageUnavailable:
-        """Return what to raise where something else than an S3 server answers."""
+    def wrong_server(self, crash_id: str | None) -> StorageUnavailable:
+        """Return what to raise if something else than an S3 server answers."""
         reason = with_proxy(NOT_S3, self._proxy())
         return StorageUnavailable(reason, crash_id=crash_id, uri=self.uri)
 
@@ -221,23 +235,6 @@ class S3ConnectionContext:
         except OSError as error:
             reason = f"ca_bundle {path} cannot be read: {error.strerror}"
             raise StorageDenied(reason, uri=self.uri) from error
-
-
-class _Translating:
-    """A context; no generator, because every object has one."""
-
-    __slots__ = ("_context", "_crash_id")
-
-    def __init__(self, context: S3ConnectionContext, crash_id: str | None) -> None:
-        self._context = context
-        self._crash_id = crash_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, DRIVER_ERRORS):
-            raise self._context.explain(error, self._crash_id) from error
 
 
 def _given(**values: Any) -> Any:

@@ -99,7 +99,7 @@ class ConditionalDelete:
                 raise self._client.refusal(answer, crash_id)
             results = _results(answer)
             if not results.keys() >= some.keys():
-                raise self._context.not_s3(crash_id)
+                raise self._context.wrong_server(crash_id)
             for key in some:
                 if results[key] == _UNMET:
                     yield key

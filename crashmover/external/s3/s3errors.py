@@ -6,8 +6,6 @@
 
 import re
 
-import obstore.exceptions
-
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
@@ -56,32 +54,20 @@ TROUBLE = {
     "Request": "the connection broke off",
 }
 
-DRIVER_ERRORS = (
-    obstore.exceptions.BaseError,
-    FileNotFoundError,
-    ValueError,
-    OSError,
-    ClientPanicked,
-    NoThreads,
-)
-"""What the client raises on its own."""
-
 
 class Refused(Exception):
     """The answer to a request that we have sent ourselves says that it has failed."""
 
 
-class AlreadyThere(Exception):
-    """The object that was to be made new is there."""
-
-
-class NotTheSame(Exception):
-    """The object that was to be replaced is missing, or is another one."""
-
-
 def is_missing_object(error: BaseException) -> bool:
     """Whether it says that there is no such object (and not that there is no such bucket)."""
     return isinstance(error, FileNotFoundError) and _code(str(error)) != "NoSuchBucket"
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return True if another request changes the same object at this moment (409)."""
+    match = _STATUS.search(str(error))
+    return match is not None and match.group(1) == "409"
 
 
 def says_deleted(error: BaseException) -> bool:

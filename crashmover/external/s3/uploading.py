@@ -18,8 +18,8 @@ from contextlib import suppress
 from xml.etree import ElementTree
 
 from crashmover.errors import StorageError
+from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.s3errors import AlreadyThere, NotTheSame
 from crashmover.external.s3.signed import Answer, SignedClient
 from crashmover.pool import Pool
 
@@ -62,8 +62,8 @@ class LargeUpload:
         :param part_size: bytes
         :param attributes: Content-Type, Storage-Class and the metadata
         :param condition: ``{"If-None-Match": "*"}``, ``{"If-Match": ETag}`` or none
-        :raises AlreadyThere: there is an object, where there was to be none
-        :raises NotTheSame: the object with that ETag is no longer there
+        :raises ObjectExists: there is an object, where there was to be none
+        :raises ObjectChanged: the object with that ETag is no longer there
         :raises StorageError: the server refuses a request, or does not answer
         """
         self._begin(attributes)
@@ -87,7 +87,7 @@ class LargeUpload:
         answer = self._asked("POST", {"uploads": ""}, headers)
         self._id = _text(answer, "UploadId")
         if not self._id:
-            raise self._context.not_s3(self._crash_id)
+            raise self._context.wrong_server(self._crash_id)
 
     def _send_parts(self, parts: Iterable[bytes]) -> str:
         """Send the parts; return what the last request says of them."""
@@ -109,7 +109,7 @@ class LargeUpload:
         answer = self._asked("PUT", query, headers, data, digest.hexdigest())
         e_tag = answer.headers.get("etag")
         if not e_tag:
-            raise self._context.not_s3(self._crash_id)
+            raise self._context.wrong_server(self._crash_id)
         part = ElementTree.Element("Part")
         ElementTree.SubElement(part, "PartNumber").text = str(number)
         ElementTree.SubElement(part, "ETag").text = e_tag
@@ -131,13 +131,13 @@ class LargeUpload:
         if condition and answer.status == 501:  # the server knows no condition
             self._complete(parts, {})
         elif "If-None-Match" in condition and answer.status == 412:
-            raise AlreadyThere
+            raise ObjectExists
         elif "If-Match" in condition and (answer.status == 412 or answer.code == "NoSuchKey"):
-            raise NotTheSame
+            raise ObjectChanged
         elif answer.code or answer.status != 200:  # with 200, too, it may have failed
             raise self._client.refusal(answer, self._crash_id)
         elif not _text(answer, "ETag"):
-            raise self._context.not_s3(self._crash_id)
+            raise self._context.wrong_server(self._crash_id)
 
     def _abort(self) -> None:
         """Let the server forget the parts; a rule of the bucket may do it, where this fails."""

@@ -2,63 +2,20 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Probing: whether a bucket can be saved to, and what time it is there."""
+"""The clock of an S3 server."""
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import obstore
-
-from crashmover.external.bucket.calling import call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 
 if TYPE_CHECKING:
     import ssl
     from email.message import Message
 
-_PIECE = bytes(1024)
-_PIECES = 3  # of which the first has arrived when the last is asked for
-_END = "a probe of crashmover ends here"
-
-
-def try_upload(context: S3ConnectionContext, path: str) -> None:
-    """Begin to upload an object in parts, and break it off.  Whoever may do that may save; and no
-    object is made of it, whatever happens meanwhile.
-
-    :param path: its whole key
-    :raises StorageError: it is refused, or fails
-    """
-    client = context.client()
-    storage_class = context.options.storage_class
-    attributes = {"Content-Type": "application/octet-stream"}
-    with context.translating():
-        try:
-            call_client(
-                lambda: obstore.put(
-                    client,
-                    path,
-                    _pieces(),
-                    attributes=attributes
-                    | ({"Storage-Class": storage_class} if storage_class else {}),
-                    use_multipart=True,
-                    chunk_size=len(_PIECE),
-                    max_concurrency=1,
-                )
-            )
-        except Exception as error:
-            if _END not in str(error):
-                raise
-
-
-def _pieces() -> Iterator[bytes]:
-    for _ in range(_PIECES):
-        yield _PIECE
-    raise RuntimeError(_END)
-
 
 def clock_of(context: S3ConnectionContext) -> dt.datetime | None:
-    """Return the time by the server's clock, to the second; None where it does not say.
+    """Return the time by the server's clock, to the second; None if it does not say.
 
     It is in every answer, and so in that to a question without credentials, be it a refusal.  The
     client shows it of none.

@@ -1,0 +1,40 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Tuning: how a store likes to be used."""
+
+from dataclasses import dataclass
+
+from crashmover.retry import RetryPolicy
+
+_RETRY = RetryPolicy()
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a store likes to be used, if the user says nothing else.
+
+    :param workers: how many workers should load from it at once
+    :param savers: how many workers should save to it at once; None: as many as `workers`
+    :param batch: how many crashes it likes to be given, or to be asked for, at once
+    :param least_batch: how small a batch may become where more workers than `workers` share what
+        is in hand; None: as large as `batch`
+    :param processes: whether workers had better be processes, because the interpreter's lock
+        would be the limit.  Such a store holds no thread, and goes on to use nothing of what it
+        holds when it finds itself in a new process
+    :param retry: what is tried again, how often and for how long
+    """
+
+    workers: int = 4
+    savers: int | None = None
+    batch: int = 1
+    least_batch: int | None = None
+    processes: bool = False
+    retry: RetryPolicy = _RETRY
+
+    def batch_for(self, workers: int) -> int:
+        """Return how many crashes a batch should have where so many workers work at once."""
+        if self.least_batch is None:
+            return self.batch
+        return min(self.batch, max(self.least_batch, self.workers * self.batch // workers))
