@@ -17,6 +17,7 @@ from time import monotonic
 from crashmover.crash import Kind
 from crashmover.errors import (
     CorruptCrash,
+    CrashArchived,
     CrashIDNotFound,
     CrashMoverError,
     StorageDenied,
@@ -81,7 +82,7 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
         try:
             if need is Need.READ or not _try_writing(storage, need, probe, checkup, clock):
                 _RETRY.call(storage.verify_access)
-            _RETRY.call(partial(_read_something, storage))
+            checkup.warnings += _RETRY.call(partial(_read_something, storage))
             checkup.found.insert(0, "read")
             checkup.warnings += _unprefixed(storage, storage.reading_risks())
             checkup.warnings += _warnings(storage)
@@ -124,16 +125,24 @@ def _try_writing(
     return True
 
 
-def _read_something(storage: CrashStorageBase) -> None:
+def _read_something(storage: CrashStorageBase) -> list[str]:
     """List what came since yesterday, and read a little of the first crash: what can be listed
-    cannot always be read.  That a crash is damaged is not the store's end."""
+    cannot always be read.  A crash may be damaged, and the store be all right.
+
+    :return: a warning, if the crash cannot be read as it is
+    """
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     for crash_id in storage.new_crashes(yesterday):
-        with suppress(CrashIDNotFound, CorruptCrash):
+        try:
             for part in storage.load_crash(crash_id, {Kind.RAW_CRASH}).parts:
                 with part.open() as file:
                     file.read(1)
+        except CrashArchived as error:
+            return [f"{crash_id}: {error.reason}"]
+        except (CrashIDNotFound, CorruptCrash):
+            pass
         break
+    return []
 
 
 def _warnings(storage: CrashStorageBase) -> list[str]:

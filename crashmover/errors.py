@@ -14,6 +14,7 @@
     │  ├─ CrashExists
     │  ├─ CrashConflict
     │  ├─ CrashChanged
+    │  ├─ CrashArchived
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
     │  ├─ StorageUnavailable           the only kind that is retried
@@ -179,6 +180,10 @@ class CrashChanged(StorageError):
     def __init__(self, crash_id: str, what: str = "", *, uri: str | None = None) -> None:
         reason = f"{what or 'what is there'} is not what was loaded"
         super().__init__(reason, crash_id=crash_id, uri=uri)
+
+
+class CrashArchived(StorageError):
+    """A part of the crash is archived, and can be read when it has been restored."""
 
 
 class CorruptCrash(StorageError):

@@ -162,6 +162,8 @@ def test_what_was_not_deleted_is_said(
         open_storage(place.uri(bucket)) as storage,
     ):
         storage.save_crash(crash_of(contents()))
+        storage.remove(CRASH_ID)  # from now on it is known what the server honours
+        storage.save_crash(crash_of(contents()))
         place.proxy.fail(fault, is_deletion)
         error = error_of(lambda: storage.remove(CRASH_ID))
         assert type(error) is kind

@@ -16,7 +16,13 @@ from crashmover.cli.console import printable
 from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, StorageUnavailable
+from crashmover.errors import (
+    CorruptCrash,
+    CrashArchived,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+)
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.job import load_alone
 from crashmover.minidump import MAGIC, read_minidump
@@ -144,9 +150,7 @@ def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
         found.note = error.reason
     except CorruptCrash as error:
         found.error, found.is_damaged = error.reason, True
-    except StorageUnavailable:
-        raise
-    except StorageError as error:  # an archived object, or a link in the place of a file
+    except (CrashArchived, StorageDenied) as error:  # the latter: a link in the place of a file
         found.error = error.reason
     return found
 

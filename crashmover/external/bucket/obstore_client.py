@@ -9,7 +9,7 @@ import hashlib
 import io
 import secrets
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ import obstore
 import obstore.exceptions
 
 from crashmover.crash import Part
-from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.errors import CorruptCrash, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
 from crashmover.external.bucket.calling import DRIVER_ERRORS, call_client
 from crashmover.external.bucket.client import (
@@ -47,9 +47,7 @@ _KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it 
 _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 
-_PIECE = bytes(1024)  # of an upload that is broken off
-_PIECES = 3  # of which the first has arrived when the last is asked for
-_END = "a probe of crashmover ends here"
+_TRIES = 5  # to replace an object that other processes replace as well
 
 _UNMET = (
     obstore.exceptions.AlreadyExistsError,
@@ -91,8 +89,54 @@ class Connection(Protocol):
     def says_deleted(self, error: BaseException) -> bool:
         """Return True if the server has deleted everything after all."""
 
-    def may_be_complete(self, error: BaseException | None) -> bool:
-        """Return True if an upload may have been completed after all."""
+
+CREATE = "create"
+OVERWRITE = "overwrite"
+REPLACE = "replace"
+
+
+class ConditionalRequests(Protocol):
+    """What obstore cannot ask of a server.  Keys are whole keys, with the prefix of the store.
+
+    Each method raises `StorageError`, of the bucket's `Connection`.
+    """
+
+    def deletes_unchanged(self, probe: str) -> bool:
+        """Return True if the server deletes an object on the condition that it has not changed.
+
+        :param probe: a key that no object ever has
+        """
+
+    def delete_unchanged(self, versions: Mapping[str, str], crash_id: str | None) -> list[str]:
+        """Delete each key if it still has that version; return the keys that have another one.  A
+        missing key is no error."""
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        part_size: int,
+        *,
+        attributes: Mapping[str, str],
+        version: str | None,
+        create: bool,
+        crash_id: str | None,
+    ) -> None:
+        """Put an object in parts, as far as the server honours that on a condition.  What goes
+        wrong with reading `chunks` is raised as it is.
+
+        :param attributes: Content-Type, Storage-Class and the metadata
+        :param version: only in the place of this version; else `ObjectChanged`
+        :param create: only if there is none; else `ObjectExists`
+        """
+
+    def try_put(self, key: str, attributes: Mapping[str, str]) -> None:
+        """Raise `StorageError` unless the key could be put where there is none.  No object is made
+        of it."""
+
+    def allowed_puts(self, key: str) -> Set[str]:
+        """Return on which conditions permissions and policies allow to put this key: `CREATE`,
+        `REPLACE`, and without any, `OVERWRITE`.  Nothing is put."""
 
 
 class ObstoreClient:
@@ -100,15 +144,22 @@ class ObstoreClient:
 
     :param connection: how to reach the bucket
     :param prefix: ``""``, or without a slash at its ends
+    :param requests: what obstore cannot ask
     :param attributes: of each object that is put, such as a storage class
     """
 
     def __init__(
-        self, connection: Connection, prefix: str, attributes: Mapping[str, str] | None = None
+        self,
+        connection: Connection,
+        prefix: str,
+        requests: ConditionalRequests,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         self.uri = connection.uri
         self._connection = connection
         self._prefix = f"{prefix}/" if prefix else ""
+        self._requests = requests
+        self._policy: Set[str] = frozenset()  # what a policy allows that demands conditions
         self._attributes = attributes or {}
         self._bucket_is_there = False
         self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
@@ -249,6 +300,50 @@ class ObstoreClient:
         if replaced:
             mode = {"e_tag": replaced.version}
         attributes = {**metadata, "Content-Type": content_type, **self._attributes}
+        if not self._policy:
+            try:
+                return self._put(key, body, attributes, mode)
+            except StorageDenied:
+                if create or not self._find_policy(key):
+                    raise
+        return self._put_by_policy(key, body, attributes, mode)
+
+    def _find_policy(self, key: str) -> bool:
+        """Return True if a policy of the bucket demands conditions, and remember which."""
+        allowed = self._requests.allowed_puts(self._prefix + key)
+        if CREATE in allowed and OVERWRITE not in allowed:
+            self._policy = allowed
+        return bool(self._policy)
+
+    def _put_by_policy(
+        self, key: str, body: bytes | Part, attributes: dict[str, str], mode: "PutMode"
+    ) -> str | None:
+        """Put an object on the conditions that the policy demands.  If it allows to create only,
+        what is there is deleted before."""
+        if mode == "create":
+            return self._put(key, body, attributes, mode)
+        for _ in range(_TRIES):
+            version = mode["e_tag"] if isinstance(mode, dict) else self._version(key)
+            try:
+                if version and REPLACE in self._policy:
+                    return self._put(key, body, attributes, {"e_tag": version})
+                if version and self.delete({key: version}):
+                    raise ObjectChanged
+                return self._put(key, body, attributes, "create")
+            except (ObjectExists, ObjectChanged):
+                if isinstance(mode, dict):
+                    raise ObjectChanged from None
+        reason = "other processes replace it at this moment"
+        raise StorageUnavailable(reason, crash_id=subject(key), uri=self.uri)
+
+    def _version(self, key: str) -> str | None:
+        found = self.head(key)
+        return found.version if found else None
+
+    def _put(
+        self, key: str, body: bytes | Part, attributes: dict[str, str], mode: "PutMode"
+    ) -> str | None:
+        attributes = dict(attributes)
         if isinstance(body, bytes):
             return self._put_small(key, body, attributes, mode)
         sha256 = attributes.pop(SHA256, None)
@@ -259,12 +354,12 @@ class ObstoreClient:
         if upload.read_ahead(_MIDDLING):
             return self._put_small(key, upload.data(), attributes, mode)
         if upload.size and upload.size > PART_SIZE:
-            self._put_large(key, upload, attributes | said)
+            self._put_large(key, upload, attributes | said, mode)
             return sha256
         with self._middling:
             if upload.read_ahead(PART_SIZE):
                 return self._put_small(key, upload.data(), attributes, mode)
-            self._put_large(key, upload, attributes | said)
+            self._put_large(key, upload, attributes | said, mode)
         return sha256
 
     def _put_small(self, key: str, data: bytes, attributes: dict[str, str], mode: "PutMode") -> str:
@@ -293,39 +388,25 @@ class ObstoreClient:
                 raise
         return sha256
 
-    def _put_large(self, key: str, upload: Upload, attributes: dict[str, str]) -> None:
+    def _put_large(
+        self, key: str, upload: Upload, attributes: dict[str, str], mode: "PutMode"
+    ) -> None:
         word = secrets.token_hex(8)
         try:
-            # Aborts the upload when its source or a request fails.
-            with self._large, self._translating(key):
-                self._upload(key, upload, {**attributes, _UPLOAD: word}, PART_SIZE, at_once=2)
-        except StorageError as error:
-            if upload.error:
-                raise upload.error from None
-            may_be = self._connection.may_be_complete(error.__cause__)
-            if not may_be or not self._has_arrived(key, word):
+            with self._large:
+                self._requests.upload(
+                    self._prefix + key,
+                    upload,
+                    PART_SIZE,
+                    attributes={**attributes, _UPLOAD: word},
+                    version=mode["e_tag"] if isinstance(mode, dict) else None,
+                    create=mode == "create",
+                    crash_id=subject(key),
+                )
+        except (ObjectExists, ObjectChanged, StorageUnavailable):
+            # An answer may have been lost: then this is what the object says to the next request.
+            if upload.error or not self._has_arrived(key, word):
                 raise
-
-    def _upload(
-        self,
-        key: str,
-        pieces: Upload | Iterator[bytes],
-        attributes: dict[str, str],
-        size: int,
-        at_once: int,
-    ) -> None:
-        client = self._connection.client()
-        call_client(
-            lambda: obstore.put(
-                client,
-                self._prefix + key,
-                pieces,
-                attributes=attributes,
-                use_multipart=True,
-                chunk_size=size,
-                max_concurrency=at_once,
-            )
-        )
 
     def _has_arrived(self, key: str, word: str) -> bool:
         """Return True if an object is there that went up by this word."""
@@ -335,27 +416,29 @@ class ObstoreClient:
         return False
 
     def try_put(self, key: str) -> None:
-        """Begin an upload in parts, and break it off: the same permission allows to save."""
         attributes = {"Content-Type": "application/octet-stream", **self._attributes}
-        with self._translating():
-            try:
-                self._upload(key, _pieces(), attributes, len(_PIECE), at_once=1)
-            except Exception as error:
-                if _END not in str(error):
-                    raise
+        self._requests.try_put(self._prefix + key, attributes)
 
     def delete(self, versions: Mapping[str, str | None]) -> list[str]:
         if not versions:
             return []
+        if not self._requests.deletes_unchanged(self._prefix + _PROBE):
+            self._delete_any(list(versions))
+            return []
+        seen = {self._prefix + key: versions[key] or self._version(key) for key in versions}
+        known = {path: version for path, version in seen.items() if version}
+        left = self._requests.delete_unchanged(known, subject(next(iter(versions))))
+        return [path.removeprefix(self._prefix) for path in left]
+
+    def _delete_any(self, keys: list[str]) -> None:
         client = self._connection.client()
-        paths = [self._prefix + key for key in versions]
-        with self._translating(next(iter(versions))):
+        paths = [self._prefix + key for key in keys]
+        with self._translating(keys[0]):
             try:
                 call_client(lambda: obstore.delete(client, paths))
             except obstore.exceptions.BaseError as error:
                 if not self._connection.says_deleted(error):
                     raise
-        return []
 
     # Listing
 
@@ -432,12 +515,6 @@ class _MemoryBudget:
     def _add(self, count: int) -> None:
         with self._lock:
             self._left += count
-
-
-def _pieces() -> Iterator[bytes]:
-    for _ in range(_PIECES):
-        yield _PIECE
-    raise RuntimeError(_END)
 
 
 def _stored(key: str, result: "GetResult") -> StoredObject:

@@ -29,7 +29,6 @@ from crashmover.external.s3.s3errors import (
     is_conflict,
     is_missing_object,
     lacks_certificates,
-    may_be_complete,
     says_deleted,
 )
 from crashmover.proxies import Proxy, proxy_for, with_proxy
@@ -136,7 +135,6 @@ class S3ConnectionContext:
     is_missing = staticmethod(is_missing_object)
     is_conflict = staticmethod(is_conflict)
     says_deleted = staticmethod(says_deleted)
-    may_be_complete = staticmethod(may_be_complete)
 
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""

@@ -6,7 +6,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from crashmover.errors import InvalidURI
@@ -15,11 +15,13 @@ from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.bucket.obstore_client import ObstoreClient
 from crashmover.external.bucket.sameness import is_same_bucket
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3.clock import clock_of
+from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
 from crashmover.uri import StorageURI, seconds
 
+_VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
+_VERSIONS += " a lifecycle rule of the bucket deletes it"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
 
 
@@ -45,8 +47,10 @@ class S3CrashStorage(BucketCrashStorage):
         uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
         self._context = S3ConnectionContext(bucket, options, uri)
         self._place = (bucket, prefix)
+        self._conditions = S3Conditions(self._context)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
-        super().__init__(ObstoreClient(self._context, prefix, attributes), LAYOUTS[layout])
+        client = ObstoreClient(self._context, prefix, self._conditions, attributes)
+        super().__init__(client, LAYOUTS[layout])
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -80,11 +84,18 @@ class S3CrashStorage(BucketCrashStorage):
 
     def _client_for_marks(self) -> ObstoreClient:
         """A mark has no storage class: it might be one that cannot be read at once."""
-        return ObstoreClient(self._context, self._place[1])
+        return ObstoreClient(self._context, self._place[1], self._conditions)
 
     def clock(self) -> dt.datetime | None:
         """The time is exact to the second."""
-        return clock_of(self._context)
+        return self._conditions.clock()
+
+    def diagnose(self) -> Iterator[str]:
+        if self._conditions.keeps_versions():
+            yield f"{self.uri}: {_VERSIONS}"
+
+    def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
+        return self.diagnose() if removing else iter(())
 
 
 # Options

@@ -11,18 +11,19 @@ servers know both, the second or neither, and some delete in spite of the condit
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from enum import Enum
 from itertools import islice
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from crashmover.errors import StorageError
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.signed import Answer, SignedClient
 
 _KEYS = 1000  # in one request
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-_NO_ETAG = '"00000000000000000000000000000000"'
+NO_ETAG = '"00000000000000000000000000000000"'
 _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _UNMET = "PreconditionFailed"
 _NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request
@@ -41,54 +42,53 @@ class ConditionalDelete:
 
     :param context: how to reach the bucket
     :param client: sends the requests
-    :param probe: a key in the store that no object ever has
     """
 
-    def __init__(self, context: S3ConnectionContext, client: SignedClient, probe: str) -> None:
+    def __init__(self, context: S3ConnectionContext, client: SignedClient) -> None:
         self._context = context
         self._client = client
-        self._probe = probe
         self._how: _How | None = None
 
-    def is_honoured(self) -> bool:
+    def is_honoured(self, probe: str) -> bool:
         """Return whether the server looks at the conditions.
 
         Amazon's does.  Another server is asked once, to delete what is not there: whether it says
         so shows whether it has looked.
+
+        :param probe: a key in the store that no object ever has
         """
         if self._how is None:
-            self._how = _How.MANY if self._context.is_aws else self._find_out()
+            self._how = _How.MANY if self._context.is_aws else self._find_out(probe)
         return self._how is not _How.NOT
 
     def __call__(self, versions: Mapping[str, str], crash_id: str | None = None) -> list[str]:
         """Delete each key whose object still has that ETag; return the keys whose object has
-        another one.  A missing object is no error.
+        another one.  A missing object is no error.  First ask `is_honoured`.
 
         :param versions: ETags by their keys, the prefix of the store included
         :raises StorageError: the server does not delete, for whatever reason
         """
-        assert self.is_honoured()
         if self._how is _How.MANY:
             unmet = list(self._delete_many(versions, crash_id))
         else:
             unmet = [key for key in versions if not self._delete(key, versions[key], crash_id)]
         return [key for key in unmet if self._is_there(key, crash_id)]
 
-    def _find_out(self) -> _How:
-        answer = self._send({self._probe: _NO_ETAG})
-        if answer.code in _MISSING | {_UNMET}:
+    def _find_out(self, probe: str) -> _How:
+        answer = self._send({probe: NO_ETAG})
+        word = self._results(answer, {probe})[probe] if answer.status == 200 else answer.code
+        if word in _MISSING | {_UNMET}:
             return _How.MANY
-        self._refuse_refusal(answer)
-        answer = self._client.send("DELETE", self._probe, headers={"If-Match": _NO_ETAG})
+        if word and answer.status == 200:
+            raise self._refusal(word)
+        if answer.status not in (200, *_NOT_KNOWN):
+            raise self._client.refusal(answer)
+        answer = self._client.send("DELETE", probe, headers={"If-Match": NO_ETAG})
         if answer.status == 412 or answer.code in _MISSING:
             return _How.ONE
-        self._refuse_refusal(answer)
-        return _How.NOT
-
-    def _refuse_refusal(self, answer: Answer) -> None:
-        """Raise what is wrong, unless it may be that the server does not know the condition."""
-        if (answer.code or answer.status >= 300) and answer.status not in _NOT_KNOWN:
+        if answer.status >= 300 and answer.status not in _NOT_KNOWN:
             raise self._client.refusal(answer)
+        return _How.NOT
 
     def _delete_many(self, versions: Mapping[str, str], crash_id: str | None) -> Iterator[str]:
         """Delete objects; yield the keys of those that do not have that ETag."""
@@ -97,15 +97,24 @@ class ConditionalDelete:
             answer = self._send(some, crash_id)
             if answer.status != 200:
                 raise self._client.refusal(answer, crash_id)
-            results = _results(answer)
-            if not results.keys() >= some.keys():
-                raise self._context.wrong_server(crash_id)
-            for key in some:
-                if results[key] == _UNMET:
+            for key, word in self._results(answer, some.keys(), crash_id).items():
+                if word == _UNMET:
                     yield key
-                elif results[key] and results[key] not in _MISSING:
-                    code = f"<Code>{results[key]}</Code>".encode()
-                    raise self._client.refusal(Answer(200, {}, code), crash_id)
+                elif word and word not in _MISSING:
+                    raise self._refusal(word, crash_id)
+
+    def _results(
+        self, answer: Answer, keys: Set[str], crash_id: str | None = None
+    ) -> dict[str, str]:
+        """Return what became of these keys: "", or the server's word for what went wrong."""
+        results = _results(answer)
+        if not results.keys() >= keys:
+            raise self._context.wrong_server(crash_id)
+        return {key: results[key] for key in keys}
+
+    def _refusal(self, word: str, crash_id: str | None = None) -> StorageError:
+        """Return what to raise where the server has this word for what went wrong with a key."""
+        return self._client.refusal(Answer(200, {}, f"<Code>{word}</Code>".encode()), crash_id)
 
     def _send(self, versions: Mapping[str, str], crash_id: str | None = None) -> Answer:
         """Send one DeleteObjects."""

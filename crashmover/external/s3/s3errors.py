@@ -6,7 +6,7 @@
 
 import re
 
-from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import CrashArchived, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
@@ -77,13 +77,6 @@ def says_deleted(error: BaseException) -> bool:
     return "<DeleteResult" in text and "<Error>" not in text
 
 
-def may_be_complete(error: BaseException | None) -> bool:
-    """Whether an upload may have been completed all the same: its answer was lost and it is not
-    known any more, or the answer was taken for an error as above."""
-    text = str(error)
-    return "<CompleteMultipartUploadResult" in text or _code(text) == "NoSuchUpload"
-
-
 def lacks_certificates(error: BaseException) -> bool:
     """Whether the client found no certificates of the system, without which it cannot be made."""
     return "No CA certificates were loaded" in str(error)
@@ -128,7 +121,7 @@ def _by_code(text: str) -> Explanation:
         return StorageDenied, f"the bucket is in {where}: say so with ?region="
     if code == "InvalidObjectState":
         found = _STORAGE_CLASS.search(text)
-        return StorageError, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
+        return CrashArchived, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
     if code in _DENIALS:
         return StorageDenied, _DENIALS[code]
     if code in _PASSING:

@@ -34,6 +34,7 @@ from crashmover.external.s3.s3errors import (
     Refused,
 )
 from crashmover.proxies import proxy_for, with_proxy
+from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _CONNECTIONS = 64  # kept open at most; further ones are closed after their request
 _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for connecting
 _LONGEST_ANSWER = 8 << 20
+_PASSING = (408, 409, 429, 500)
+_RETRY = RetryPolicy()
 _CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 
 
@@ -65,7 +68,8 @@ class Answer:
 
 
 class SignedClient:
-    """Sends requests to one bucket, each of them once.  Safe for many threads, and after a fork.
+    """Sends requests to one bucket, and again if they fail in passing: none does harm that is
+    carried out twice.  Safe for many threads, and after a fork.
 
     :param context: how to reach the bucket, and whose credentials to use
     """
@@ -87,28 +91,28 @@ class SignedClient:
         sha256: str | None = None,
         crash_id: str | None = None,
     ) -> Answer:
-        """Send a request; return the answer, whatever its status is.
+        """Send a request; return the answer, a refusal too.
 
         :param key: with the prefix of the store; "": the bucket is asked
         :param query: of the URL
         :param headers: further ones
         :param sha256: of the body, in hex, where it is known
-        :raises StorageUnavailable: there was no answer
+        :raises StorageUnavailable: there was no answer, or the server asks to come again
         :raises StorageDenied: there are no credentials, or no trusted connection
         """
         url = self._context.object_url(quote(key, safe="/-_.~"))
         if query:
             url += f"?{urlencode(query, quote_via=quote, safe='-_.~')}"
         sha256 = sha256 or hashlib.sha256(body).hexdigest()
-        signed = self._signed(method, url, dict(headers or {}), sha256)
-        try:
-            return self._answer(method, url, signed, body)
-        except StorageError:
-            raise
-        except Exception as error:
-            kind, reason = _explanation(error)
-            reason = with_proxy(reason, proxy_for(url))
-            raise kind(reason, crash_id=crash_id, uri=self._context.uri) from None
+
+        def attempt() -> Answer:
+            signed = self._signed(method, url, dict(headers or {}), sha256)
+            answer = self._answer(method, url, signed, body, crash_id)
+            if answer.status in _PASSING or answer.status > 501:
+                raise self.refusal(answer, crash_id)
+            return answer
+
+        return _RETRY.call(attempt)
 
     def refusal(self, answer: Answer, crash_id: str | None = None) -> StorageError:
         """Return what to raise where this answer says that the request has failed."""
@@ -139,7 +143,19 @@ class SignedClient:
         signer.add_auth(request)
         return dict(request.headers.items())
 
-    def _answer(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
+    def _answer(
+        self, method: str, url: str, headers: dict[str, str], body: bytes, crash_id: str | None
+    ) -> Answer:
+        try:
+            return self._exchange(method, url, headers, body)
+        except StorageError:
+            raise
+        except Exception as error:
+            kind, reason = _explanation(error)
+            reason = with_proxy(reason, proxy_for(url))
+            raise kind(reason, crash_id=crash_id, uri=self._context.uri) from None
+
+    def _exchange(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         ends = time.monotonic() + TIMES * self._context.options.read_timeout
         if body:
             headers["Content-Length"] = str(len(body))

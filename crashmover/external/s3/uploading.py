@@ -73,6 +73,11 @@ class LargeUpload:
             self._abort()
             raise
 
+    def try_to_begin(self, attributes: Mapping[str, str]) -> None:
+        """Begin the upload, and break it off."""
+        self._begin(attributes)
+        self._abort()
+
     def _begin(self, attributes: Mapping[str, str]) -> None:
         headers = {
             _NAMED.get(name, f"x-amz-meta-{name}"): value for name, value in attributes.items()
