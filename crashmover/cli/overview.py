@@ -17,7 +17,7 @@ from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.job import load_alone
 from crashmover.minidump import MAGIC, read_minidump
 from crashmover.redactor import Redactor
@@ -73,7 +73,7 @@ _WIDTH = 80
 _SIGNATURE_LINES = 4
 
 
-def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
+def overview(storage: CrashSource, crash_id: str) -> dict[str, Any]:
     """Return what is shown of a crash, as it is going to be written as JSON."""
     crash = load(storage, crash_id)
     shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
@@ -155,7 +155,7 @@ def _order(part: Part) -> tuple[int, bool, str]:
     return list(Kind).index(part.kind), part.name != MAIN_DUMP, part.name
 
 
-def load(storage: CrashStorageBase, crash_id: str) -> Crash:
+def load(storage: CrashSource, crash_id: str) -> Crash:
     """Load the crash, or its processed crash where the store keeps only these."""
     try:
         return storage.load_crash(crash_id)
@@ -166,7 +166,7 @@ def load(storage: CrashStorageBase, crash_id: str) -> Crash:
             raise error from None
 
 
-def _store_of(storage: CrashStorageBase, crash: Crash) -> str:
+def _store_of(storage: CrashSource, crash: Crash) -> str:
     """Return which of several stores the crash comes from: the first that has it."""
     kind = Kind.RAW_CRASH if crash.raw_crash else Kind.PROCESSED_CRASH
     for store in storage.stores if len(storage.stores) > 1 else ():

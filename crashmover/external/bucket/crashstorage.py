@@ -20,9 +20,10 @@ from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
-from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
+from crashmover.external.roles import check_listing, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 
