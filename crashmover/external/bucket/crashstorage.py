@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""BucketCrashStorage: crashes in a bucket, each part an object, whatever the provider is."""
+"""BucketCrashStorage: crashes in a bucket of any provider, each part an object."""
 
 import datetime as dt
 import zlib
@@ -34,8 +34,8 @@ class BucketCrashStorage(CrashStorageBase):
     """Keeps crashes in a bucket.  A provider's store is a subclass with `from_uri`.
 
     A save puts the list of dumps, the dumps, and then the raw crash.  Each object says by the
-    SHA-256 of its raw crash which save it comes from, so that a reader who meets a crash that
-    is being replaced notices, at the price of no request.
+    SHA-256 of its raw crash which save it comes from.  So a reader notices a crash that is being
+    replaced, at the price of no request.
 
     :param client: of the bucket
     :param layout: which keys the objects have

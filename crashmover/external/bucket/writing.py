@@ -119,7 +119,9 @@ class Writer:
         finder, crash, crash_id = self._finder, attempt.crash, attempt.crash_id
         there = finder.raw_crash(crash_id)
         old_names = finder.listed_dumps(crash_id) or set()
-        if there and SHA256 not in there.metadata:  # another program's: the list may be ours
+        if (
+            there and SHA256 not in there.metadata
+        ):  # another program's: the list may be of this product
             with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
                 old_names |= set(finder.unlisted_dumps(there))
         if (
@@ -243,8 +245,8 @@ class Writer:
             self._replace(attempt)  # what it was to go on from was being removed
 
     def _settle(self, attempt: SaveAttempt) -> None:
-        """See to it that all of one crash is there, after other processes have put theirs among
-        this one.
+        """See to it that all of one crash is there, after another process has put objects of its
+        crash among the objects of this one.
 
         :raises CrashExists: it is another: nothing of this one is left
         """
@@ -284,7 +286,8 @@ class Writer:
 
     def _withdraw(self, attempt: SaveAttempt) -> bool:
         """Remove the list of dumps of this save from beside another program's raw crash, which had
-        none; return True if that is so.  Its dumps are found without a list, and hidden by ours."""
+        none; return True if that is so.  The dumps of that crash are found without a list, and are
+        hidden by a list that does not name them."""
         there = self._finder.raw_crash(attempt.crash_id)
         listed = self._finder.list_of_dumps(attempt.crash_id)
         if (
