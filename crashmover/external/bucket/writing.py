@@ -121,7 +121,7 @@ class Writer:
         old_names = finder.listed_dumps(crash_id) or set()
         if (
             there and SHA256 not in there.metadata
-        ):  # another program's: the list may be of this product
+        ):  # another program's: the list may not be
             with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
                 old_names |= set(finder.unlisted_dumps(there))
         if (
