@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from crashmover.external.memory import InMemoryCrashQueue as InMemoryCrashQueue
     from crashmover.external.memory import InMemoryCrashStorage as InMemoryCrashStorage
     from crashmover.external.poly import PolyCrashStorage as PolyCrashStorage
+    from crashmover.external.roles import CrashDestination as CrashDestination
+    from crashmover.external.roles import CrashSource as CrashSource
+    from crashmover.external.roles import ListedSource as ListedSource
+    from crashmover.external.roles import ReadableDestination as ReadableDestination
+    from crashmover.external.roles import Store as Store
     from crashmover.external.tuning import Tuning as Tuning
     from crashmover.mover import Existing as Existing
     from crashmover.mover import Mover as Mover
@@ -47,7 +52,9 @@ _HOMES = {
     "Config": "config",
     "Crash": "crash",
     "CrashData": "crash_data",
+    "CrashDestination": "external.roles",
     "CrashQueueBase": "external.crashqueue_base",
+    "CrashSource": "external.roles",
     "CrashStorageBase": "external.crashstorage_base",
     "Delivery": "external.crashqueue_base",
     "Existing": "mover",
@@ -56,15 +63,18 @@ _HOMES = {
     "InMemoryCrashQueue": "external.memory",
     "InMemoryCrashStorage": "external.memory",
     "Kind": "crash",
+    "ListedSource": "external.roles",
     "MemoryDumpsMapping": "crash",
     "Mover": "mover",
     "Outcome": "mover",
     "Part": "crash",
     "PolyCrashStorage": "external.poly",
     "QueueName": "external.crashqueue_base",
+    "ReadableDestination": "external.roles",
     "Redactor": "redactor",
     "Status": "mover",
     "StorageURI": "uri",
+    "Store": "external.roles",
     "Tuning": "external.tuning",
     "open_queue": "registry",
     "open_storage": "registry",

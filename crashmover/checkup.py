@@ -26,7 +26,7 @@ from crashmover.errors import (
     masked,
 )
 from crashmover.external.crashqueue_base import CrashQueueBase
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashDestination, CrashSource, ListedSource, Store
 from crashmover.retry import RetryPolicy
 
 CLOCK_OFF = 60.0
@@ -71,7 +71,7 @@ Check = Callable[[Checkup], None]
 """Finds out, and takes note; raises what makes the store or queue unusable."""
 
 
-def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: Checkup) -> None:
+def check_storage(storage: Store, need: Need, probe: bool, checkup: Checkup) -> None:
     """Find out whether a store can be used, and close it.
 
     :param probe: whether something may be written, and taken away again
@@ -80,11 +80,11 @@ def check_storage(storage: CrashStorageBase, need: Need, probe: bool, checkup: C
     with storage:
         clock = _Clock()
         try:
-            if need is Need.READ or not _try_writing(storage, need, probe, checkup, clock):
+            _require_role(storage, need)
+            if not _try_writing(storage, need, probe, checkup, clock):
                 _RETRY.call(storage.verify_access)
-            checkup.warnings += _RETRY.call(partial(_read_something, storage))
-            checkup.found.insert(0, "read")
-            checkup.warnings += _unprefixed(storage, storage.reading_risks())
+            if isinstance(storage, CrashSource):
+                _try_reading(storage, checkup)
             checkup.warnings += _warnings(storage)
         except StorageDenied:  # by whom it is out of time, perhaps
             with suppress(StorageError):
@@ -106,10 +106,20 @@ def check_queue(queue: CrashQueueBase, checkup: Checkup) -> None:
         checkup.found += [name.value for name in queue.queues]
 
 
+def _require_role(storage: Store, need: Need) -> None:
+    """Raise StorageDenied unless the store has the role that is asked for."""
+    if need is Need.READ and not isinstance(storage, CrashSource):
+        raise StorageDenied("crashes can only be saved to it", uri=storage.uri)
+    if need is Need.WRITE and not isinstance(storage, CrashDestination):
+        raise StorageDenied("crashes can only be read from it", uri=storage.uri)
+
+
 def _try_writing(
-    storage: CrashStorageBase, need: Need, probe: bool, checkup: Checkup, clock: "_Clock"
+    storage: Store, need: Need, probe: bool, checkup: Checkup, clock: "_Clock"
 ) -> bool:
     """Return whether it can be saved to; that it cannot is an error where it must be."""
+    if need is Need.READ or not isinstance(storage, CrashDestination):
+        return False
     try:
         _RETRY.call(partial(storage.verify_access, write=True))
         if probe:
@@ -125,16 +135,25 @@ def _try_writing(
     return True
 
 
-def _read_something(storage: CrashStorageBase) -> list[str]:
+def _try_reading(source: CrashSource, checkup: Checkup) -> None:
+    if isinstance(source, ListedSource):
+        checkup.warnings += _RETRY.call(partial(_read_something, source))
+        checkup.found.insert(0, "read")
+    else:
+        checkup.found.insert(0, "read by crash id not tried")
+    checkup.warnings += _unprefixed(source, source.reading_risks())
+
+
+def _read_something(source: ListedSource) -> list[str]:
     """List what came since yesterday, and read a little of the first crash: what can be listed
     cannot always be read.  A crash may be damaged, and the store be all right.
 
     :return: a warning, if the crash cannot be read as it is
     """
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
-    for crash_id in storage.new_crashes(yesterday):
+    for crash_id in source.new_crashes(yesterday):
         try:
-            for part in storage.load_crash(crash_id, {Kind.RAW_CRASH}).parts:
+            for part in source.load_crash(crash_id, {Kind.RAW_CRASH}).parts:
                 with part.open() as file:
                     file.read(1)
         except CrashArchived as error:
@@ -145,15 +164,16 @@ def _read_something(storage: CrashStorageBase) -> list[str]:
     return []
 
 
-def _warnings(storage: CrashStorageBase) -> list[str]:
+def _warnings(storage: Store) -> list[str]:
     """Return what the owner of the store should mend, and what it holds instead of crashes or
     beside them, each once, without the store's own name."""
     lines = [*_RETRY.call(lambda: [*storage.diagnose()])]
-    lines += [*storage.passed_over()] or [*storage.strangers()]
+    if isinstance(storage, CrashSource):
+        lines += [*storage.passed_over()] or [*storage.strangers()]
     return _unprefixed(storage, dict.fromkeys(lines))
 
 
-def _unprefixed(storage: CrashStorageBase, lines: Iterable[str]) -> list[str]:
+def _unprefixed(storage: Store, lines: Iterable[str]) -> list[str]:
     """Return lines about a store without its own name."""
     return [line.removeprefix(f"{storage.uri}: ") for line in lines]
 

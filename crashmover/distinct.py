@@ -6,7 +6,7 @@
 
 A store that is moved onto itself loses every crash: each is found in the destination, identical,
 and then removed from the source.  One store has many names (hosts, ports, links, mounts), so the
-stores themselves are asked: `CrashStorageBase.is_same_store`.
+stores themselves are asked: `Store.is_same_store`.
 """
 
 import logging
@@ -15,7 +15,7 @@ from functools import partial
 from itertools import product
 
 from crashmover.errors import NotTwoStores, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import Store
 from crashmover.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ SAME = "source and destination are the same store"
 
 
 def require_two_stores(
-    source: CrashStorageBase,
-    destinations: Sequence[CrashStorageBase],
+    source: Store,
+    destinations: Sequence[Store],
     *,
     dry_run: bool,
     retry: RetryPolicy,
@@ -55,7 +55,7 @@ def require_two_stores(
             )
 
 
-def refuse_same_stores(source: CrashStorageBase, destinations: Sequence[CrashStorageBase]) -> None:
+def refuse_same_stores(source: Store, destinations: Sequence[Store]) -> None:
     """Refuse to copy between stores that are known to be the same; nothing is written.
 
     Where some of the stores are others, there is something to copy.  A store that does not answer
@@ -70,9 +70,7 @@ def refuse_same_stores(source: CrashStorageBase, destinations: Sequence[CrashSto
         raise NotTwoStores(f"{SAME}: {source.stores[one].uri} is {destinations[other].uri}")
 
 
-def refuse_check_of_itself(
-    source: CrashStorageBase, destinations: Sequence[CrashStorageBase]
-) -> None:
+def refuse_check_of_itself(source: Store, destinations: Sequence[Store]) -> None:
     """Refuse to check a destination that is known to be the only source; nothing is written.
 
     :raises NotTwoStores: one is
@@ -86,7 +84,7 @@ def refuse_check_of_itself(
 
 
 def _same_pairs(
-    sources: Sequence[CrashStorageBase], destinations: Sequence[CrashStorageBase]
+    sources: Sequence[Store], destinations: Sequence[Store]
 ) -> Iterator[tuple[int, int]]:
     """Yield the places of each source and destination that are known to be the same."""
     for (i, one), (j, other) in product(enumerate(sources), enumerate(destinations)):
@@ -98,7 +96,7 @@ def _same_pairs(
             yield i, j
 
 
-def _ask(one: CrashStorageBase, other: CrashStorageBase, *, probe: bool) -> tuple[bool | None, str]:
+def _ask(one: Store, other: Store, *, probe: bool) -> tuple[bool | None, str]:
     """Return whether two are the same store, and why that is not known, if they say."""
     if one is other:
         return True, ""
@@ -114,12 +112,12 @@ def _ask(one: CrashStorageBase, other: CrashStorageBase, *, probe: bool) -> tupl
             return answer, ""
     owners = [_owner(one), _owner(other)]
     for owner, store in zip(owners, (one, other), strict=True):
-        if owner is CrashStorageBase:
+        if owner is Store:
             return None, f"the class {type(store).__name__} has no method is_same_store()"
     are_related = issubclass(owners[0], owners[1]) or issubclass(owners[1], owners[0])
     return (None, "") if are_related else (False, "")
 
 
-def _owner(store: CrashStorageBase) -> type:
+def _owner(store: Store) -> type:
     """Return the class whose `is_same_store` the store has."""
     return next(each for each in type(store).__mro__ if "is_same_store" in vars(each))

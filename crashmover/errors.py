@@ -197,6 +197,9 @@ class StorageDenied(StorageError):
 class StorageUnavailable(StorageError):
     """The store does not answer now; trying again may help."""
 
+    was_retried = False
+    """Whether the store's client has tried again already, as often as helps."""
+
 
 class ExceptionInfo(NamedTuple):
     """An exception, as `sys.exc_info` returns it."""

@@ -25,6 +25,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.redactor import Redactor
 from crashmover.retry import RetryPolicy
 from crashmover.soundness import demand_soundness, note_lacking
@@ -152,7 +153,7 @@ def measured(
     return found
 
 
-def load_alone(storage: CrashStorageBase, crash_id: str) -> Crash:
+def load_alone(storage: CrashSource, crash_id: str) -> Crash:
     """Load what there is of a crash without a raw crash: its processed crash.
 
     :raises CrashIDNotFound: there is none either
@@ -165,7 +166,7 @@ def load_alone(storage: CrashStorageBase, crash_id: str) -> Crash:
 
 
 def loading(
-    storage: CrashStorageBase, crash_id: str, found: Crash | Exception, kinds: Set[Kind]
+    storage: CrashSource, crash_id: str, found: Crash | Exception, kinds: Set[Kind]
 ) -> Callable[[], Crash]:
     """Return what gives the crash: as it was found, and loaded anew where that is called again.
 

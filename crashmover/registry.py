@@ -9,13 +9,14 @@ The built-in stores and queues are registered as a third party's are, in the gro
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from crashmover.config import Config, is_name
 from crashmover.errors import InvalidURI, MissingExtra, describe
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashDestination, CrashSource, ListedSource, Store
 from crashmover.uri import StorageURI
 
 if TYPE_CHECKING:
@@ -25,18 +26,83 @@ STORAGE_GROUP = "crashmover.storage"
 QUEUE_GROUP = "crashmover.queue"
 
 
-def open_storage(
-    where: str | os.PathLike[str] | Sequence[str], *, config: Config | None = None
-) -> CrashStorageBase:
+Where = str | os.PathLike[str] | Sequence[str]
+"""A URI, a path, a name from the configuration file, or several of these."""
+
+
+def open_storage(where: Where, *, config: Config | None = None) -> CrashStorageBase:
     """Return the store at a URI, a path, a name from the configuration file, or several of
     these: then a `PolyCrashStorage` of them all.
 
     Nothing is contacted yet.
 
-    :raises InvalidURI: malformed, of an unknown scheme, or with an unknown option
+    :raises InvalidURI: malformed, of an unknown scheme, with an unknown option, or of a store
+        that has not every role
     :raises InvalidConfig: a name that the configuration file does not have
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
+    found: CrashStorageBase = _open(
+        where, config, CrashStorageBase, "crashes cannot be removed from it"
+    )
+    return found
+
+
+def open_source(where: Where, *, config: Config | None = None) -> CrashSource:
+    """As `open_storage`, of what crashes can be read from: a `ListedSource` or a
+    `CrashStorageBase` at best."""
+    found: CrashSource = _open(where, config, CrashSource, "crashes can only be saved to it")
+    return found
+
+
+def open_listed_source(where: Where, *, config: Config | None = None) -> ListedSource:
+    """As `open_storage`, of what can be listed."""
+    found: ListedSource = _open(where, config, ListedSource, "its crashes cannot be listed")
+    return found
+
+
+def open_destination(where: Where, *, config: Config | None = None) -> CrashDestination:
+    """As `open_storage`, of what crashes can be saved to: a `CrashStorageBase` at best."""
+    found: CrashDestination = _open(
+        where, config, CrashDestination, "crashes can only be read from it"
+    )
+    return found
+
+
+def open_store(uri: str) -> Store:
+    """As `open_storage`, of the one store at a URI, whatever can be done with it."""
+    return _open_one(StorageURI.parse(uri))
+
+
+def _open(where: Where, config: Config | None, role: type, otherwise: str) -> Any:
+    """Return the store, or the stores as one.
+
+    :param role: what each must be; `otherwise` is said of one that is not
+    """
+    stores = [_open_one(StorageURI.parse(uri)) for uri in _uris(where, config)]
+    for store in stores:
+        if not isinstance(store, role):
+            raise InvalidURI(f"{store.uri}: {otherwise}")
+    return stores[0] if len(stores) == 1 else _as_one(stores, role)
+
+
+def _as_one(stores: Sequence[Store], role: type) -> Store:
+    """Return several stores as one, with as many roles as all of them have."""
+    from crashmover.external import poly
+
+    classes: list[tuple[type, Callable[[Any], Store]]] = [
+        (CrashStorageBase, poly.PolyCrashStorage),
+        (ListedSource, poly.PolyListedSource),
+        (CrashSource, poly.PolySource),
+        (CrashDestination, poly.PolyDestination),
+    ]
+    for common, make in classes:
+        if issubclass(common, role) and all(isinstance(store, common) for store in stores):
+            return make(stores)
+    raise AssertionError(role)
+
+
+def _uris(where: Where, config: Config | None) -> list[str]:
+    """Return the URI of each store that is named."""
     if isinstance(where, os.PathLike):  # a directory, whatever it is called
         where = str(StorageURI("fs", path=os.path.abspath(where)))
     named = [where] if isinstance(where, str) else where
@@ -54,12 +120,7 @@ def open_storage(
             uris.append(text)
     if not uris:
         raise InvalidURI("no store is named")
-    stores = [_open_one(StorageURI.parse(uri)) for uri in uris]
-    if len(stores) == 1:
-        return stores[0]
-    from crashmover.external.poly import PolyCrashStorage
-
-    return PolyCrashStorage(stores)
+    return uris
 
 
 def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
@@ -91,10 +152,9 @@ def _readable(key: str, uris: list[str]) -> list[str]:
     return uris
 
 
-def _open_one(uri: StorageURI) -> CrashStorageBase:
-    storage_class = _load_class(STORAGE_GROUP, uri.scheme)
-    storage: CrashStorageBase = storage_class.from_uri(uri)
-    return storage
+def _open_one(uri: StorageURI) -> Store:
+    store: Store = _load_class(STORAGE_GROUP, uri.scheme).from_uri(uri)
+    return store
 
 
 def _load_class(group: str, scheme: str) -> Any:

@@ -24,6 +24,13 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, StorageUnavailable | QueueUnavailable)
 
 
+def _tries_again(error: BaseException) -> bool:
+    """Return True if it is retryable, and no client below has tried again already."""
+    if isinstance(error, PolyCrashStorageError):
+        return any(_tries_again(child) for child in error.exceptions)
+    return is_retryable(error) and not getattr(error, "was_retried", False)
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """Exponential back-off with jitter, bounded in attempts and in time.
@@ -45,7 +52,7 @@ class RetryPolicy:
         try:
             return function()
         except Exception as error:
-            if not is_retryable(error):
+            if not _tries_again(error):
                 raise
             return self._again(function, error, monotonic() - start)
 
@@ -65,7 +72,7 @@ class RetryPolicy:
             logger.info("trying again in %.1f s: %s", state.upcoming_sleep, error)
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_retryable),
+            retry=tenacity.retry_if_exception(_tries_again),
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout - elapsed),
             wait=tenacity.wait_exponential(self.wait, max=self.wait_max)

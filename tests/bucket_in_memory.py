@@ -61,7 +61,7 @@ class Bucket:
             before(len(self.requests))
         finally:
             self.before = before
-        self.requests.append(f"{verb} {key.split('/')[1]}")
+        self.requests.append(" ".join([verb, *key.split("/")[1:2]]))
 
     def add(self, key: str, data: bytes, **metadata: str) -> None:
         """Put an object as another program does."""

@@ -18,6 +18,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
+from crashmover.external.roles import Store
 from crashmover.mover import Mover
 from crashmover.testing import CRASH_ID, DistinctConformance, contents, crash_of, read
 from crashmover.uri import StorageURI
@@ -62,7 +63,7 @@ class Wrapper(CrashStorageBase):
 class ProvingWrapper(Wrapper):
     """One whose author has written the proof."""
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         inner = other.inner if isinstance(other, Wrapper) else other
         return self.inner.is_same_store(inner, probe=probe)
 
@@ -134,7 +135,7 @@ def test_a_proof_that_fails_in_passing_is_tried_again() -> None:
     class Flaky(InMemoryCrashStorage):
         times = 2
 
-        def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+        def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
             self.times -= 1
             if self.times >= 0:
                 raise StorageUnavailable("connection refused", uri="memory:flaky")

@@ -17,7 +17,7 @@ import click
 from crashmover import streams
 
 if TYPE_CHECKING:
-    from crashmover.external.crashstorage_base import CrashStorageBase
+    from crashmover.external.roles import CrashDestination, CrashSource
 
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "CRASHMOVER_LOG_FORMAT"
@@ -130,14 +130,14 @@ def is_agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def warn_before_writing(*stores: "CrashStorageBase") -> None:
+def warn_before_writing(*stores: "CrashDestination") -> None:
     """Say what should be known before these are written to."""
     for store in stores:
         for caution in store.cautions():
             logger.warning("%s", caution)
 
 
-def warn_of_risks(store: "CrashStorageBase") -> None:
+def warn_of_risks(store: "CrashDestination") -> None:
     """Say why what was saved may be lost all the same; a store that does not answer is silent."""
     from crashmover.errors import StorageError
 
@@ -146,14 +146,14 @@ def warn_of_risks(store: "CrashStorageBase") -> None:
             logger.warning("%s", risk)
 
 
-def warn_of_reading(*stores: "CrashStorageBase", removing: bool = False) -> None:
+def warn_of_reading(*stores: "CrashSource", removing: bool = False) -> None:
     """Say why what is read from these may not be what is there."""
     for store in stores:
         for risk in store.reading_risks(removing=removing):
             logger.warning("%s", risk)
 
 
-def warn_of_differences(store: "CrashStorageBase") -> None:
+def warn_of_differences(store: "CrashDestination") -> None:
     """Say what a store will keep otherwise than was asked for.
 
     :raises StorageError: what was asked for cannot be kept at all

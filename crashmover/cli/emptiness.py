@@ -12,7 +12,7 @@ import click
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.errors import CrashIDNotFound
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy
 
 expect_some_option = click.option(
@@ -25,7 +25,7 @@ expect_some_option = click.option(
 
 
 def verdict(
-    storage: CrashStorageBase | None, selected: int, *, expect_some: bool, was_listed: bool
+    storage: CrashSource | None, selected: int, *, expect_some: bool, was_listed: bool
 ) -> ExitCode:
     """Say what is wrong with a selection that has ended; return the exit code for it.
 
@@ -48,7 +48,7 @@ def verdict(
 
 
 @contextmanager
-def hinting(storage: CrashStorageBase) -> Iterator[None]:
+def hinting(storage: CrashSource) -> Iterator[None]:
     """If a crash is not found, say what the store holds instead of crashes."""
     try:
         yield

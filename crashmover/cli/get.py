@@ -28,7 +28,7 @@ from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
 from crashmover.errors import CrashIDNotFound, DumpNotFound
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy
 from crashmover.soundness import mismatch, missing
 from crashmover.spelling import refuse_taken
@@ -95,7 +95,7 @@ def command(
     """
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
-    with settings.open_storage(sources) as storage:
+    with settings.open_source(sources) as storage:
         RetryPolicy().call(storage.verify_access)
         with hinting(storage), telling_of_dumps(storage, crash_id):
             if what["everything"]:
@@ -167,14 +167,14 @@ def _check_usage(
 # What is written
 
 
-def _find(storage: CrashStorageBase, crash_id: str, kind: Kind) -> Part:
+def _find(storage: CrashSource, crash_id: str, kind: Kind) -> Part:
     part = storage.load_crash(crash_id, {kind}).part(kind)
     if part is None:
         raise CrashIDNotFound(crash_id, uri=storage.uri, reason=f"no {kind}")
     return part
 
 
-def _processed(storage: CrashStorageBase, crash_id: str, unredacted: bool) -> Part:
+def _processed(storage: CrashSource, crash_id: str, unredacted: bool) -> Part:
     if unredacted:
         return _find(storage, crash_id, Kind.PROCESSED_CRASH)
     return json_part(Kind.PROCESSED_CRASH, storage.get_processed(crash_id))
@@ -207,7 +207,7 @@ def _write(find: Callable[[], Part], output: Path | None) -> bytes:
     return digest
 
 
-def _write_dump(storage: CrashStorageBase, crash_id: str, name: str, output: Path | None) -> None:
+def _write_dump(storage: CrashSource, crash_id: str, name: str, output: Path | None) -> None:
     """Write a dump as it is stored, and then say if it is not what was received."""
     held = Held(None)
 
@@ -233,7 +233,7 @@ def _warn_if_not_compared(held: Held, crash_id: str) -> None:
         say(text, level=logging.WARNING, crash_id=crash_id)
 
 
-def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, directory: Path) -> None:
+def _write_all(storage: CrashSource, crash_id: str, unredacted: bool, directory: Path) -> None:
     crash = RetryPolicy().call(lambda: load(storage, crash_id))
     with _naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def _write_all(storage: CrashStorageBase, crash_id: str, unredacted: bool, direc
 
 
 def _write_part(
-    storage: CrashStorageBase, crash_id: str, part: Part, unredacted: bool, path: Path
+    storage: CrashSource, crash_id: str, part: Part, unredacted: bool, path: Path
 ) -> bytes:
     """Write a part, as far as it may be seen; return the SHA-256 of what was written."""
     match part.kind:
@@ -268,7 +268,7 @@ def _write_part(
             assert_never(part.kind)
 
 
-def _write_redacted(storage: CrashStorageBase, crash_id: str, path: Path) -> bytes:
+def _write_redacted(storage: CrashSource, crash_id: str, path: Path) -> bytes:
     """Write the processed crash without what is protected; say so if there was any.  Return the
     SHA-256 of what was written."""
     left_out = False

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from crashmover.crash import Crash, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.soundness import (
     Checksums,
     mismatch,
@@ -65,7 +65,7 @@ def _processed_fault(crash: Crash) -> str | None:
 
 
 @contextmanager
-def telling_of_dumps(storage: CrashStorageBase, crash_id: str) -> Iterator[None]:
+def telling_of_dumps(storage: CrashSource, crash_id: str) -> Iterator[None]:
     """Where there is no crash, say if there are dumps of it."""
     try:
         yield

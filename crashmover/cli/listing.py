@@ -22,7 +22,7 @@ from crashmover.cli.options import Settings, check_range, range_options, source_
 from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.errors import CrashIDNotFound, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import ListedSource
 from crashmover.job import loading
 from crashmover.retry import RetryPolicy
 
@@ -101,7 +101,7 @@ def command(
       crashmover list -s prod --kind processed --json | jq -r .crash_id
     """
     check_range(since, until)
-    with settings.open_storage(sources) as storage:
+    with settings.open_listed_source(sources) as storage:
         RetryPolicy().call(storage.verify_access)
         require_output()
         warn_of_reading(storage)
@@ -146,7 +146,7 @@ class Sizing:
     :param kinds: of which parts
     """
 
-    def __init__(self, storage: CrashStorageBase, kinds: frozenset[Kind]) -> None:
+    def __init__(self, storage: ListedSource, kinds: frozenset[Kind]) -> None:
         self.failed = 0
         """How many crashes could not be read; each was named."""
         self._storage = storage

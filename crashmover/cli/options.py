@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crashmover.config import Config
     from crashmover.external.crashqueue_base import CrashQueueBase
     from crashmover.external.crashstorage_base import CrashStorageBase
+    from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,11 +42,33 @@ class Settings:
 
     def open_storage(self, where: Sequence[str]) -> "CrashStorageBase":
         """Open the store, or the several as one, that the command line names."""
-        from crashmover.config import is_name
         from crashmover.registry import open_storage
 
-        named = any(is_name(text) for text in where)
-        return open_storage(where, config=self.config if named else None)
+        return open_storage(where, config=self._config_for(where))
+
+    def open_source(self, where: Sequence[str]) -> "CrashSource":
+        """As `open_storage`, of what can be read."""
+        from crashmover.registry import open_source
+
+        return open_source(where, config=self._config_for(where))
+
+    def open_listed_source(self, where: Sequence[str]) -> "ListedSource":
+        """As `open_storage`, of what can be listed."""
+        from crashmover.registry import open_listed_source
+
+        return open_listed_source(where, config=self._config_for(where))
+
+    def open_destination(self, where: Sequence[str]) -> "CrashDestination":
+        """As `open_storage`, of what can be saved to."""
+        from crashmover.registry import open_destination
+
+        return open_destination(where, config=self._config_for(where))
+
+    def _config_for(self, where: Sequence[str]) -> "Config | None":
+        """Return the configuration, if any of these is a name from it."""
+        from crashmover.config import is_name
+
+        return self.config if any(map(is_name, where)) else None
 
     def open_queue(self, where: str) -> "CrashQueueBase":
         """Open the queue that the command line names."""

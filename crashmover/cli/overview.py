@@ -23,7 +23,7 @@ from crashmover.errors import (
     StorageDenied,
     StorageError,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 from crashmover.job import load_alone
 from crashmover.minidump import MAGIC, read_minidump
 from crashmover.redactor import Redactor
@@ -79,7 +79,7 @@ _WIDTH = 80
 _SIGNATURE_LINES = 4
 
 
-def overview(storage: CrashStorageBase, crash_id: str) -> dict[str, Any]:
+def overview(storage: CrashSource, crash_id: str) -> dict[str, Any]:
     """Return what is shown of a crash, as it is going to be written as JSON."""
     crash = load(storage, crash_id)
     shown: dict[str, Any] = {"crash_id": crash_id, "store": _store_of(storage, crash), "parts": []}
@@ -161,7 +161,7 @@ def _order(part: Part) -> tuple[int, bool, str]:
     return list(Kind).index(part.kind), part.name != MAIN_DUMP, part.name
 
 
-def load(storage: CrashStorageBase, crash_id: str) -> Crash:
+def load(storage: CrashSource, crash_id: str) -> Crash:
     """Load the crash, or its processed crash where the store keeps only these."""
     try:
         return storage.load_crash(crash_id)
@@ -172,7 +172,7 @@ def load(storage: CrashStorageBase, crash_id: str) -> Crash:
             raise error from None
 
 
-def _store_of(storage: CrashStorageBase, crash: Crash) -> str:
+def _store_of(storage: CrashSource, crash: Crash) -> str:
     """Return which of several stores the crash comes from: the first that has it."""
     kind = Kind.RAW_CRASH if crash.raw_crash else Kind.PROCESSED_CRASH
     for store in storage.stores if len(storage.stores) > 1 else ():

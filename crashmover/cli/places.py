@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from crashmover.config import Config
 from crashmover.errors import CrashMoverError, InvalidConfig, masked
 from crashmover.external.crashqueue_base import CrashQueueBase
-from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.registry import open_queue, open_storage
+from crashmover.external.roles import Store
+from crashmover.registry import open_queue, open_store
 from crashmover.uri import StorageURI
 
 KINDS = {"storage": "store", "queue": "queue"}
@@ -29,7 +29,7 @@ class Place:
     kind: str
     name: str
     shown: str
-    storage: CrashStorageBase | None = None
+    storage: Store | None = None
     queue: CrashQueueBase | None = None
     error: CrashMoverError | None = None
 
@@ -46,7 +46,7 @@ def place_at(section: str, uri: str, name: str = "") -> Place:
     try:
         if section == "queue":
             return Place(kind, name, _shown(uri), queue=open_queue(uri))
-        return Place(kind, name, _shown(uri), storage=open_storage(uri))
+        return Place(kind, name, _shown(uri), storage=open_store(uri))
     except CrashMoverError as error:
         return Place(kind, name, masked(uri), error=error)
 

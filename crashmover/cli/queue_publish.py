@@ -28,7 +28,7 @@ from crashmover.cli.options import (
 )
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import ListedSource
 from crashmover.selection import CrashIDs
 
 
@@ -112,7 +112,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
 
 def _selected(
     stack: ExitStack, settings: Settings, crash_ids: tuple[str, ...], options: dict[str, Any]
-) -> tuple[Iterator[str], CrashStorageBase | None]:
+) -> tuple[Iterator[str], ListedSource | None]:
     """Return the crash ids, and the store that they are listed in, if they are."""
     file, since, until = options["ids_from"], options["since"], options["until"]
     if since or until:
@@ -121,7 +121,7 @@ def _selected(
         if not options["sources"]:
             raise click.UsageError("a range of days is one of a store: -s is missing")
         check_range(since, until)
-        source = stack.enter_context(settings.open_storage(options["sources"]))
+        source = stack.enter_context(settings.open_listed_source(options["sources"]))
         source.verify_access()
         return source.new_crashes(since, until), source
     if not crash_ids and not file and not options["create"]:

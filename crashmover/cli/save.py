@@ -119,7 +119,7 @@ def command(
                 assert_never(kind)
 
     crash = _crash(crash_id, [part for kind in Kind for part in given(kind) if part])
-    with settings.open_storage(destinations) as storage:
+    with settings.open_destination(destinations) as storage:
         console.warn_before_writing(storage)
         console.warn_of_differences(storage)
         RetryPolicy().call(lambda: storage.save_crash(crash))

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""CrashStorageBase: what a store can do.
+"""CrashStorageBase: a store that has every role, and whose crashes can be removed.
 
 The author of a backend writes `from_uri`, `load_crash`, `save_crash`, `remove` and
 `new_crashes`; the rest stands on these.  `crashmover.testing` holds the tests that every
@@ -10,111 +10,34 @@ backend passes.
 """
 
 import datetime as dt
-import heapq
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby, islice
-from threading import Lock
-from typing import Any, Self, TypeVar
+from itertools import islice
 
-from crashmover import crashid
-from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, marker_of
-from crashmover.errors import CrashChanged, CrashExists, CrashIDNotFound, StorageError
-from crashmover.external.probing import begin_to_save
+from crashmover.crash import Crash
+from crashmover.errors import CrashChanged, CrashIDNotFound, CrashMoverError, StorageError
+from crashmover.external.roles import ListedSource, ReadableDestination, results_of
 from crashmover.external.socorro import SocorroAPI
-from crashmover.external.tuning import Tuning
-from crashmover.uri import StorageURI
-
-T = TypeVar("T")
 
 Removed = tuple[str, Exception | None]
 """A crash id, and None or why the crash was not removed."""
 
-_LOCKS = 64
-_TURNS = 3  # another process may create or remove the crash meanwhile
 _REMOVED_AT_ONCE = 128  # crashes
 
 
-def check_listing(since: object, until: object, kind: Kind | str) -> Kind:
-    """Return the kind of crashes that `new_crashes` is asked for.
-
-    :raises TypeError: a day is neither a `datetime.date` nor None; a string or a time is not
-    :raises ValueError: no listing is of this kind
-    """
-    for name, day in (("since", since), ("until", until)):
-        if day is not None and (not isinstance(day, dt.date) or isinstance(day, dt.datetime)):
-            raise TypeError(f"{name} is a datetime.date or None, not {type(day).__name__}")
-    if kind not in MARKERS:
-        raise ValueError(f"a listing is of {' or '.join(MARKERS)}, not of {str(kind)!r}")
-    return Kind(kind)
-
-
 def never() -> bool:
-    """Nobody has said that it is enough."""
+    """Return False: nothing has asked to stop."""
     return False
 
 
-class CrashStorageBase(SocorroAPI, ABC):
-    """A store of crashes.  Safe for use from many threads; a context manager that closes it.
+class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
+    """A store of crashes: a listed source, and a destination that can be read back."""
 
-    What every store promises of `save_crash`:
-
-    - Bytes out are bytes in, for every kind of part.
-    - Saving twice is saving once.  A crash with a raw crash replaces the raw crash and the
-      whole set of dumps; dumps without a raw crash are added to it; a processed crash
-      alone touches only that.
-    - The raw crash becomes visible last: it is the commit marker.  A reader sees a whole
-      crash or none, whatever was killed in between.  So a raw crash or dumps are found
-      only where the raw crash is there; a processed crash is found by itself.
-    - A save that fails leaves no visible crash, and none of its temporary files.
-    - Large parts stream: a store holds no more than a few `CHUNK` of a part in memory.
-    """
-
-    uri: str
-    """Where it is, redacted: what messages call it."""
-
-    tuning: Tuning = Tuning()
-    """How it likes to be used."""
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Here and not in ``__init__``, which a backend need not call."""
-        self = super().__new__(cls)
-        self._creating = [Lock() for _ in range(_LOCKS)]
-        return self
-
-    _creating: list[Lock]
-    """For each crash id one, and some share one."""
-
-    # What the author of a backend writes
-
-    @classmethod
-    @abstractmethod
-    def from_uri(cls, uri: StorageURI) -> Self:
-        """Return the store there, contacting nothing.
-
-        :raises InvalidURI: the URI says something that this store does not know
-        """
-
-    @abstractmethod
-    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """Return the crash's parts of these kinds, reading no bodies.
-
-        Opening or reading a part later raises `StorageError` too, and `StorageUnavailable`
-        where the crash was replaced in the meantime.
-
-        :raises CrashIDNotFound: there is no raw crash; or, where only the processed crash
-            is asked for, none of that
-        """
-
-    @abstractmethod
-    def save_crash(self, crash: Crash) -> None:
-        """Save the crash; it is durable when this returns.
-
-        :raises StorageError: it could not be saved (also `StorageError` of another store,
-            whose part could not be read)
-        """
+    @property
+    def stores(self) -> "tuple[CrashStorageBase, ...]":
+        """The stores that this one is made of: itself, where it is one."""
+        return (self,)
 
     @abstractmethod
     def remove(self, crash_id: str) -> None:
@@ -123,163 +46,12 @@ class CrashStorageBase(SocorroAPI, ABC):
         :raises CrashIDNotFound: there was nothing of it
         """
 
-    @abstractmethod
-    def new_crashes(
-        self,
-        since: dt.date | None = None,
-        until: dt.date | None = None,
-        kind: Kind = Kind.RAW_CRASH,
-    ) -> Iterator[str]:
-        """Yield the ids of the crashes of these days, lazily, ordered by `crashid.sort_key`,
-        each once.
-
-        :param since: the first day, by the id's date
-        :param until: the last day, which is included
-        :param kind: of crashes that have this part: `RAW_CRASH` or `PROCESSED_CRASH`, or their
-            values as strings
-        :raises TypeError: a day is no `datetime.date`
-        :raises ValueError: no listing is of this kind
-        """
-
-    def passed_over(self) -> Iterable[str]:
-        """Return one line for each store whose last listing met what looks like a crash and did
-        not yield it, such as a crash id with an impossible date.  To be asked when the listing
-        has ended.
-        """
-        return ()
-
-    def strangers(self) -> Iterable[str]:
-        """Return one line for each store that has no crash of any day and holds something else,
-        such as crashes in another layout.  To be asked when a listing has found nothing.  The look
-        is bounded: a few directories, or one page of keys.
-
-        :raises StorageError: the store cannot be read
-        """
-        return ()
-
-    def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
-        """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only
-        a processed crash."""
-        listings = [self.new_crashes(since, until, kind) for kind in MARKERS]
-        for crash_id, _ in groupby(heapq.merge(*listings, key=crashid.sort_key)):
-            yield crash_id
-
-    # What stands here already, and a backend may do better
-
-    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """Return True if a reader finds parts of that kind: if the part of its `Kind.marker` is
-        there."""
-        try:
-            self.load_crash(crash_id, {kind.marker})
-        except CrashIDNotFound:
-            return False
-        return True
-
-    def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return the names of the dumps that are there of a crash whose raw crash is missing: no
-        reader sees them.  Another process may be saving the crash; or its raw crash was lost.
-
-        A store that cannot hold such dumps, or does not look, returns none.
-        """
-        return ()
-
-    def load_crashes(
-        self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
-    ) -> Iterator[Crash | Exception]:
-        """Load several crashes, lazily; yield for each, in this order, the crash or what
-        `load_crash` would raise.
-
-        :param crash_ids: each once
-        """
-        for crash_id in crash_ids:
-            try:
-                crash: Crash | Exception = self.load_crash(crash_id, kinds)
-            except Exception as error:
-                crash = error
-            yield crash
-
-    def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """Save several crashes; return for each None or why it was not saved."""
-        return results_of(self.save_crash, crashes)
-
-    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As `save_crashes`, but replacing no raw crash and no dump: where the raw crash is there,
-        or one of the dumps that are to be added to it, nothing of that crash is saved, and the
-        result is `CrashExists`.  A processed crash is replaced: it can be made again.
-
-        What stands here looks and then saves, and lets nobody else of this process create the
-        crash in between.  A store that can do better lets nobody at all: so two copies that race
-        cannot both believe to have brought a crash.
-        """
-
-        def create(crash: Crash) -> None:
-            with self._lock_to_create(crash.crash_id):
-                if self._would_replace(crash):
-                    raise CrashExists(crash.crash_id, uri=self.uri)
-                self.save_crash(crash)
-
-        return results_of(create, crashes)
-
-    def save_keeping_dumps(self, crash: Crash) -> None:
-        """Save a raw crash, and perhaps a processed crash, and keep the dumps that are there.  A
-        crash that is missing is created without dumps.
-
-        In a race with another save, the result is that of one after the other.  A dump that
-        another process saves meanwhile is kept, or this raises `StorageUnavailable`.  When a dump
-        cannot be read, nothing is changed.
-
-        This default loads the dumps and saves the crash with them.  It can lose a dump in one
-        case: another process adds the first dump between the load and the save.  After a failed
-        save, the crash is as `save_crash` leaves it.  A store that can replace the raw crash alone
-        overrides this.
-
-        :param crash: with a raw crash and without dumps
-        """
-        for _ in range(_TURNS):
-            with self._lock_to_create(crash.crash_id), suppress(CrashIDNotFound):
-                kept = COLLECTED - {part.kind for part in crash.parts}
-                there = self.load_crash(crash.crash_id, kept)
-                self.save_crash(Crash(crash.crash_id, [*crash.parts, *there.parts]))
-                return
-            [error] = self.create_crashes([crash])
-            if not isinstance(error, CrashExists):
-                break
-        if error:
-            raise error
-
-    def _lock_to_create(self, crash_id: str) -> Lock:
-        """Return the lock of this crash id, which others share."""
-        return self._creating[zlib.crc32(crash_id.encode()) % _LOCKS]
-
-    def _would_replace(self, crash: Crash) -> bool:
-        if crash.raw_crash:
-            return self.has_crash(crash.crash_id)
-        added = [part.key for part in crash.parts if part.kind in COLLECTED]
-        if not added:
-            return False
-        try:
-            there = self.load_crash(crash.crash_id, {kind for kind, _ in added})
-        except CrashIDNotFound:
-            return False
-        return any(there.part(*key) for key in added)
-
-    def require_marker(self, crash_id: str, kinds: Set[Kind], there: Container[Kind]) -> None:
-        """For backends: raise what `load_crash` raises where the crash is not there.
-
-        :param kinds: those that are asked for
-        :param there: those that the crash has a part of
-        """
-        marker = marker_of(kinds)
-        if marker not in there:
-            reason = "no such crash" if marker is Kind.RAW_CRASH else f"no {marker}"
-            raise CrashIDNotFound(crash_id, uri=self.uri, reason=reason)
-
     def remove_loaded(self, crash: Crash) -> None:
         """Remove a crash that was loaded from here, if it is still what it was then: what was
         replaced or added since, and what no reader sees beside it, must not go with it.
 
-        What stands here looks, and then removes: somebody may come in between.  A store that can
-        do better lets nobody.
+        This default looks, and then removes: another process may come in between.  A store that
+        can do better keeps it out.
 
         :param crash: of all kinds of parts, as `load_crash` gave it, and read: not every store
             knows before that what a part was
@@ -306,8 +78,9 @@ class CrashStorageBase(SocorroAPI, ABC):
         """Remove every crash of these days, those of which there is only a processed crash too;
         yield each, once, when that is final, ordered by `crashid.sort_key`.
 
-        What others save into these days meanwhile is removed, and yielded, or stays whole.  A day
-        that could not be listed in full is raised as `StorageError`, and more may be there.
+        What other processes save into these days meanwhile is removed, and yielded, or stays
+        whole.  A day that could not be listed in full is raised as `StorageError`, and more may be
+        there.
 
         :param since: the first day, by the id's date
         :param until: the last day, which is included
@@ -325,125 +98,12 @@ class CrashStorageBase(SocorroAPI, ABC):
             if not batch:
                 break
             for crash_id, reason in zip(batch, self.remove_crashes(batch), strict=True):
-                if not isinstance(reason, CrashIDNotFound):  # somebody else was quicker
+                if not isinstance(reason, CrashIDNotFound):  # another process was quicker
                     yield crash_id, reason
             batch.clear()
         if failure:
             raise failure
 
-    def verify_access(self, *, write: bool = False) -> None:
-        """Raise `StorageUnavailable` or `StorageDenied` unless the store can be used.
-
-        :param write: whether it is going to be saved to
-        """
-
-    def cautions(self) -> Iterable[str]:
-        """What whoever is about to save here had better know, as far as it is known without
-        asking anybody."""
-        return ()
-
-    def durability_risks(self) -> Iterable[str]:
-        """Yield why what is saved here may be lost when the power, the system or the server fails,
-        one line each.  May ask the server.
-
-        :raises StorageError: the server does not answer
-        """
-        return ()
-
-    def reading_risks(self, *, removing: bool = False) -> Iterable[str]:
-        """Yield why what is read here may not be what is there, one line each.  Asks no server,
-        unless `removing`.
-
-        :param removing: whether crashes are removed from here, too: what stays of them?
-        """
-        return ()
-
-    def try_saving(self) -> Iterable[str]:
-        """Return what will be otherwise than was asked for when crashes are saved here, one line
-        each.  Called once before a run that saves.  May write a probe and remove it: no reader sees
-        it.
-
-        :raises StorageDenied: what was asked for cannot be kept at all
-        """
-        return ()
-
-    def diagnose(self) -> Iterable[str]:
-        """Yield what the owner of the store should mend, one line each; ``doctor`` says it.  May
-        ask the server.
-
-        :raises StorageError: the server does not answer
-        """
-        return ()
-
-    def probe_write(self) -> dt.datetime | None:
-        """Write where a crash of today would be saved, and take it away again.  Nobody sees a crash
-        of it, at no time; and nothing is left, unless this is killed: then nothing that is seen.
-
-        What stands here begins to save a crash that cannot be finished.  A store that reads all of
-        a crash before it writes any of it has to do better.
-
-        :return: when it was written by the store's own clock, where writing shows that
-        :raises StorageError: it cannot be saved to
-        """
-        begin_to_save(self)
-        return None
-
-    def clock(self) -> dt.datetime | None:
-        """Return the time by the store's own clock, where it has one that can be read."""
-        return None
-
-    @property
-    def stores(self) -> tuple["CrashStorageBase", ...]:
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
-    def identity(self) -> object:
-        """What is equal for two objects that stand for the same store, as far as that is known
-        without contacting anything.  One store may have two identities; `is_same_store` proves."""
-        return self.uri
-
-    def is_same_store(self, other: "CrashStorageBase", *, probe: bool = False) -> bool | None:
-        """Return whether this store and `other` are one store: whether a crash that is removed
-        from one may be gone from the other.  None: that is not known.
-
-        A copy asks with ``probe=False``, and goes on unless the answer is True.  A copy that
-        removes asks the source with ``probe=True``, before it saves or removes anything, and goes
-        on only if the answer is False.  It must not go by the text of a URI: one server has
-        many addresses, one directory many paths.
-
-        For a store of another class return None, unless your class wraps stores of others.  Two
-        stores of unrelated classes that both have this method are two.
-
-        This base class compares `identity`, and so never proves that two stores are two.
-
-        :param other: any store but a `PolyCrashStorage`
-        :param probe: whether a mark may be written into either store, to look for it in the
-            other.  No reader and no listing may take notice of the mark, and it is removed again.
-        :raises StorageError: a store cannot be asked
-        :raises NotTwoStores: that is not known, and the text says why
-        """
-        return True if self is other or self.identity() == other.identity() else None
-
-    def close(self) -> None:
-        """Let go of what is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.uri}>"
-
-
-def results_of(do: Callable[[T], None], things: Sequence[T]) -> list[Exception | None]:
-    """Do it with one after the other; return for each None or what `do` raised."""
-    results: list[Exception | None] = []
-    for thing in things:
-        try:
-            do(thing)
-            results.append(None)
-        except Exception as error:
-            results.append(error)
-    return results
+    def _take_back(self, crash_id: str) -> None:
+        with suppress(CrashMoverError):
+            self.remove(crash_id)

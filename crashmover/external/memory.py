@@ -13,7 +13,8 @@ from typing import Self
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, COLLECTED, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, CrashMoverError
-from crashmover.external.crashstorage_base import CrashStorageBase, check_listing
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import Store, check_listing
 from crashmover.external.sqlite.crashqueue import MAX_DELIVERIES, SQLiteCrashQueue
 from crashmover.external.sqlite.statements import SCHEMA
 from crashmover.uri import StorageURI, count, refuse_tilde, seconds
@@ -40,7 +41,7 @@ class InMemoryCrashStorage(CrashStorageBase):
         """Itself: two of them share nothing."""
         return id(self)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both keep their crashes in the same dictionary."""
         if not isinstance(other, InMemoryCrashStorage):
             return None

@@ -2,18 +2,14 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Probing: crashes that nobody ever gets to see, to find out whether a store can be saved to."""
+"""Probing: crashes that no reader sees, to find out whether a store can be saved to."""
 
 import datetime as dt
-from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from crashmover import crashid
 from crashmover.crash import Crash, Kind, Part
-from crashmover.errors import CrashMoverError, StorageError
-
-if TYPE_CHECKING:
-    from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.errors import StorageError
 
 _NOBODYS = "00000000-0000-0000-0000-00000"
 _DUMP = b"crashmover doctor was here, and should have taken this away again\n"
@@ -30,28 +26,22 @@ def probe_id() -> str:
 
 def probe_crash() -> Crash:
     """Return a small crash, for a store that can take back all that it has written of it before
-    anybody sees it."""
+    any reader sees it."""
     raw = Part.of_bytes(Kind.RAW_CRASH, b"{}")
     return Crash(probe_id(), [Part.of_bytes(Kind.DUMP, _DUMP), raw])
 
 
-def begin_to_save(storage: "CrashStorageBase") -> None:
-    """Save a crash of which the raw crash cannot be read.  A store promises that of such a save
-    nothing is seen and nothing stays.
-
-    :raises StorageError: it failed sooner, or did not keep that promise
-    """
-    crash_id = probe_id()
+def unfinished_crash() -> Crash:
+    """Return a crash of which the raw crash cannot be read.  A destination promises that of its
+    save nothing is seen and nothing stays."""
     dump, raw = Part.of_bytes(Kind.DUMP, _DUMP), Part(Kind.RAW_CRASH, "", _end)
-    try:
-        storage.save_crash(Crash(crash_id, [dump, raw]))
-    except Exception as error:
-        if not _is_the_end(error):
-            raise
-        return
-    with suppress(CrashMoverError):
-        storage.remove(crash_id)
-    raise StorageError("it says that it has saved what cannot be read", uri=storage.uri)
+    return Crash(probe_id(), [dump, raw])
+
+
+def verify_unfinished(error: Exception) -> None:
+    """Raise the error, unless it is what saving an `unfinished_crash` has to end in."""
+    if not _is_the_end(error):
+        raise error
 
 
 def _end() -> NoReturn:

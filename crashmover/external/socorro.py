@@ -35,35 +35,14 @@ from crashmover.redactor import Redactor
 from crashmover.spelling import refuse_taken
 
 
-class SocorroAPI(ABC):
-    """What `CrashStorageBase` inherits.  JSON is read here, and nowhere in a store."""
+class SocorroReader(ABC):
+    """What every source inherits.  JSON is read here, and nowhere in a store."""
 
     uri: str
     """Where the store is, redacted: what messages call it."""
 
     redactor: Redactor = Redactor()
     """What `get_processed` leaves out."""
-
-    @abstractmethod
-    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As `CrashStorageBase` says."""
-
-    @abstractmethod
-    def save_crash(self, crash: Crash) -> None:
-        """As `CrashStorageBase` says."""
-
-    @abstractmethod
-    def save_keeping_dumps(self, crash: Crash) -> None:
-        """As `CrashStorageBase` says."""
-
-    @abstractmethod
-    def remove(self, crash_id: str) -> None:
-        """As `CrashStorageBase` says."""
-
-    @property
-    @abstractmethod
-    def stores(self) -> "tuple[SocorroAPI, ...]":
-        """As `CrashStorageBase` says."""
 
     exceptions_eligible_for_retry: ClassVar[tuple[type[Exception], ...]] = (StorageUnavailable,)
     """What may go away when the call is repeated."""
@@ -72,56 +51,14 @@ class SocorroAPI(ABC):
     """Where `get_raw_dumps_as_files` writes, unless the caller says where.  None: a private
     directory of this process, which is removed when the process ends."""
 
-    @final
-    def save_raw_crash(
-        self, raw_crash: Mapping[str, Any], dumps: DumpsMapping, crash_id: str
-    ) -> None:
-        """Save annotations and dumps; `dumps` as a `MemoryDumpsMapping` (or a plain mapping
-        of names to bytes), a `FileDumpsMapping`, or None.
+    @abstractmethod
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """As `CrashSource` says."""
 
-        None keeps the dumps that are there, as `save_keeping_dumps` says; an empty mapping
-        removes them.
-        """
-        _save(self, Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]), dumps)
-
-    @final
-    def save_raw_crash_with_file_dumps(
-        self, raw_crash: Mapping[str, Any], dumps: Mapping[str, str] | None, crash_id: str
-    ) -> None:
-        """Save annotations and dumps that are files: name -> path.  None as in
-        `save_raw_crash`."""
-        files = None if dumps is None else FileDumpsMapping(dumps)
-        self.save_raw_crash(raw_crash, files, crash_id)
-
-    @final
-    def save_processed(self, processed_crash: Mapping[str, Any]) -> None:
-        """Save a processed crash under the id that is its ``uuid``; nothing else is touched."""
-        self.save_crash(Crash(_uuid(processed_crash), [_processed_part(processed_crash)]))
-
-    @final
-    def save_processed_crash(self, raw_crash: object, processed_crash: Mapping[str, Any]) -> None:
-        """As `save_processed`: the processor of today calls it so.  `raw_crash` is not saved."""
-        self.save_processed(processed_crash)
-
-    @final
-    def save_raw_and_processed(
-        self,
-        raw_crash: Mapping[str, Any],
-        dumps: DumpsMapping,
-        processed_crash: Mapping[str, Any],
-        crash_id: str,
-    ) -> None:
-        """Save all of a crash in one step; `dumps` as in `save_raw_crash`.
-
-        Socorro's S3 store of 2019 saved the processed crash alone.  Every store here saves the
-        raw crash too.
-
-        :raises ValueError: the processed crash is another crash's
-        """
-        if _uuid(processed_crash) != crash_id:
-            raise ValueError("the processed crash is of another crash: its uuid differs")
-        parts = [_raw_part(raw_crash), *dump_parts(dumps), _processed_part(processed_crash)]
-        _save(self, Crash(crash_id, parts), dumps)
+    @property
+    @abstractmethod
+    def stores(self) -> "tuple[SocorroReader, ...]":
+        """As `CrashSource` says."""
 
     @final
     def get_raw_crash(self, crash_id: str) -> dict[str, Any]:
@@ -208,26 +145,11 @@ class SocorroAPI(ABC):
         where there is nothing."""
         return sorted(word for store in self.stores for word in _words_of(store, crash_id))
 
-    @final
-    def ack_crash(self, crash_id: str) -> str:
-        """Return the crash id: a store has nothing to acknowledge; a queue has."""
-        return crash_id
-
-    @final
-    def is_mutator(self) -> bool:
-        """Return False: a save changes none of the mappings that it is given."""
-        return False
-
     # The names of today for the methods of 2019
 
     get_dumps = get_raw_dumps
     get_dumps_as_files = get_raw_dumps_as_files
     get_processed_crash = get_unredacted_processed
-
-    @final
-    def delete_crash(self, crash_id: str) -> None:
-        """As `remove`."""
-        self.remove(crash_id)
 
     def _get_json(self, crash_id: str, kind: Kind) -> dict[str, Any]:
         part = self.load_crash(crash_id, {kind}).part(kind)
@@ -239,6 +161,88 @@ class SocorroAPI(ABC):
             raise CorruptCrash(error.reason, crash_id=crash_id, uri=self.uri) from error.__cause__
 
 
+class SocorroAPI(SocorroReader):
+    """What `CrashStorageBase` inherits: saving and removing, too."""
+
+    @abstractmethod
+    def save_crash(self, crash: Crash) -> None:
+        """As `CrashDestination` says."""
+
+    @abstractmethod
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """As `ReadableDestination` says."""
+
+    @abstractmethod
+    def remove(self, crash_id: str) -> None:
+        """As `CrashStorageBase` says."""
+
+    @final
+    def save_raw_crash(
+        self, raw_crash: Mapping[str, Any], dumps: DumpsMapping, crash_id: str
+    ) -> None:
+        """Save annotations and dumps; `dumps` as a `MemoryDumpsMapping` (or a plain mapping
+        of names to bytes), a `FileDumpsMapping`, or None.
+
+        None keeps the dumps that are there, as `save_keeping_dumps` says; an empty mapping
+        removes them.
+        """
+        _save(self, Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]), dumps)
+
+    @final
+    def save_raw_crash_with_file_dumps(
+        self, raw_crash: Mapping[str, Any], dumps: Mapping[str, str] | None, crash_id: str
+    ) -> None:
+        """Save annotations and dumps that are files: name -> path.  None as in
+        `save_raw_crash`."""
+        files = None if dumps is None else FileDumpsMapping(dumps)
+        self.save_raw_crash(raw_crash, files, crash_id)
+
+    @final
+    def save_processed(self, processed_crash: Mapping[str, Any]) -> None:
+        """Save a processed crash under the id that is its ``uuid``; nothing else is touched."""
+        self.save_crash(Crash(_uuid(processed_crash), [_processed_part(processed_crash)]))
+
+    @final
+    def save_processed_crash(self, raw_crash: object, processed_crash: Mapping[str, Any]) -> None:
+        """As `save_processed`: the processor of today calls it so.  `raw_crash` is not saved."""
+        self.save_processed(processed_crash)
+
+    @final
+    def save_raw_and_processed(
+        self,
+        raw_crash: Mapping[str, Any],
+        dumps: DumpsMapping,
+        processed_crash: Mapping[str, Any],
+        crash_id: str,
+    ) -> None:
+        """Save all of a crash in one step; `dumps` as in `save_raw_crash`.
+
+        Socorro's S3 store of 2019 saved the processed crash alone.  Every store here saves the
+        raw crash too.
+
+        :raises ValueError: the processed crash is another crash's
+        """
+        if _uuid(processed_crash) != crash_id:
+            raise ValueError("the processed crash is of another crash: its uuid differs")
+        parts = [_raw_part(raw_crash), *dump_parts(dumps), _processed_part(processed_crash)]
+        _save(self, Crash(crash_id, parts), dumps)
+
+    @final
+    def ack_crash(self, crash_id: str) -> str:
+        """Return the crash id: a store has nothing to acknowledge; a queue has."""
+        return crash_id
+
+    @final
+    def is_mutator(self) -> bool:
+        """Return False: a save changes none of the mappings that it is given."""
+        return False
+
+    @final
+    def delete_crash(self, crash_id: str) -> None:
+        """As `remove`."""
+        self.remove(crash_id)
+
+
 def _save(store: SocorroAPI, crash: Crash, dumps: DumpsMapping) -> None:
     if dumps is None:
         store.save_keeping_dumps(crash)
@@ -246,7 +250,7 @@ def _save(store: SocorroAPI, crash: Crash, dumps: DumpsMapping) -> None:
         store.save_crash(crash)
 
 
-def _words_of(store: SocorroAPI, crash_id: str) -> Iterator[str]:
+def _words_of(store: SocorroReader, crash_id: str) -> Iterator[str]:
     """Yield the words of `catalog_crash` for this one store."""
     try:
         parts: Sequence[Part] = store.load_crash(crash_id).parts

@@ -4,15 +4,18 @@
 
 """Crashes to test with, and parts that go wrong."""
 
+import datetime as dt
 import io
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import combinations
 from typing import BinaryIO, assert_never
 
 from crashmover.crash import (
+    ALL_KINDS,
     MAIN_DUMP,
+    MARKERS,
     Crash,
     Kind,
     Part,
@@ -21,6 +24,7 @@ from crashmover.errors import (
     CrashIDNotFound,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import CrashSource
 
 Key = tuple[Kind, str]
 Contents = dict[Key, bytes]
@@ -82,9 +86,21 @@ def without(parts: Contents, *keys: Key) -> Contents:
     return {key: data for key, data in parts.items() if key not in keys}
 
 
-def read(storage: CrashStorageBase, crash_id: str = CRASH_ID) -> Contents:
+def read(source: CrashSource, crash_id: str = CRASH_ID) -> Contents:
     """Return all that a store has of a crash."""
-    return {part.key: part.read() for part in storage.load_crash(crash_id).parts}
+    return {part.key: part.read() for part in source.load_crash(crash_id).parts}
+
+
+def held_by(storage: CrashStorageBase) -> Contents:
+    """Return all that a store has of the crash `CRASH_ID`, whatever it has of it; it lists the
+    crash if it has anything."""
+    found: Contents = {}
+    for kinds in (ALL_KINDS, *({marker} for marker in MARKERS)):
+        with suppress(CrashIDNotFound):
+            found |= {part.key: part.read() for part in storage.load_crash(CRASH_ID, kinds).parts}
+    listed = list(storage.all_crashes(dt.date.min, dt.date.max))
+    assert listed == ([CRASH_ID] if found else [])
+    return found
 
 
 def whole_or_none(storage: CrashStorageBase, *states: Contents) -> bool:

@@ -21,11 +21,12 @@ from crashmover import (
     Kind,
     Part,
     StorageURI,
+    Store,
     Tuning,
     crashid,
     errors,
 )
-from crashmover.external.crashstorage_base import check_listing, results_of
+from crashmover.external.roles import check_listing, results_of
 from crashmover.uri import seconds
 
 SCHEMA = """
@@ -137,7 +138,7 @@ class SQLiteCrashStorage(CrashStorageBase):
         """The file, by whatever path: what a plain copy goes by."""
         return "sqlite", os.path.realpath(self._path)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Whether a mark that is put into this file is seen in the other; no reader looks there."""
         if not isinstance(other, SQLiteCrashStorage):
             return None

@@ -23,7 +23,7 @@ PART_SIZE = 8 << 20
 
 
 class Check:
-    """Whether the bytes that come are those that were announced.
+    """Holds the bytes that come against what was announced.
 
     :param uri: what messages call the store
     """

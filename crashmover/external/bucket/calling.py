@@ -88,7 +88,7 @@ def _call_elsewhere(function: Callable[[], T]) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    # A daemon, so that nobody waits for it at exit.
+    # A daemon: the program does not wait for it at exit.
     try:
         threading.Thread(target=run, name="s3", daemon=True).start()
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""BucketClient: what the code for crashes asks of one bucket, whoever the provider is."""
+"""BucketClient: what the code for crashes asks of one bucket, of any provider."""
 
 import datetime as dt
 import io

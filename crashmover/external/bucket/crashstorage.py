@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""BucketCrashStorage: crashes in a bucket, each part an object, whatever the provider is."""
+"""BucketCrashStorage: crashes in a bucket of any provider, each part an object."""
 
 import datetime as dt
 import zlib
@@ -20,9 +20,10 @@ from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
-from crashmover.external.crashstorage_base import CrashStorageBase, check_listing, results_of
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
+from crashmover.external.roles import check_listing, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 
@@ -33,8 +34,8 @@ class BucketCrashStorage(CrashStorageBase):
     """Keeps crashes in a bucket.  A provider's store is a subclass with `from_uri`.
 
     A save puts the list of dumps, the dumps, and then the raw crash.  Each object says by the
-    SHA-256 of its raw crash which save it comes from, so that a reader who meets a crash that
-    is being replaced notices, at the price of no request.
+    SHA-256 of its raw crash which save it comes from.  So a reader notices a crash that is being
+    replaced, at the price of no request.
 
     :param client: of the bucket
     :param layout: which keys the objects have

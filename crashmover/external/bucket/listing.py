@@ -82,7 +82,7 @@ class _Span(NamedTuple):
     found: frozenset[str]
 
     def lacks(self, day: dt.date, crash_id: str) -> bool:
-        """Whether the crash would be here, and is not."""
+        """Return True if the crash would be here, and is not."""
         is_within = self.after < crash_id and (self.last is None or crash_id <= self.last)
         return self.day == day and is_within and crash_id not in self.found
 

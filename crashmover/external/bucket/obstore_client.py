@@ -7,7 +7,9 @@
 import datetime as dt
 import hashlib
 import io
+import random
 import secrets
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
@@ -48,6 +50,8 @@ _KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less th
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 
 _TRIES = 5  # to replace an object that other processes replace as well
+_PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
+
 
 _UNMET = (
     obstore.exceptions.AlreadyExistsError,
@@ -55,6 +59,14 @@ _UNMET = (
     FileNotFoundError,
 )
 _REFUSALS = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
+
+
+class _Conflict(Exception):
+    """Another request changes the same object at this moment; nothing was put."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Connection(Protocol):
@@ -363,9 +375,20 @@ class ObstoreClient:
         return sha256
 
     def _put_small(self, key: str, data: bytes, attributes: dict[str, str], mode: "PutMode") -> str:
-        client = self._connection.client()
         sha256 = attributes.get(SHA256) or hashlib.sha256(data).hexdigest()
         attributes[SHA256] = sha256
+        for pause in (*_PAUSES, None):
+            try:
+                self._put_once(key, data, attributes, mode)
+                break
+            except _Conflict as conflict:
+                if pause is None:
+                    raise self._connection.explain(conflict.error, subject(key)) from conflict.error
+                time.sleep(random.uniform(pause / 2, pause))
+        return sha256
+
+    def _put_once(self, key: str, data: bytes, attributes: dict[str, str], mode: "PutMode") -> None:
+        client = self._connection.client()
         with self._translating(key):
             try:
                 call_client(
@@ -379,14 +402,14 @@ class ObstoreClient:
                     )
                 )
             except _UNMET as error:
-                if self._connection.is_conflict(error):  # obstore takes it for one that is there
-                    raise
+                # obstore takes "another request changes it at this moment" for "it is there".
+                if self._connection.is_conflict(error):
+                    raise _Conflict(error) from error
                 if mode == "create" and isinstance(error, obstore.exceptions.AlreadyExistsError):
                     raise ObjectExists from error
                 if isinstance(mode, dict):
                     raise ObjectChanged from error
                 raise
-        return sha256
 
     def _put_large(
         self, key: str, upload: Upload, attributes: dict[str, str], mode: "PutMode"

@@ -129,10 +129,10 @@ class Reader:
         What other programs have put there says nothing: then it is enough that the raw crash
         is still there, for a save that replaces a crash removes that first.
         """
-        theirs, its = stored.metadata.get(RAW_CRASH_SHA256), sha256_of_dumps(raw.metadata)
-        if theirs != its:
+        of_stored, of_raw = stored.metadata.get(RAW_CRASH_SHA256), sha256_of_dumps(raw.metadata)
+        if of_stored != of_raw:
             self.raise_if_replaced(raw)
-            if theirs and its:
+            if of_stored and of_raw:
                 raise self.corrupt(f"{what} was saved with another raw crash", crash_id)
 
     def raise_if_replaced(self, raw: StoredObject) -> None:
@@ -148,7 +148,7 @@ class Reader:
 
 class _Dump:
     """A dump, of which nothing is known before it is looked at, and which has to stay what it was
-    then: or else one destination would get the one, and another the other.
+    then: otherwise two destinations could get different dumps.
 
     :param raw: the raw crash that it was found with
     """

@@ -75,8 +75,8 @@ class Remover:
         """As `CrashStorageBase.remove_loaded`, by one question for each dump and each key of a raw
         crash, as one may lie under an older key, too.
 
-        What another attempt has left, whose end is not known, is removed as well.  What another
-        process puts meanwhile stays, as far as the server honours versions.
+        What an earlier attempt has left is removed as well.  What another process puts meanwhile
+        stays, as far as the server honours versions.
         """
         crash_id = crash.crash_id
         listed = self._finder.list_of_dumps(crash_id)  # before its names are compared

@@ -118,6 +118,10 @@ class SaveAttempt:
         """Return the raw crash to send; a large one is read once more, and must be the same."""
         return self._raw_crash if self._data is None else self._data
 
+    def of_list(self) -> Metadata:
+        """Return the metadata of the list of dumps."""
+        return of_save(self.sha256, token=self.token)
+
     def of_raw_crash(self) -> Metadata:
         """Return the metadata of the raw crash: with marks of the dumps, as these may be replaced
         by others with the same raw crash."""

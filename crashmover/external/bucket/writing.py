@@ -106,8 +106,7 @@ class Writer:
     def _put_in_place(self, attempt: SaveAttempt) -> bool:
         """Put it there; return True if no other process has put anything since this began to."""
         in_place = self._make_way(attempt)
-        metadata = stamps.of_save(attempt.sha256, token=attempt.token)
-        self._put_list(attempt.names, attempt.crash_id, metadata)
+        self._put_list(attempt.names, attempt.crash_id, attempt.of_list())
         is_put = self._put_all(attempt, create=not in_place)
         return is_put and self._is_whole(attempt)
 
@@ -120,7 +119,7 @@ class Writer:
         finder, crash, crash_id = self._finder, attempt.crash, attempt.crash_id
         there = finder.raw_crash(crash_id)
         old_names = finder.listed_dumps(crash_id) or set()
-        if there and SHA256 not in there.metadata:  # another program's: the list may be ours
+        if there and SHA256 not in there.metadata:  # another program's: the list may not be
             with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
                 old_names |= set(finder.unlisted_dumps(there))
         if (
@@ -194,8 +193,7 @@ class Writer:
             self._settle(attempt)
             return
         try:
-            metadata = stamps.of_save(attempt.sha256)
-            attempt.put |= self._put_new_dumps(attempt.crash, attempt.sha256, metadata)
+            attempt.put |= self._put_new_dumps(attempt.crash, attempt.sha256)
         except StorageUnavailable:
             is_alone = is_new and self._conditions  # there was no other list
             if is_alone and self._withdraw(attempt):
@@ -231,7 +229,7 @@ class Writer:
         if crash_id not in self._begun:
             return False
         if self._conditions is None and self._finder.list_of_dumps(crash_id):
-            self._learn(attempt.names, crash_id, attempt.sha256, attempt.token)
+            self._learn(attempt.names, crash_id, attempt.of_list())
         return self._conditions is False
 
     def _make_sure(self, attempt: SaveAttempt, is_new: bool) -> None:
@@ -245,8 +243,8 @@ class Writer:
             self._replace(attempt)  # what it was to go on from was being removed
 
     def _settle(self, attempt: SaveAttempt) -> None:
-        """See to it that all of one crash is there, after other processes have put theirs among
-        this one.
+        """See to it that all of one crash is there, after another process has put objects of its
+        crash among the objects of this one.
 
         :raises CrashExists: it is another: nothing of this one is left
         """
@@ -277,16 +275,17 @@ class Writer:
                 return False
             raise self._busy(crash_id, _OVERWRITE)
         self._expect_others(attempt)
-        self._learn(attempt.names, crash_id, attempt.sha256, attempt.token)
+        self._learn(attempt.names, crash_id, attempt.of_list())
         if self._conditions:
             attempt.token = listed.metadata.get(SAVE)
         else:
-            self._try_to_list(attempt.names, crash_id, attempt.sha256, attempt.token)
+            self._try_to_list(attempt.names, crash_id, attempt.of_list())
         return True
 
     def _withdraw(self, attempt: SaveAttempt) -> bool:
         """Remove the list of dumps of this save from beside another program's raw crash, which had
-        none; return True if that is so.  Its dumps are found without a list, and hidden by ours."""
+        none; return True if that is so.  The dumps of that crash are found without a list, and are
+        hidden by a list that does not name them."""
         there = self._finder.raw_crash(attempt.crash_id)
         listed = self._finder.list_of_dumps(attempt.crash_id)
         if (
@@ -406,9 +405,9 @@ class Writer:
         sha256 = stamps.sha256_of_dumps(raw.metadata)
         if found is None:
             self._put_list(listed, crash_id, stamps.of_save(sha256))
-        self._learn(listed, crash_id, sha256)
+        self._learn(listed, crash_id, stamps.of_save(sha256))
         self._put_processed(crash)
-        self._put_new_dumps(crash, sha256, stamps.of_save(sha256, added=True))
+        self._put_new_dumps(crash, sha256, added=True)
         self._add_to_list(crash, raw)
 
     def _raw_crash_for_dumps(self, crash_id: str) -> StoredObject:
@@ -445,7 +444,7 @@ class Writer:
     def _reserve(self, attempt: SaveAttempt) -> bool:
         """Put the list of dumps where there is none; return True if there was none, as far as the
         server notices."""
-        of_list = (attempt.names, attempt.crash_id, attempt.sha256, attempt.token)
+        of_list = (attempt.names, attempt.crash_id, attempt.of_list())
         # The first thread finds out what the server honours, and the others wait for that.
         with self._learning if self._conditions is None else nullcontext():
             is_new = self._try_to_list(*of_list)
@@ -474,21 +473,17 @@ class Writer:
             and self._is_listed(attempt)
         )
 
-    def _learn(
-        self, names: set[str], crash_id: str, sha256: str | None, token: str | None = None
-    ) -> None:
+    def _learn(self, names: set[str], crash_id: str, metadata: Metadata) -> None:
         """Find out whether the server honours conditions, by putting a list of dumps that is there
         once more: if it does, it refuses."""
-        if self._conditions is None and self._try_to_list(names, crash_id, sha256, token):
+        if self._conditions is None and self._try_to_list(names, crash_id, metadata):
             self._learned = False
 
-    def _try_to_list(
-        self, names: set[str], crash_id: str, sha256: str | None, token: str | None
-    ) -> bool:
+    def _try_to_list(self, names: set[str], crash_id: str, metadata: Metadata) -> bool:
         """Put a list of dumps if there is none, as far as the server knows what that means."""
-        create = self._conditions is not False
         try:
-            self._put_list(names, crash_id, stamps.of_save(sha256, token=token), create=create)
+            create = self._conditions is not False
+            self._put_list(names, crash_id, metadata, create=create)
         except ObjectExists:
             self._learned = True
             return False
@@ -498,7 +493,7 @@ class Writer:
             if self._conditions is not None:
                 raise
             self._learned = False
-            return self._try_to_list(names, crash_id, sha256, token)
+            return self._try_to_list(names, crash_id, metadata)
         return True
 
     # The objects
@@ -517,13 +512,13 @@ class Writer:
         return self._put_raw_crash(attempt, create=create and bool(self._conditions))
 
     def _put_new_dumps(
-        self, crash: Crash, sha256: str | None, metadata: Metadata
+        self, crash: Crash, sha256: str | None, *, added: bool = False
     ) -> dict[str, str | None]:
         """Put dumps that are not there; return, by their keys, their SHA-256 if it is known.
 
         :raises StorageUnavailable: another is there
         """
-        create = bool(self._conditions)
+        create, metadata = bool(self._conditions), stamps.of_save(sha256, added=added)
         put: dict[str, str | None] = {}
         for dump in crash.dumps:
             key = self._layout.dump_key(crash.crash_id, dump.name)

@@ -29,12 +29,7 @@ from crashmover.errors import (
     InvalidURI,
     StorageError,
 )
-from crashmover.external.crashstorage_base import (
-    CrashStorageBase,
-    Removed,
-    check_listing,
-    never,
-)
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.fs import durable, ownership
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
@@ -55,6 +50,7 @@ from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.trial import try_file_systems
 from crashmover.external.fs.walking import Walk
 from crashmover.external.passed_over import PassedOver
+from crashmover.external.roles import Store, check_listing
 from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI
 
@@ -115,7 +111,7 @@ class FSPermanentStorage(CrashStorageBase):
             return self.layout, os.path.realpath(self.root)
         return self.layout, status.st_dev, status.st_ino
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both trees share crashes, as `sameness` finds out.
 
         A directory and a bucket are always two stores, even where the directory is the disk of

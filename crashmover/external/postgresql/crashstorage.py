@@ -15,12 +15,7 @@ from typing import Any, LiteralString, Self
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
-from crashmover.external.crashstorage_base import (
-    CrashStorageBase,
-    Removed,
-    check_listing,
-    never,
-)
+from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import (
@@ -36,6 +31,7 @@ from crashmover.external.postgresql.saving import How, Saver
 from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
 from crashmover.external.postgresql.weeks import WEEK, HiddenWeek
 from crashmover.external.probing import probe_crash
+from crashmover.external.roles import Store, check_listing
 from crashmover.external.tuning import Tuning
 from crashmover.uri import StorageURI, seconds
 
@@ -120,7 +116,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         """The server, the database and the schema, as far as they are said."""
         return self._identity
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one schema, as `sameness` finds out; nothing is written."""
         if not isinstance(other, PostgreSQLCrashStorage):
             return None

@@ -75,7 +75,7 @@ class S3Conditions:
         """Return True if what is deleted stays as a version; False if the server does not say."""
         with suppress(StorageError):
             answer = self._client.send("GET", query={"versioning": ""})
-            return answer.status == 200 and b"<Status>" in answer.body
+            return bool(answer.status == 200 and answer.text("Status"))
         return False
 
     def clock(self) -> dt.datetime | None:

@@ -32,6 +32,7 @@ from crashmover.external.s3.s3errors import (
     says_deleted,
 )
 from crashmover.proxies import Proxy, proxy_for, with_proxy
+from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
@@ -43,15 +44,17 @@ _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 # too large to come in that time is asked for again from there on.
 TIMES = 20  # read_timeout, which a request as a whole may take
 
-# A request is tried again at once, so that one that is throttled does not cost the whole crash.
-# Five in a row take about two seconds; the caller's own policy goes on from there.
+# The one retry policy, carried out by the client: it tries a request again, not the whole crash,
+# and of an upload only the part that failed.  It repeats no create whose answer was lost.  The
+# pauses are drawn by chance: four of them take five seconds or so.
+_POLICY = RetryPolicy()
 _RETRY: "RetryConfig" = {
-    "max_retries": 4,
-    "retry_timeout": dt.timedelta(seconds=10),
+    "max_retries": _POLICY.attempts - 1,
+    "retry_timeout": dt.timedelta(seconds=_POLICY.timeout),
     "backoff": {
-        "init_backoff": dt.timedelta(milliseconds=100),
-        "max_backoff": dt.timedelta(seconds=2),
-        "base": 2,
+        "init_backoff": dt.timedelta(seconds=_POLICY.wait),
+        "max_backoff": dt.timedelta(seconds=_POLICY.wait_max),
+        "base": 3,
     },
 }
 

@@ -14,7 +14,7 @@ from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.bucket.obstore_client import ObstoreClient
 from crashmover.external.bucket.sameness import is_same_bucket
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import Store
 from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
@@ -71,7 +71,7 @@ class S3CrashStorage(BucketCrashStorage):
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
 
-    def is_same_store(self, other: CrashStorageBase, *, probe: bool = False) -> bool | None:
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
 
         Without ``probe`` it goes by `identity`, which proves no difference.

@@ -11,19 +11,21 @@ servers know both, the second or neither, and some delete in spite of the condit
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Set
 from enum import Enum
 from itertools import islice
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from crashmover.errors import StorageError
 from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.s3errors import Refused
 from crashmover.external.s3.signed import Answer, SignedClient
 
 _KEYS = 1000  # in one request
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 NO_ETAG = '"00000000000000000000000000000000"'
+_RESULT = re.compile(rb"<(?:Deleted|Error)>(.*?)</(?:Deleted|Error)>", re.DOTALL)
 _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _UNMET = "PreconditionFailed"
 _NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request
@@ -114,7 +116,8 @@ class ConditionalDelete:
 
     def _refusal(self, word: str, crash_id: str | None = None) -> StorageError:
         """Return what to raise where the server has this word for what went wrong with a key."""
-        return self._client.refusal(Answer(200, {}, f"<Code>{word}</Code>".encode()), crash_id)
+        error = Refused(f"DeleteObjects request failed (code: {word})")
+        return self._context.explain(error, crash_id)
 
     def _send(self, versions: Mapping[str, str], crash_id: str | None = None) -> Answer:
         """Send one DeleteObjects."""
@@ -149,17 +152,8 @@ class ConditionalDelete:
 
 def _results(answer: Answer) -> dict[str, str]:
     """Return what became of each key: "", or the server's word for what went wrong."""
-    try:
-        root = ElementTree.fromstring(answer.body)
-    except ElementTree.ParseError:
-        return {}
     results = {}
-    for element in root:
-        found = {_name(child): child.text or "" for child in element}
-        if _name(element) in ("Deleted", "Error") and "Key" in found:
-            results[found["Key"]] = found.get("Code", "")
+    for element in _RESULT.findall(answer.body):
+        result = Answer(answer.status, {}, element)
+        results[result.text("Key")] = result.code
     return results
-
-
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]

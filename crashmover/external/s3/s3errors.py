@@ -10,6 +10,7 @@ from crashmover.errors import CrashArchived, StorageDenied, StorageError, Storag
 from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
+_RETRIED = re.compile(r", after [1-9][0-9]* retries, max_retries")
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 _CODE_OF_KEY = re.compile(r"DeleteObjects request failed .*\(code: ([A-Za-z0-9.]{1,80})\)")
@@ -94,7 +95,10 @@ def explain(
     kind, reason = _explanation(error, text)
     if not _code(text) and not isinstance(error, NoThreads):
         reason = with_proxy(reason, proxy)
-    return kind(reason, crash_id=crash_id, uri=uri)
+    explained = kind(reason, crash_id=crash_id, uri=uri)
+    if isinstance(explained, StorageUnavailable):
+        explained.was_retried = _RETRIED.search(text) is not None
+    return explained
 
 
 def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:

@@ -10,6 +10,7 @@ more of the environment.  Measured for a DeleteObjects of one key, CPU: obstore 
 """
 
 import hashlib
+import html
 import os
 import re
 import time
@@ -46,7 +47,6 @@ _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for con
 _LONGEST_ANSWER = 8 << 20
 _PASSING = (408, 409, 429, 500)
 _RETRY = RetryPolicy()
-_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,15 @@ class Answer:
     @property
     def code(self) -> str:
         """The server's word for the error; "" where it says none."""
-        match = _CODE.search(self.body)
-        return match.group(1).decode() if match else ""
+        return self.text("Code")
+
+    def text(self, name: str) -> str:
+        """Return the text of the first element of this name; "" where there is none.
+
+        No parser is asked: servers put into their messages what no parser takes.
+        """
+        match = re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", self.body.decode(errors="replace"))
+        return html.unescape(match.group(1)) if match else ""
 
 
 class SignedClient:
@@ -112,7 +119,11 @@ class SignedClient:
                 raise self.refusal(answer, crash_id)
             return answer
 
-        return _RETRY.call(attempt)
+        try:
+            return _RETRY.call(attempt)
+        except StorageUnavailable as error:
+            error.was_retried = True
+            raise
 
     def refusal(self, answer: Answer, crash_id: str | None = None) -> StorageError:
         """Return what to raise where this answer says that the request has failed."""

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
-from crashmover.errors import StorageError
+from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.signed import Answer, SignedClient
@@ -90,7 +90,7 @@ class LargeUpload:
         if self._with_checksums:
             headers["x-amz-checksum-algorithm"] = "SHA256"
         answer = self._asked("POST", {"uploads": ""}, headers)
-        self._id = _text(answer, "UploadId")
+        self._id = answer.text("UploadId")
         if not self._id:
             raise self._context.wrong_server(self._crash_id)
 
@@ -115,12 +115,10 @@ class LargeUpload:
         e_tag = answer.headers.get("etag")
         if not e_tag:
             raise self._context.wrong_server(self._crash_id)
-        part = ElementTree.Element("Part")
-        ElementTree.SubElement(part, "PartNumber").text = str(number)
-        ElementTree.SubElement(part, "ETag").text = e_tag
+        part = f"<PartNumber>{number}</PartNumber><ETag>{escape(e_tag)}</ETag>"
         if self._with_checksums:
-            ElementTree.SubElement(part, "ChecksumSHA256").text = checksum
-        return ElementTree.tostring(part, "unicode")
+            part += f"<ChecksumSHA256>{checksum}</ChecksumSHA256>"
+        return f"<Part>{part}</Part>"
 
     def _complete(self, parts: str, condition: Mapping[str, str]) -> None:
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
@@ -139,9 +137,12 @@ class LargeUpload:
             raise ObjectExists
         elif "If-Match" in condition and (answer.status == 412 or answer.code == "NoSuchKey"):
             raise ObjectChanged
-        elif answer.code or answer.status != 200:  # with 200, too, it may have failed
+        elif answer.status != 200:
             raise self._client.refusal(answer, self._crash_id)
-        elif not _text(answer, "ETag"):
+        elif answer.code:  # the server began to answer before it knew
+            reason = f"the server says {answer.code}"
+            raise StorageUnavailable(reason, crash_id=self._crash_id, uri=self._context.uri)
+        elif not answer.text("ETag"):
             raise self._context.wrong_server(self._crash_id)
 
     def _abort(self) -> None:
@@ -184,13 +185,3 @@ def _joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
         missing -= len(rest)
     if missing < size:
         yield b"".join(piece)
-
-
-def _text(answer: Answer, name: str) -> str:
-    """Return the text of an element; "" where there is none."""
-    try:
-        elements = ElementTree.fromstring(answer.body).iter()
-    except ElementTree.ParseError:
-        return ""
-    found = (each.text for each in elements if each.tag.rpartition("}")[2] == name)
-    return next(filter(None, found), "")
