@@ -15,6 +15,7 @@
     │  ├─ CrashExists
     │  ├─ CrashConflict
     │  ├─ CrashChanged
+    │  ├─ CrashArchived
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
     │  ├─ StorageUnavailable           retried
@@ -189,6 +190,10 @@ class CrashChanged(StorageError):
         super().__init__(reason, crash_id=crash_id, uri=uri)
 
 
+class CrashArchived(StorageError):
+    """A part of the crash is archived, and can be read when it has been restored."""
+
+
 class CorruptCrash(StorageError):
     """What the store holds of the crash is damaged."""
 
@@ -201,6 +206,8 @@ class StorageUnavailable(StorageError):
     """The store does not answer now; trying again may help."""
 
     is_retryable = True
+    was_retried = False
+    """Whether the store's client has tried again already, as often as helps."""
 
 
 class ExceptionInfo(NamedTuple):

@@ -106,7 +106,7 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(
-        tuple(f"external/s3/{name}" for name in ("claims", "creating", "crashobjects", "saving")),
+        tuple(f"external/bucket/{name}" for name in ("finding", "removing", "stamps", "writing")),
         ("s3_saving", "s3_interleavings"),
     ),
 }

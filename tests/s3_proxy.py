@@ -128,6 +128,10 @@ class Plan:
             return self.fault
 
 
+Policy = Callable[[Request, dict[str, str], bytes], Fault | None]
+"""Returns what becomes of a request, by its headers and body; None: what the server makes of it."""
+
+
 class Proxy:
     """:param upstream: the URL of the server"""
 
@@ -140,6 +144,8 @@ class Proxy:
         """To be in each answer, instead of what the server says there."""
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
+        self.policy: Policy = lambda _request, _head, _body: None
+        """What a policy of the bucket makes of each request."""
         self.requests: list[Request] = []
         self.heads: list[dict[str, str]] = []
         """The headers of each request, by their names in small letters."""
@@ -242,6 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.plan.pick(request)
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(size, fault.after) if isinstance(fault, ResetWithin) else size)
+        fault = fault or proxy.policy(request, proxy.heads[-1], body)
         if isinstance(fault, Hang):
             proxy.closed.wait(60)
         if isinstance(fault, Hang | Reset | ResetWithin):

@@ -20,9 +20,9 @@ from crashmover import crashid
 from crashmover.crash import Kind, Part
 from crashmover.documents import json_object
 from crashmover.errors import CorruptCrash, InvalidCrashID
+from crashmover.external.bucket.layouts import format_dump_names, parse_dump_names
 from crashmover.external.crashqueue_base import parse_body
 from crashmover.external.fs.packing import gunzipped
-from crashmover.external.s3.keys import format_dump_names, parse_dump_names
 from crashmover.testing import CRASH_ID
 
 FEW = settings(max_examples=100, derandomize=True, deadline=None)

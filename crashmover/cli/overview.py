@@ -17,7 +17,13 @@ from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
 from crashmover.engine.loading import load_alone
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageDenied, StorageError
+from crashmover.errors import (
+    CorruptCrash,
+    CrashArchived,
+    CrashIDNotFound,
+    StorageDenied,
+    StorageError,
+)
 from crashmover.external.roles import CrashSource
 from crashmover.minidump.reader import MAGIC, read_minidump
 from crashmover.redaction import PUBLIC_ANNOTATIONS, PUBLIC_FIELDS, Redactor
@@ -104,7 +110,7 @@ def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
         found.note = error.reason
     except CorruptCrash as error:
         found.error, found.is_damaged = error.reason, True
-    except StorageDenied as error:  # an archived object, or a link in the place of a file
+    except (CrashArchived, StorageDenied) as error:  # the latter: a link in the place of a file
         found.error = error.reason
     return found
 

@@ -30,16 +30,11 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
 )
+from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.layouts import SOCORRO, format_dump_names, parse_dump_names
+from crashmover.external.bucket.listing import Catalog, MissingCache
 from crashmover.external.crashqueue_base import parse_body
 from crashmover.external.fs.layouts import ID_LENGTH, Layout
-from crashmover.external.s3.keys import (
-    format_dump_names,
-    parse_dump_names,
-    processed_crash_key,
-    raw_crash_keys,
-)
-from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import Objects
 from crashmover.idset import CrashIDs
 from crashmover.minidump.reader import read_minidump
 from crashmover.redaction import FORBIDDEN_KEYS, Redactor
@@ -279,12 +274,14 @@ class FakeObjects:
     def __init__(self, keys: list[str]) -> None:
         self._keys = sorted(set(keys), key=str.encode)
 
-    def pages(self, prefix: str, after: str = "", *, twice: bool = False) -> Iterator[list[str]]:
+    def list_keys(
+        self, prefix: str, after: str = "", *, twice: bool = False
+    ) -> Iterator[list[str]]:
         found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
         for start in range(0, len(found), 3):
             yield found[start : start + 3]
 
-    def children(self, prefix: str) -> tuple[list[str], list[str]]:
+    def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         below = [k[len(prefix) + 1 :] for k in self._keys if k.startswith(f"{prefix}/")]
         directories = dict.fromkeys(name.split("/")[0] for name in below if "/" in name)
         return list(directories), [name for name in below if "/" not in name]
@@ -293,14 +290,14 @@ class FakeObjects:
 def listing(data: bytes) -> None:
     """The keys of a bucket, one a line."""
     lines = [line for line in data.decode("utf-8", "replace").split("\n") if line]
-    objects = cast(Objects, FakeObjects(lines))
-    one = Listing(objects, "s3://bucket", dt.date(2000, 1, 1), LAST, Absences())
+    client = cast(BucketClient, FakeObjects(lines))
+    one = Catalog(client, SOCORRO, dt.date(2000, 1, 1), LAST, MissingCache())
     names = {line.rpartition("/")[2] for line in lines}
     ids = sorted(filter(crashid.is_valid, names), key=crashid.sort_key)
     in_range = [each for each in ids if dt.date(2000, 1, 1) <= crashid.date_of(each) <= LAST]
-    raw = [each for each in in_range if not set(raw_crash_keys(each)).isdisjoint(lines)]
+    raw = [each for each in in_range if not set(SOCORRO.raw_crash_keys(each)).isdisjoint(lines)]
     assert list(one.raw_crashes()) == raw
-    processed = [each for each in in_range if processed_crash_key(each) in lines]
+    processed = [each for each in in_range if SOCORRO.processed_crash_key(each) in lines]
     assert list(one.processed_crashes()) == processed
 
 

@@ -2,16 +2,12 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Where the parts of a crash lie in a bucket: pure functions, the same for every object store.
-
-The layout is that of Socorro's bucket (``socorro/external/boto/crashstorage.py``,
-``build_keys``), and of Antenna's (``antenna/ext/s3/crashstorage.py``).
-"""
+"""Layouts: which key each part of a crash has in a bucket.  Pure; the same for every provider."""
 
 import datetime as dt
-import hashlib
 import json
 import re
+from dataclasses import dataclass
 
 from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, canonical_dump_name
@@ -19,6 +15,9 @@ from crashmover.errors import CorruptCrash, InvalidDumpName
 
 RAW_CRASHES = "v1/raw_crash"
 """Below it a directory for each day; in old buckets also crashes without one."""
+
+PAST_ALL_DAYS = f"{RAW_CRASHES}/21"
+"""Behind all directories of days, which begin with 19 or 20.  Ids begin with any digit."""
 
 OLD_RAW_CRASHES = "v2/raw_crash"
 """Below it a directory for each day, or one for each start of an id and in it the days."""
@@ -29,44 +28,65 @@ MARKS = "v1/crashmover-mark"
 """Below it a copy that removes puts a mark for a moment, under a name that is not a crash id."""
 
 LONGEST_DUMP_NAMES = 1 << 20
-"""Bytes of a list of dumps: more are read by nobody."""
+"""Bytes of a list of dumps: no reader reads more."""
 
 _DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _ENTROPY = re.compile(r"[0-9a-f]{3}", re.ASCII)
 
 
-def raw_crash_keys(crash_id: str) -> tuple[str, ...]:
-    """Where a raw crash may be: the key that is written, then the older ones, in the order in
-    which they are looked for."""
-    day = day_name(crashid.date_of(crash_id))
-    return (
-        f"{RAW_CRASHES}/{day}/{crash_id}",
-        f"{OLD_RAW_CRASHES}/{crash_id[:3]}/{day}/{crash_id}",
-        f"{OLD_RAW_CRASHES}/{day}/{crash_id}",
-        f"{RAW_CRASHES}/{crash_id}",
-    )
+@dataclass(frozen=True)
+class BucketLayout:
+    """The layout of Socorro's bucket (``socorro/external/boto/crashstorage.py``, ``build_keys``)
+    and of Antenna's (``antenna/ext/s3/crashstorage.py``).
 
-
-def dump_names_key(crash_id: str) -> str:
-    """Where the list of a crash's dumps is."""
-    return f"v1/dump_names/{crash_id}"
-
-
-def dump_key(crash_id: str, name: str) -> str:
-    """Where a dump is; the main one goes by another name here than in the list.
-
-    :param name: canonical
+    :param name: what ``?layout=`` calls it
+    :param reads_older: whether raw crashes are looked for under the older keys, too
     """
-    return f"v1/{'dump' if name == MAIN_DUMP else name}/{crash_id}"
+
+    name: str
+    reads_older: bool
+
+    def raw_crash_keys(self, crash_id: str) -> tuple[str, ...]:
+        """Return the keys that a raw crash may have: the key that is written, then the older
+        ones, in the order in which they are looked for."""
+        day = day_name(crashid.date_of(crash_id))
+        written = f"{RAW_CRASHES}/{day}/{crash_id}"
+        if not self.reads_older:
+            return (written,)
+        return (
+            written,
+            f"{OLD_RAW_CRASHES}/{crash_id[:3]}/{day}/{crash_id}",
+            f"{OLD_RAW_CRASHES}/{day}/{crash_id}",
+            f"{RAW_CRASHES}/{crash_id}",
+        )
+
+    def dump_names_key(self, crash_id: str) -> str:
+        """Return the key of the list of a crash's dumps."""
+        return f"v1/dump_names/{crash_id}"
+
+    def dump_key(self, crash_id: str, name: str) -> str:
+        """Return the key of a dump; the main dump has another name here than in the list.
+
+        :param name: canonical
+        """
+        return f"v1/{'dump' if name == MAIN_DUMP else name}/{crash_id}"
+
+    def processed_crash_key(self, crash_id: str) -> str:
+        """Return the key of a processed crash."""
+        return f"{PROCESSED_CRASHES}/{crash_id}"
 
 
-def processed_crash_key(crash_id: str) -> str:
-    """Where a processed crash is."""
-    return f"{PROCESSED_CRASHES}/{crash_id}"
+SOCORRO = BucketLayout("socorro", reads_older=True)
+"""The default."""
+
+V1_ONLY = BucketLayout("v1-only", reads_older=False)
+"""The same for a bucket that has no raw crash under an older key."""
+
+LAYOUTS = {layout.name: layout for layout in (SOCORRO, V1_ONLY)}
 
 
 def day_name(day: dt.date) -> str:
-    """The name of a day's directory."""
+    """Return the name of a day's directory."""
     return day.strftime("%Y%m%d")
 
 
@@ -86,7 +106,7 @@ def is_impossible_day(name: str) -> bool:
 
 
 def is_entropy(name: str) -> bool:
-    """Whether a directory has the name that is the start of ids."""
+    """Return True if a directory's name is the start of ids."""
     return _ENTROPY.fullmatch(name) is not None
 
 
@@ -113,8 +133,3 @@ def parse_dump_names(data: bytes) -> list[str]:
         return list(dict.fromkeys(canonical_dump_name(name) for name in names))
     except InvalidDumpName as error:
         raise CorruptCrash(f"dump_names: {error}") from error
-
-
-def mark(key: str, sha256: str) -> str:
-    """Return a few characters by which a dump with these bytes is known."""
-    return hashlib.sha256(f"{key} {sha256}".encode()).hexdigest()[:8]

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from crashmover.external.s3.hiding import hidden
+import obstore.exceptions
+
+from crashmover.external.bucket.hiding import hidden
 from crashmover.pool import possible_threads
 
 T = TypeVar("T")
@@ -26,6 +28,17 @@ class ClientPanicked(Exception):
 
 class NoThreads(Exception):
     """Fewer threads can be started than the client needs."""
+
+
+DRIVER_ERRORS = (
+    obstore.exceptions.BaseError,
+    FileNotFoundError,
+    ValueError,
+    OSError,
+    ClientPanicked,
+    NoThreads,
+)
+"""What the client raises on its own."""
 
 
 class _Thread(threading.local):
@@ -75,7 +88,7 @@ def _call_elsewhere(function: Callable[[], T]) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    # A daemon, so that nobody waits for it at exit.
+    # A daemon: the program does not wait for it at exit.
     try:
         threading.Thread(target=run, name="s3", daemon=True).start()
     except RuntimeError as error:
@@ -91,7 +104,6 @@ def _start() -> None:
     their number is no more than another way to make the client fail.
     """
     global _is_started
-    import obstore
     from obstore.store import MemoryStore
 
     with _start_lock:

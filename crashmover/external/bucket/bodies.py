@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
-from crashmover.external.s3.calling import call_client
-from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.bucket.client import SHA256, StoredObject, subject
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-    from obstore import GetResult
+
 
 PART_SIZE = 8 << 20
 """Bytes: what is larger goes up in parts of this size, and is never in memory as a whole."""
 
-_STREAM = 256 << 10
-
 
 class Check:
-    """Whether the bytes that come are those that were announced."""
+    """Holds the bytes that come against what was announced.
 
-    def __init__(self, size: int, sha256: str | None) -> None:
-        self._size = size
-        self._sha256 = sha256
+    :param uri: what messages call the store
+    """
+
+    def __init__(self, stored: StoredObject, uri: str) -> None:
+        self._stored = stored
+        self._uri = uri
+        self._sha256 = stored.metadata.get(SHA256)
         self._hash = hashlib.sha256()
         self._count = 0
 
@@ -39,13 +40,15 @@ class Check:
         if self._sha256:
             self._hash.update(data)
 
-    def finish(self, uri: str, crash_id: str) -> None:
-        if self._count != self._size:
-            reason = f"the answer ended after {self._count} bytes of {self._size}"
-            raise StorageUnavailable(reason, crash_id=crash_id, uri=uri)
+    def finish(self) -> None:
+        """Raise `StorageUnavailable` if bytes are missing, `CorruptCrash` if they are others."""
+        key, size = self._stored.key, self._stored.size
+        if self._count != size:
+            reason = f"the answer ended after {self._count} bytes of {size}"
+            raise StorageUnavailable(reason, crash_id=subject(key), uri=self._uri)
         if self._sha256 and self._hash.hexdigest() != self._sha256:
             reason = "its bytes are not those that were saved: the SHA-256 differs"
-            raise CorruptCrash(reason, crash_id=crash_id, uri=uri)
+            raise CorruptCrash(reason, crash_id=subject(key), uri=self._uri)
 
 
 class Body(io.RawIOBase):
@@ -54,22 +57,16 @@ class Body(io.RawIOBase):
     Where a request ends too early, as it does when it has taken too long, another goes on from
     there: as long as each of them brings something.
 
-    :param rest: asks for the bytes of the same object from one on
+    :param chunks: of the object, from its beginning
+    :param resume: asks for the chunks of the same object from a byte on
     """
 
     def __init__(
-        self,
-        result: "GetResult",
-        check: Check,
-        context: S3ConnectionContext,
-        crash_id: str,
-        rest: Callable[[int], "GetResult"],
+        self, chunks: Iterator[bytes], check: Check, resume: Callable[[int], Iterator[bytes]]
     ) -> None:
-        self._context = context
-        self._crash_id = crash_id
         self._check: Check | None = check
-        self._rest = rest
-        self._stream = iter(result.stream(min_chunk_size=_STREAM))
+        self._resume = resume
+        self._chunks = chunks
         self._chunk = memoryview(b"")
         self._count = self._asked_from = 0
 
@@ -87,24 +84,20 @@ class Body(io.RawIOBase):
 
     def _next(self) -> bytes:
         try:
-            data = self._receive()
+            data = next(self._chunks, b"")
         except StorageUnavailable:
             if self._count == self._asked_from:
                 raise
             self._asked_from = self._count
-            self._stream = iter(self._rest(self._count).stream(min_chunk_size=_STREAM))
-            data = self._receive()
+            self._chunks = self._resume(self._count)
+            data = next(self._chunks, b"")
         self._count += len(data)
         if data and self._check:
             self._check.update(data)
         elif self._check:
-            self._check.finish(self._context.uri, self._crash_id)
+            self._check.finish()
             self._check = None
         return data
-
-    def _receive(self) -> bytes:
-        with self._context.translating(self._crash_id):
-            return bytes(call_client(lambda: next(self._stream, b"")))
 
 
 class Upload:
