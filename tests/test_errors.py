@@ -19,6 +19,7 @@ from crashmover import errors as errors_module
 from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.errors import (
     CorruptCrash,
+    CrashArchived,
     CrashChanged,
     CrashConflict,
     CrashExists,
@@ -86,6 +87,7 @@ EXIT_CODES = {
     StorageError("full"): ExitCode.FAILED,
     CrashConflict("differs"): ExitCode.FAILED,
     CrashChanged(ID): ExitCode.FAILED,
+    CrashArchived("archived"): ExitCode.FAILED,
     CorruptCrash("damaged"): ExitCode.FAILED,
     CrashExists(ID): ExitCode.FAILED,
     CrashIDNotFound(ID): ExitCode.NOT_FOUND,
