@@ -25,7 +25,7 @@ def client_of(server: S3Server, prefix: str = "") -> BucketClient:
 
 
 class TestClientOfStrictServer(BucketClientConformance):
-    deletes_versions = False  # until the client sends them
+    deletes_versions = True
 
     @pytest.fixture
     def client(self, s3_strict: S3Server, aws: UseAWS) -> Iterator[BucketClient]:
