@@ -97,15 +97,16 @@ class Remover:
             raise CrashChanged(crash_id, raw.key, uri=self._client.uri)
         others = {self._key(part, crash_id): _version(part) for part in _others(crash)}
         changed = self._client.delete(others | _versions([listed] if listed else []))
-        if raw and listed and listed.key not in changed and changed:
-            self._put_back(crash, raw, listed)
         if changed:
+            dumps = {self._key(part, crash_id) for part in crash.dumps}
+            if raw and listed and dumps and dumps == dumps.intersection(changed):
+                self._put_back(raw, listed, crash)
             raise CrashChanged(crash_id, changed[0], uri=self._client.uri)
 
-    def _put_back(self, crash: Crash, raw: StoredObject, listed: StoredObject) -> None:
-        """Put a raw crash back, that was removed before another program's new dump was met, so
-        that the dump can be found.  What does not save as this program does put no list before."""
-        if raw.body is None:  # it is large, and has been copied
+    def _put_back(self, raw: StoredObject, listed: StoredObject, crash: Crash) -> None:
+        """Put back a raw crash that was removed before other dumps were met than were loaded, so
+        that these can be found.  A large one stays removed; the caller has it."""
+        if raw.body is None:
             return
         names = format_dump_names([part.name for part in crash.dumps])
         metadata = {name: value for name, value in raw.metadata.items() if name != DUMPS}
