@@ -26,10 +26,11 @@ test: $(READY) ## run the tests, but for the slow ones
 test-all: $(READY) ## run all tests
 	@$(BIN)/pytest -q -n 2
 
-lint: $(READY) ## check format, style and types
+lint: $(READY) ## check format, style, types and who imports whom
 	@$(BIN)/ruff format --check --config .ci/ruff.toml .
 	@$(BIN)/ruff check --config .ci/ruff.toml .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo .ci/imports.ini
 
 bench: $(PEERS) ## measure against other programs at the same work; this takes long
 	@$(BIN)/python -m tests.benchmarks --json build/benchmarks.json

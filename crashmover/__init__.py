@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from crashmover.crash import MemoryDumpsMapping as MemoryDumpsMapping
     from crashmover.crash import Part as Part
     from crashmover.crash_data import CrashData as CrashData
+    from crashmover.engine.mover import Existing as Existing
+    from crashmover.engine.mover import Mover as Mover
+    from crashmover.engine.mover import Outcome as Outcome
+    from crashmover.engine.mover import Status as Status
     from crashmover.external.crashqueue_base import CrashQueueBase as CrashQueueBase
     from crashmover.external.crashqueue_base import Delivery as Delivery
     from crashmover.external.crashqueue_base import QueueName as QueueName
@@ -38,10 +42,6 @@ if TYPE_CHECKING:
     from crashmover.external.roles import ReadableDestination as ReadableDestination
     from crashmover.external.roles import Store as Store
     from crashmover.external.tuning import Tuning as Tuning
-    from crashmover.mover import Existing as Existing
-    from crashmover.mover import Mover as Mover
-    from crashmover.mover import Outcome as Outcome
-    from crashmover.mover import Status as Status
     from crashmover.redactor import Redactor as Redactor
     from crashmover.registry import open_queue as open_queue
     from crashmover.registry import open_storage as open_storage
@@ -57,7 +57,7 @@ _HOMES = {
     "CrashSource": "external.roles",
     "CrashStorageBase": "external.crashstorage_base",
     "Delivery": "external.crashqueue_base",
-    "Existing": "mover",
+    "Existing": "engine.mover",
     "FSPermanentStorage": "external.fs.crashstorage",
     "FileDumpsMapping": "crash",
     "InMemoryCrashQueue": "external.memory",
@@ -65,14 +65,14 @@ _HOMES = {
     "Kind": "crash",
     "ListedSource": "external.roles",
     "MemoryDumpsMapping": "crash",
-    "Mover": "mover",
-    "Outcome": "mover",
+    "Mover": "engine.mover",
+    "Outcome": "engine.mover",
     "Part": "crash",
     "PolyCrashStorage": "external.poly",
     "QueueName": "external.crashqueue_base",
     "ReadableDestination": "external.roles",
     "Redactor": "redactor",
-    "Status": "mover",
+    "Status": "engine.mover",
     "StorageURI": "uri",
     "Store": "external.roles",
     "Tuning": "external.tuning",

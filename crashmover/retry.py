@@ -46,11 +46,15 @@ class RetryPolicy:
     wait: float = 0.2
     wait_max: float = 5.0
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Return what `function` returns; raise what it raised last."""
+    def call(self, function: Callable[[], T], *, first: Callable[[], T] | None = None) -> T:
+        """Return what `function` returns; raise what it raised last.
+
+        :param first: is called in place of `function` at the first attempt, such as where many
+            crashes were loaded together, and now each of them goes on by itself
+        """
         start = monotonic()
         try:
-            return function()
+            return (first or function)()
         except Exception as error:
             if not _tries_again(error):
                 raise

@@ -77,12 +77,20 @@ class Part:
         return "\n".join(["\n[mutmut]", *lines, ""])
 
 
+MOVER = ("mover", "mover_faults", "mover_removing", "mover_run", "mover_stores")
+
 PARTS = {
     "crashid": Part(("crashid",), ("crashid",)),
     "mover": Part(
-        ("comparison", "delivery", "job", "mover"),
-        ("comparison", "delivery", "mover", "mover_stores"),
-        programs=("mover", "mover_stores"),
+        (
+            "comparison",
+            *(
+                f"engine/{name}"
+                for name in ("batches", "copying", "destination", "guard", "loading", "mover")
+            ),
+        ),
+        ("comparison", "destination", *MOVER),
+        programs=MOVER,
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),

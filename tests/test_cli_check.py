@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,9 +289,12 @@ def test_a_store_that_goes_down_ends_it_with_its_line_and_what_was_found(
             raise down
         verify(self, **options)
 
+    def called_once(_policy: object, function: Any, *, first: Any = None) -> Any:
+        return (first or function)()
+
     monkeypatch.setattr(kind, "load_crash", failing)
-    monkeypatch.setattr(kind, "batch_size", 1)
-    monkeypatch.setattr("crashmover.retry.RetryPolicy.call", lambda self, function: function())
+    monkeypatch.setattr(kind, "tuning", replace(kind.tuning, batch=1, least_batch=None))
+    monkeypatch.setattr("crashmover.retry.RetryPolicy.call", called_once)
     result = run("check", "-s", source, "-d", there, "--workers", "1", "--all")
     assert result.exit_code == 4
     assert lines(result.stdout) == dict.fromkeys(IDS[:3], "ok")

@@ -18,8 +18,8 @@ import pytest
 
 from crashmover import open_queue
 from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.engine.mover import Mover, Status
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Mover, Status
 from crashmover.selection import QueuedIDs
 from crashmover.testing import contents, crash_of
 from tests.cli_helpers import (

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from crashmover.checking import Checker, Verdict
 from crashmover.cli.overview import overview
 from crashmover.crash import Kind, Part
+from crashmover.engine.checker import Checker, Verdict
+from crashmover.engine.mover import Mover, Status
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Mover, Status
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, Contents, crash_of
 from tests.cli_helpers import MAIN_DUMP, Sample, make_id, report_of, run, sha256
 from tests.conftest import Figures, UseAWS

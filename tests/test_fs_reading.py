@@ -19,10 +19,10 @@ import pytest
 
 from crashmover import crashid
 from crashmover.crash import Crash, Kind
+from crashmover.engine.mover import Mover, Status
 from crashmover.errors import CrashChanged, StorageError, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.mover import Mover, Status
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of, read
 from tests.cli_helpers import run_process
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence, Set
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.delivery import Status
+from crashmover.engine.copying import Status
+from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import CrashExists, StorageUnavailable
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.tuning import Tuning
-from crashmover.mover import Existing, Mover, Outcome
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     BROWSER,

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from crashmover import mover
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.engine import mover
+from crashmover.engine.mover import Mover, Outcome, Status
+from crashmover.engine.workers import WorkerKilled, Workers
 from crashmover.errors import (
     CrashMoverError,
     StorageDenied,
@@ -25,7 +27,6 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.external.tuning import Tuning
-from crashmover.mover import Mover, Outcome, Status
 from crashmover.testing import (
     CRASH_ID,
     PROCESSED,
@@ -36,9 +37,8 @@ from crashmover.testing import (
     read,
     without,
 )
-from crashmover.workers import WorkerKilled, Workers
 from tests.faulty import FaultyStorage, denied, fill, unavailable
-from tests.test_mover import AT_ONCE, move, some_crashes, store_of
+from tests.moving import AT_ONCE, move, some_crashes, store_of
 
 
 class Batching(FaultyStorage):
@@ -212,7 +212,7 @@ DOWN = """
 import sys
 from crashmover.errors import StorageUnavailable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.mover import Mover
+from crashmover.engine.mover import Mover
 from crashmover.retry import RetryPolicy
 class Down(FSPermanentStorage):
     def fail(self, *args, **kwargs):

@@ -5,7 +5,9 @@
 """The package as a whole: its public names, what it costs to start, and who imports whom."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,18 +21,6 @@ import crashmover
 HOME = Path(crashmover.__file__).parent
 MODULES = sorted(path.relative_to(HOME).as_posix() for path in HOME.rglob("*.py"))
 NOT_CLI = [module for module in MODULES if not module.startswith("cli/")]
-EXTERNAL = [module for module in MODULES if module.startswith("external/")]
-
-# What stands lowest, and the modules of the package that it may import.
-FOUNDATIONS = {
-    "errors.py": set[str](),
-    "crashid.py": {"errors"},
-    "uri.py": {"errors"},
-    "redactor.py": set[str](),
-    "partfiles.py": set[str](),
-    "crash.py": {"crashid", "errors", "partfiles"},
-    "retry.py": {"errors"},
-}
 
 
 def tree_of(module: str) -> ast.Module:
@@ -153,30 +143,29 @@ open_storage("./crashes").close()
 # Who does what
 
 
-@pytest.mark.parametrize("module", NOT_CLI)
-def test_nothing_but_the_command_line_prints(module: str) -> None:
-    calls = [
-        node.func.id
-        for node in ast.walk(tree_of(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
-    assert "print" not in calls
-    assert not any(is_within(name, "click") for name in imports_in(module))
+def test_nothing_but_the_command_line_prints() -> None:
+    for module in NOT_CLI:
+        calls = [
+            node.func.id
+            for node in ast.walk(tree_of(module))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        assert "print" not in calls, module
+        assert not any(is_within(name, "click") for name in imports_in(module)), module
 
 
-@pytest.mark.parametrize("module", EXTERNAL)
-def test_no_store_knows_what_stands_above_it(module: str) -> None:
-    above = [f"crashmover.{name}" for name in ("cli", "mover", "registry", "selection")]
-    imported = sorted(imports_in(module))
-    assert [name for name in imported if any(is_within(name, one) for one in above)] == []
-
-
-@pytest.mark.parametrize("module", [module for module in NOT_CLI if module != "__main__.py"])
-def test_nothing_but_the_command_line_knows_the_command_line(module: str) -> None:
-    assert not any(is_within(name, "crashmover.cli") for name in imports_in(module))
-
-
-@pytest.mark.parametrize("module", FOUNDATIONS)
-def test_what_stands_lowest_imports_only_what_stands_lower(module: str) -> None:
-    ours = {name.split(".")[1] for name in imports_in(module) if name.startswith("crashmover.")}
-    assert ours <= FOUNDATIONS[module]
+def test_each_module_imports_only_what_it_may(tmp_path: Path) -> None:
+    """By the layers in ``.ci/imports.ini``; and an import that goes upwards is noticed."""
+    package = tmp_path / "crashmover"
+    shutil.copytree(HOME, package)
+    rules = HOME.parent / ".ci" / "imports.ini"
+    program = Path(sys.executable).parent / "lint-imports"
+    command = [str(program), "--no-cache", "--no-logo", str(rules)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for line, expected in (("", 0), ("from crashmover.engine import mover\n", 1)):
+        with (package / "external" / "fs" / "crashstorage.py").open("a") as file:
+            file.write(line)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == expected, done.stdout + done.stderr

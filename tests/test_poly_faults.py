@@ -15,16 +15,17 @@ from itertools import combinations, product
 
 import pytest
 
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.errors import PolyCrashStorageError, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashQueue
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.mover import Existing, Mover, Outcome, Status
+from crashmover.external.roles import ListedSource
 from crashmover.selection import QueuedIDs
 from crashmover.testing import Contents, contents
 from tests.conftest import Figures
 from tests.faulty import FaultyStorage, denied, unavailable
-from tests.test_mover import AT_ONCE, some_crashes, store_of
+from tests.moving import AT_ONCE, some_crashes, store_of
 
 CRASHES = some_crashes(8)
 IDS = [crash.crash_id for crash in CRASHES]
@@ -105,7 +106,7 @@ def by_id(place: Place, existing: Existing) -> list[Outcome]:
 
 
 def by_listing(place: Place, existing: Existing) -> list[Outcome]:
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         return store.new_crashes()
 
     mover = place.mover(existing)

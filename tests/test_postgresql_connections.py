@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from crashmover import crashid
+from crashmover.engine.mover import Mover, Outcome, Status
 from crashmover.errors import (
     CrashIDNotFound,
     InvalidURI,
@@ -27,7 +28,6 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.postgresql.connection_context import ConnectionContext, conninfo_of
 from crashmover.external.tuning import Tuning
-from crashmover.mover import Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, contents, crash_of, read

@@ -11,11 +11,11 @@ import pytest
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.engine.remover import RemovalResult, Remover, Status
 from crashmover.errors import CorruptCrash, PolyCrashStorageError, StorageDenied, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.remover import Removal, Remover, Status
 from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, PROCESSED, RAW, crash_of
 from tests.faulty import FaultyStorage, denied, unavailable
@@ -24,7 +24,7 @@ DAY = crashid.date_of(CRASH_ID)
 IDS = [f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(300)]
 AT_ONCE = RetryPolicy(attempts=4, wait=0, wait_max=0)
 
-Ways = Callable[[Remover, Sequence[str]], Iterator[Removal]]
+Ways = Callable[[Remover, Sequence[str]], Iterator[RemovalResult]]
 
 both_ways = pytest.mark.parametrize(
     "way",
@@ -45,7 +45,7 @@ def left_in(storage: CrashStorageBase) -> list[str]:
 
 def removals(
     storage: CrashStorageBase, way: Ways, ids: Sequence[str] = IDS, *, dry_run: bool = False
-) -> list[Removal]:
+) -> list[RemovalResult]:
     with Remover(storage, dry_run=dry_run, retry=AT_ONCE) as remover:
         return list(way(remover, ids))
 
@@ -130,7 +130,7 @@ def test_what_is_refused_is_named_and_the_others_go(way: Ways) -> None:
 def test_a_store_that_is_down_as_a_whole_is_not_tried_crash_by_crash(way: Ways) -> None:
     storage = FaultyStorage("remove", "verify_access")
     filled(storage)
-    found: list[Removal] = []
+    found: list[RemovalResult] = []
     with (
         Remover(storage, retry=AT_ONCE) as remover,
         pytest.raises(StorageUnavailable),
@@ -159,14 +159,14 @@ def test_a_damaged_crash_can_be_removed_too(dry_run: bool) -> None:
     storage = filled(Damaged(), IDS[:1])
     [found] = removals(storage, Remover.crashes, IDS[:1], dry_run=dry_run)
     status = Status.WOULD_REMOVE if dry_run else Status.REMOVED
-    assert found == Removal(IDS[0], status)
+    assert found == RemovalResult(IDS[0], status)
     assert left_in(storage) == (IDS[:1] if dry_run else [])
 
 
 @both_ways
 def test_who_stops_it_hears_of_all_that_is_gone(way: Ways) -> None:
     storage = filled(InMemoryCrashStorage())
-    found: list[Removal] = []
+    found: list[RemovalResult] = []
     with Remover(storage) as remover:
         for removal in way(remover, IDS):
             remover.stop()

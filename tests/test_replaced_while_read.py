@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence, Set
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.engine.mover import Mover, Status
 from crashmover.errors import StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs import durable
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Mover, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (

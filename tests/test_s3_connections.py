@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
@@ -27,7 +28,6 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from crashmover import crashid
 from crashmover.cli import main
 from crashmover.crash import Crash, Kind, Part
+from crashmover.engine.mover import Mover, Status
 from crashmover.errors import (
     CorruptCrash,
     CrashChanged,
@@ -27,7 +28,6 @@ from crashmover.errors import (
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.mover import Mover, Status
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,

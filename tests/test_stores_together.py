@@ -22,8 +22,8 @@ from click.testing import CliRunner, Result
 from crashmover import crashid
 from crashmover.cli import main
 from crashmover.crash import Kind
+from crashmover.engine.mover import Existing, Mover, Status
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.mover import Existing, Mover, Status
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, Contents, contents, crash_of, read
 from tests.conftest import UseAWS

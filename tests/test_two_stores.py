@@ -13,13 +13,13 @@ import pytest
 
 from crashmover import open_queue
 from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.engine.mover import Mover
 from crashmover.errors import NotTwoStores, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.external.roles import Store
-from crashmover.mover import Mover
 from crashmover.testing import CRASH_ID, DistinctConformance, contents, crash_of, read
 from crashmover.uri import StorageURI
 from tests.cli_helpers import assert_refused, put, run, samples, stored

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
+from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.mover import Existing, Mover, Outcome, Status
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from crashmover.workers import Workers
+from crashmover.engine.workers import Workers
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 
 HEAD = """
 import os, signal, sys, threading, time
-from crashmover.workers import WorkerKilled, Workers
+from crashmover.engine.workers import WorkerKilled, Workers
 """
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from crashmover.checking import Checker, Finding, Verdict
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
@@ -24,9 +23,16 @@ from crashmover.cli.options import (
     range_options,
     source_option,
 )
-from crashmover.cli.selecting import check_selection, ids_from_option, kinds_option, named_ids
-from crashmover.distinct import refuse_check_of_itself
-from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.cli.selecting import (
+    check_selection,
+    ids_from_option,
+    kinds_option,
+    listed,
+    named_ids,
+)
+from crashmover.engine.checker import Checker, Finding, Verdict
+from crashmover.engine.distinct import refuse_check_of_itself
+from crashmover.external.roles import CrashSource
 
 
 @click.command("check", epilog=exit_codes.HELP)
@@ -78,15 +84,18 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     given = options["ids_from"]
     check_selection(crash_ids, given, options["since"], options["until"])
     with ExitStack() as stack:
-        source = stack.enter_context(settings.open_storage(options["sources"]))
-        destination = stack.enter_context(settings.open_storage(options["destinations"]))
+        source = stack.enter_context(settings.open_source(options["sources"]))
+        destination = stack.enter_context(settings.open_source(options["destinations"]))
         names = ("kinds", "digest", "workers")
         checker = Checker(source, destination, **{name: options[name] for name in names})
-        ids: Iterable[str] = source.new_crashes(options["since"], options["until"], checker.marker)
+        ids: Iterable[str]
         total = None
         if crash_ids or given:
             ids = named = stack.enter_context(named_ids(crash_ids, given))
             total = len(named)
+        else:
+            days = options["since"], options["until"]
+            ids = listed(source).new_crashes(*days, checker.marker)
         stack.enter_context(checker)
         checker.verify_access()
         console.warn_of_reading(source, *destination.stores)
@@ -103,7 +112,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     raise click.exceptions.Exit(code)
 
 
-def _shown(destination: CrashStorageBase, options: dict[str, Any]) -> dict[str, bool]:
+def _shown(destination: CrashSource, options: dict[str, Any]) -> dict[str, bool]:
     return {
         "everything": options["everything"],
         "as_json": options["as_json"],

@@ -17,7 +17,7 @@ import click
 from crashmover import streams
 
 if TYPE_CHECKING:
-    from crashmover.external.roles import CrashDestination, CrashSource
+    from crashmover.external.roles import CrashDestination, CrashSource, Store
 
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "CRASHMOVER_LOG_FORMAT"
@@ -130,7 +130,7 @@ def is_agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def warn_before_writing(*stores: "CrashDestination") -> None:
+def warn_before_writing(*stores: "Store") -> None:
     """Say what should be known before these are written to."""
     for store in stores:
         for caution in store.cautions():

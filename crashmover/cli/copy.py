@@ -35,12 +35,13 @@ from crashmover.cli.selecting import (
     check_selection,
     ids_from_option,
     kinds_option,
+    listed,
     named_ids,
 )
 from crashmover.crash import Kind
+from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import NO_THREAD, CrashMoverError, StorageError
-from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.mover import Existing, Mover, Outcome
+from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.redactor import Redactor
 from crashmover.selection import QueuedIDs
 
@@ -165,8 +166,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     _allow_open_files()
     _keep_memory_together()
     with ExitStack() as stack:
-        source = stack.enter_context(settings.open_storage(options["sources"]))
-        destination = stack.enter_context(settings.open_storage(options["destinations"]))
+        source = stack.enter_context(settings.open_source(options["sources"]))
+        destination = stack.enter_context(settings.open_destination(options["destinations"]))
         mover = _mover(source, destination, options)
         if options["queue"]:
             selected = _from_queue(stack, settings, mover, options)
@@ -225,9 +226,7 @@ def _keep_memory_together() -> None:
         mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
-def _mover(
-    source: CrashStorageBase, destination: CrashStorageBase, options: dict[str, Any]
-) -> Mover:
+def _mover(source: CrashSource, destination: CrashDestination, options: dict[str, Any]) -> Mover:
     names = ("kinds", "verify", "remove_source", "dry_run", "limit", "workers")
     try:
         return Mover(
@@ -241,7 +240,7 @@ def _mover(
         raise click.UsageError(str(error)) from None
 
 
-Listings = Callable[[CrashStorageBase], Iterator[str]]
+Listings = Callable[[ListedSource], Iterator[str]]
 
 
 class _Selected(NamedTuple):
@@ -267,7 +266,7 @@ def _from_queue(
 
 def _selected(
     stack: ExitStack,
-    source: CrashStorageBase,
+    source: CrashSource,
     marker: Kind,
     crash_ids: tuple[str, ...],
     options: dict[str, Any],
@@ -276,11 +275,11 @@ def _selected(
         ids = stack.enter_context(named_ids(crash_ids, options["ids_from"]))
         return _Selected(iter(ids), len(ids))
 
-    def listings(store: CrashStorageBase) -> Iterator[str]:
+    def listings(store: ListedSource) -> Iterator[str]:
         since: dt.date | None = options["since"]
         return store.new_crashes(since, options["until"], marker)
 
-    return _Selected(listings(source), None, listings)
+    return _Selected(listings(listed(source)), None, listings)
 
 
 def _run(
@@ -338,7 +337,7 @@ def _run(
 
 
 def _verdict(
-    source: CrashStorageBase, selected: _Selected, options: dict[str, Any], summary: Summary
+    source: CrashSource, selected: _Selected, options: dict[str, Any], summary: Summary
 ) -> ExitCode:
     """Say what is wrong with the selection; return the exit code for it."""
     was_listed = selected.listings is not None

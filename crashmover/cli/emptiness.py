@@ -13,7 +13,6 @@ from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.errors import CrashIDNotFound
 from crashmover.external.roles import CrashSource
-from crashmover.retry import RetryPolicy
 
 expect_some_option = click.option(
     "--expect-some",
@@ -39,7 +38,7 @@ def verdict(
         lines += storage.passed_over()
     is_one_of_several = was_listed and storage is not None and len(storage.stores) > 1
     if storage and not lines and (is_one_of_several or not selected):
-        lines += RetryPolicy().call(lambda: list(storage.strangers()))
+        lines += storage.tuning.retry.call(lambda: list(storage.strangers()))
     if not selected and not lines and expect_some:
         lines.append("--expect-some: there was no crash")
     for line in lines:
@@ -53,6 +52,6 @@ def hinting(storage: CrashSource) -> Iterator[None]:
     try:
         yield
     except CrashIDNotFound:
-        for line in RetryPolicy().call(lambda: list(storage.strangers())):
+        for line in storage.tuning.retry.call(lambda: list(storage.strangers())):
             say(f"crashmover: {line}")
         raise

@@ -29,7 +29,6 @@ from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
 from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.roles import CrashSource
-from crashmover.retry import RetryPolicy
 from crashmover.soundness import mismatch, missing
 from crashmover.spelling import refuse_taken
 from crashmover.uri import refuse_tilde
@@ -96,18 +95,18 @@ def command(
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
     with settings.open_source(sources) as storage:
-        RetryPolicy().call(storage.verify_access)
+        storage.tuning.retry.call(storage.verify_access)
         with hinting(storage), telling_of_dumps(storage, crash_id):
             if what["everything"]:
                 _write_all(storage, crash_id, unredacted, output or Path(crash_id))
             elif what["dump"] is not None:
                 _write_dump(storage, crash_id, canonical_dump_name(what["dump"]), output)
             elif what["raw_crash"]:
-                _write(lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
+                _write(storage, lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
             elif what["processed_crash"]:
-                _write(lambda: _processed(storage, crash_id, unredacted), output)
+                _write(storage, lambda: _processed(storage, crash_id, unredacted), output)
             else:
-                shown = RetryPolicy().call(lambda: overview(storage, crash_id))
+                shown = storage.tuning.retry.call(lambda: overview(storage, crash_id))
                 require_output()
                 click.echo(json.dumps(shown) if as_json else as_text(shown))
                 damaged = [part for part in shown["parts"] if "error" in part]
@@ -180,7 +179,7 @@ def _processed(storage: CrashSource, crash_id: str, unredacted: bool) -> Part:
     return json_part(Kind.PROCESSED_CRASH, storage.get_processed(crash_id))
 
 
-def _write(find: Callable[[], Part], output: Path | None) -> bytes:
+def _write(storage: CrashSource, find: Callable[[], Part], output: Path | None) -> bytes:
     """Write a part, once all of it has been read: half a part is never passed on.  Return its
     SHA-256."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
@@ -194,7 +193,7 @@ def _write(find: Callable[[], Part], output: Path | None) -> bytes:
                 spool.write(chunk)
             return digest.digest()
 
-        digest = RetryPolicy().call(fetch)
+        digest = storage.tuning.retry.call(fetch)
         spool.seek(0)
         if output is None:
             require_output()
@@ -221,7 +220,7 @@ def _write_dump(storage: CrashSource, crash_id: str, name: str, output: Path | N
             raise DumpNotFound(crash_id, uri=storage.uri, reason=reason)
         return part
 
-    digest = _write(find, output)
+    digest = _write(storage, find, output)
     _warn_if_not_compared(held, crash_id)
     if held.expected(name) not in (None, digest):
         _end_if_damaged(storage.uri, crash_id, [mismatch(name)])
@@ -234,7 +233,7 @@ def _warn_if_not_compared(held: Held, crash_id: str) -> None:
 
 
 def _write_all(storage: CrashSource, crash_id: str, unredacted: bool, directory: Path) -> None:
-    crash = RetryPolicy().call(lambda: load(storage, crash_id))
+    crash = storage.tuning.retry.call(lambda: load(storage, crash_id))
     with _naming(directory):
         directory.mkdir(parents=True, exist_ok=True)
     digests = {}
@@ -247,7 +246,7 @@ def _write_all(storage: CrashSource, crash_id: str, unredacted: bool, directory:
         digest = _write_part(storage, crash_id, part, unredacted, path)
         if part.kind is Kind.DUMP:
             digests[part.name] = digest
-    held = RetryPolicy().call(lambda: Held(crash.raw_crash))
+    held = storage.tuning.retry.call(lambda: Held(crash.raw_crash))
     _warn_if_not_compared(held, crash_id)
     faults = held.faults(crash, digests)
     _end_if_damaged(storage.uri, crash_id, faults)
@@ -259,10 +258,10 @@ def _write_part(
     """Write a part, as far as it may be seen; return the SHA-256 of what was written."""
     match part.kind:
         case Kind.RAW_CRASH | Kind.DUMP:
-            return _write(lambda: part, path)
+            return _write(storage, lambda: part, path)
         case Kind.PROCESSED_CRASH:
             if unredacted:
-                return _write(lambda: part, path)
+                return _write(storage, lambda: part, path)
             return _write_redacted(storage, crash_id, path)
         case _:
             assert_never(part.kind)
@@ -280,7 +279,7 @@ def _write_redacted(storage: CrashSource, crash_id: str, path: Path) -> bytes:
         left_out = public != stored
         return json_part(Kind.PROCESSED_CRASH, public)
 
-    digest = _write(find, path)
+    digest = _write(storage, find, path)
     if left_out:
         text = "processed_crash: protected fields left out; --unredacted keeps them"
         inform(text, crash_id=crash_id)

@@ -21,10 +21,9 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
+from crashmover.engine.loading import given
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.roles import ListedSource
-from crashmover.job import loading
-from crashmover.retry import RetryPolicy
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}
 _AT_ONCE = 64
@@ -102,7 +101,7 @@ def command(
     """
     check_range(since, until)
     with settings.open_listed_source(sources) as storage:
-        RetryPolicy().call(storage.verify_access)
+        storage.tuning.retry.call(storage.verify_access)
         require_output()
         warn_of_reading(storage)
         marker = _KINDS[kind]
@@ -158,9 +157,13 @@ class Sizing:
         while batch := list(islice(crash_ids, _AT_ONCE)):
             found = self._storage.load_crashes(batch, self._kinds)
             for crash_id, crash in zip(batch, found, strict=True):
-                load = loading(self._storage, crash_id, crash, self._kinds)
+                first = partial(given, crash)
+                load = partial(self._storage.load_crash, crash_id, self._kinds)
                 try:
-                    yield crash_id, RetryPolicy().call(partial(_size, load))
+                    size = self._storage.tuning.retry.call(
+                        partial(_size, load), first=partial(_size, first)
+                    )
+                    yield crash_id, size
                 except CrashIDNotFound:
                     continue
                 except StorageError as error:

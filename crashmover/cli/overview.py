@@ -16,6 +16,7 @@ from crashmover.cli.console import printable
 from crashmover.cli.holding import Held
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.documents import LargeDocument, json_object
+from crashmover.engine.loading import load_alone
 from crashmover.errors import (
     CorruptCrash,
     CrashArchived,
@@ -24,7 +25,6 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.roles import CrashSource
-from crashmover.job import load_alone
 from crashmover.minidump import MAGIC, read_minidump
 from crashmover.redactor import Redactor
 from crashmover.soundness import mismatch, missing

@@ -21,9 +21,9 @@ from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import CrashIDType, Settings, range_options, source_option
 from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
+from crashmover.engine.remover import RemovalResult, Remover, Status
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.remover import Removal, Remover, Status
 from crashmover.selection import CrashIDs
 
 _HANDFUL = 5  # crashes that are removed without a question
@@ -135,7 +135,7 @@ def _can_ask(ids_from: Any) -> bool:
 
 
 def _run(
-    removals: Iterator[Removal],
+    removals: Iterator[RemovalResult],
     stop: Callable[[], None],
     options: dict[str, Any],
     counts: Counter[Status],
@@ -167,7 +167,7 @@ def _run(
 
 
 def _tell_of_the_rest(
-    removal: Removal, removals: Iterator[Removal], counts: Counter[Status]
+    removal: RemovalResult, removals: Iterator[RemovalResult], counts: Counter[Status]
 ) -> None:
     """Nobody reads what is printed any more: say elsewhere what was removed by then, for many are
     removed at once."""
@@ -184,7 +184,7 @@ def _tell_of_the_rest(
         )
 
 
-def _tell(removal: Removal, as_json: bool) -> None:
+def _tell(removal: RemovalResult, as_json: bool) -> None:
     if removal.error is not None:
         say(
             f"{removal.crash_id}: {removal.status}: {removal.error}",

@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 import click
 
 from crashmover.cli import console
-from crashmover.mover import Outcome, Status
+from crashmover.engine.mover import Outcome, Status
 
 _LACK = "lack dumps that their raw crashes name"
 

@@ -20,7 +20,6 @@ from crashmover.cli.options import CrashIDType, Settings, destination_option
 from crashmover.crash import Crash, Kind, Part
 from crashmover.documents import LONGEST, LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashMoverError
-from crashmover.retry import RetryPolicy
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]*)=(.*)", re.ASCII | re.DOTALL)
 
@@ -122,7 +121,7 @@ def command(
     with settings.open_destination(destinations) as storage:
         console.warn_before_writing(storage)
         console.warn_of_differences(storage)
-        RetryPolicy().call(lambda: storage.save_crash(crash))
+        storage.tuning.retry.call(lambda: storage.save_crash(crash))
         console.warn_of_risks(storage)
     click.echo(crash_id)
 

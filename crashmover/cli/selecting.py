@@ -12,7 +12,9 @@ import click
 
 from crashmover.cli.options import IdsFileType, check_range
 from crashmover.crash import ALL_KINDS, Kind
+from crashmover.engine.plan import require_listed
 from crashmover.errors import InvalidCrashID
+from crashmover.external.roles import CrashSource, ListedSource
 from crashmover.selection import CrashIDs
 
 
@@ -87,3 +89,11 @@ def named_ids(crash_ids: Sequence[str], file: TextIO | None) -> CrashIDs:
         ids.close()
         raise click.UsageError(f"--ids-from: {error}") from None
     return ids
+
+
+def listed(source: CrashSource) -> ListedSource:
+    """Return the source, whose crashes are going to be listed."""
+    try:
+        return require_listed(source)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None

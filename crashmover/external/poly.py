@@ -73,6 +73,11 @@ class _Poly(Store):
         if errors and (write or len(errors) == len(self.children)):
             raise PolyCrashStorageError(errors)
 
+    def cautions(self) -> Iterator[str]:
+        """Those of every child."""
+        for child in self.children:
+            yield from child.cautions()
+
     def diagnose(self) -> Iterator[str]:
         """Yield those of every child that answers."""
         for child in self.children:
@@ -230,11 +235,6 @@ class PolyDestination(_Poly, CrashDestination):
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As the base class says, each child given the whole batch."""
         return self._in_rows(crashes, lambda child: child.save_crashes(crashes))
-
-    def cautions(self) -> Iterator[str]:
-        """Those of every child."""
-        for child in self.children:
-            yield from child.cautions()
 
     def durability_risks(self) -> Iterator[str]:
         """Yield those of every child that answers."""

@@ -56,6 +56,11 @@ class Store(ABC):
         :param write: whether it is going to be changed: saved to, or removed from
         """
 
+    def cautions(self) -> Iterable[str]:
+        """Return what the user had better know before crashes are saved here or removed, as far as
+        it is known without asking a server."""
+        return ()
+
     def diagnose(self) -> Iterable[str]:
         """Yield what the owner of the store should mend, one line each; ``doctor`` says it.  May
         ask the server.
@@ -267,11 +272,6 @@ class CrashDestination(Store):
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save several crashes; return for each None or why it was not saved."""
         return results_of(self.save_crash, crashes)
-
-    def cautions(self) -> Iterable[str]:
-        """Return what the user had better know before saving here, as far as it is known without
-        asking a server."""
-        return ()
 
     def durability_risks(self) -> Iterable[str]:
         """Yield why what is saved here may be lost when the power, the system or the server fails,

@@ -9,10 +9,10 @@ import copy
 import pytest
 
 from crashmover.crash import MARKERS
-from crashmover.distinct import require_two_stores
+from crashmover.engine.distinct import require_two_stores
+from crashmover.engine.mover import Existing, Mover
 from crashmover.errors import NotTwoStores
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.mover import Existing, Mover
 from crashmover.retry import RetryPolicy
 from crashmover.testing.samples import CRASH_ID, contents, crash_of, read
 

@@ -62,9 +62,8 @@ class S3Conditions:
     def try_put(self, key: str, attributes: Mapping[str, str]) -> None:
         """Begin an upload, and break it off; and ask whether its end would be allowed, too."""
         LargeUpload(self._context, self._client, key).try_to_begin(attributes)
-        with suppress(StorageUnavailable):  # moto 5.2 fails where there is no such upload
-            if not self._is_allowed(key, _PUTS[CREATE]):
-                raise StorageDenied(_NO_CREATION, uri=self._context.uri)
+        if not self._is_allowed(key, _PUTS[CREATE]):
+            raise StorageDenied(_NO_CREATION, uri=self._context.uri)
 
     def allowed_puts(self, key: str) -> Set[str]:
         """The server is asked to complete an upload that there is not, so nothing can be put.  It
@@ -93,4 +92,7 @@ class S3Conditions:
         body = b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>0</ETag></Part>"
         body += b"</CompleteMultipartUpload>"
         query = {"uploadId": "crashmover-probe"}
-        return self._client.send("POST", key, query, headers=condition, body=body).status != 403
+        try:
+            return self._client.send("POST", key, query, headers=condition, body=body).status != 403
+        except StorageUnavailable:  # moto 5.2.5 says 500 of an upload that it does not know
+            return True

@@ -5,7 +5,7 @@
 """Remover: crash ids or days in, and out what became of each crash."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,10 +13,11 @@ from functools import partial
 from itertools import islice
 from typing import Self
 
-from crashmover.crash import ALL_KINDS, Crash
-from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError, in_brief
+from crashmover.crash import Crash
+from crashmover.engine.guard import Guard
+from crashmover.engine.loading import given, load_alone
+from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import load_alone, loading
 from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -33,7 +34,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Removal:
+class RemovalResult:
     """What became of a crash, once that is final."""
 
     crash_id: str
@@ -57,10 +58,9 @@ class Remover:
     ) -> None:
         self._storage = storage
         self._dry_run = dry_run
-        self._retry = retry or RetryPolicy()
+        self._guard = Guard(storage, retry, write=True)
         self._threads = max(store.tuning.workers for store in storage.stores)
         self._is_stopped = False
-        self._failure: StorageError | None = None
 
     def __enter__(self) -> Self:
         self._pool = Pool(self._threads, "look")
@@ -74,32 +74,37 @@ class Remover:
         """Begin with no further crash.  From any thread or signal."""
         self._is_stopped = True
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether no further crash is begun with: a store is down, or `stop` was called."""
+        return self._is_stopped or self._guard.down is not None
+
     def verify_access(self) -> None:
         """Make sure that each of the stores is there, and can be removed from.
 
         :raises StorageError: one cannot
         """
         for store in self._storage.stores:
-            self._retry.call(store.verify_access)
-            self._retry.call(partial(store.verify_access, write=True))
+            self._guard.retry.call(store.verify_access)
+            self._guard.retry.call(partial(store.verify_access, write=True))
 
-    def crashes(self, crash_ids: Iterable[str]) -> Iterator[Removal]:
+    def crashes(self, crash_ids: Iterable[str]) -> Iterator[RemovalResult]:
         """Remove these crashes, each once among them; yield what became of each, in this order.
 
         :raises StorageError: at the end, when a store went down: some were then not tried
         """
         left = iter(crash_ids)
-        while not self._is_stopped and (batch := list(islice(left, _AT_ONCE))):
+        while not self._is_over and (batch := list(islice(left, _AT_ONCE))):
             there = self._look(batch)
             if self._dry_run:
                 yield from map(self._would_remove, batch, there)
-            elif not self._is_stopped:
+            elif not self._is_over:
                 removed = self._storage.remove_crashes(batch)
                 yield from map(self._removed, batch, removed, there)
-        if self._failure:
-            raise self._failure
+        if self._guard.down:
+            raise self._guard.down
 
-    def days(self, since: dt.date, until: dt.date) -> Iterator[Removal]:
+    def days(self, since: dt.date, until: dt.date) -> Iterator[RemovalResult]:
         """Remove all crashes of these days; yield what became of each, ordered by
         `crashid.sort_key`.
 
@@ -109,13 +114,13 @@ class Remover:
             for crash_id in self._storage.all_crashes(since, until):
                 if self._is_stopped:
                     return
-                yield Removal(crash_id, Status.WOULD_REMOVE)
+                yield RemovalResult(crash_id, Status.WOULD_REMOVE)
             return
-        removals = self._storage.remove_days(since, until, lambda: self._is_stopped)
+        removals = self._storage.remove_days(since, until, lambda: self._is_over)
         for crash_id, error in removals:
             yield self._removed(crash_id, error)
-        if self._failure:
-            raise self._failure
+        if self._guard.down:
+            raise self._guard.down
 
     # What is there
 
@@ -130,70 +135,59 @@ class Remover:
         return [self._parts(i, found) for i, found in zip(crash_ids, loaded, strict=True)]
 
     def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:
-        load = loading(self._storage, crash_id, found, ALL_KINDS)
-
-        def look() -> Crash:
+        def look(load: Callable[[], Crash]) -> Crash:
             try:
                 return load()
             except CrashIDNotFound:  # there may be a processed crash alone
                 return load_alone(self._storage, crash_id)
 
+        load = partial(self._storage.load_crash, crash_id)
         try:
-            crash = look() if self._failure else self._retry.call(look)
+            crash = self._guard.call(
+                partial(look, load), first=partial(look, partial(given, found))
+            )
         except Exception as error:
-            self._notice(error)
             return error
         return [part.name or part.kind.value for part in crash.parts]
 
     # What became of it
 
-    def _would_remove(self, crash_id: str, there: Sequence[str] | Exception) -> Removal:
+    def _would_remove(self, crash_id: str, there: Sequence[str] | Exception) -> RemovalResult:
         if isinstance(there, CorruptCrash):  # it can be removed all the same
-            return Removal(crash_id, Status.WOULD_REMOVE)
+            return RemovalResult(crash_id, Status.WOULD_REMOVE)
         if isinstance(there, Exception):
             return self._not_removed(crash_id, there, None)
-        return Removal(crash_id, Status.WOULD_REMOVE, there)
+        return RemovalResult(crash_id, Status.WOULD_REMOVE, there)
 
     def _removed(
         self,
         crash_id: str,
         error: Exception | None,
         there: Sequence[str] | Exception | None = None,
-    ) -> Removal:
+    ) -> RemovalResult:
         parts = None if isinstance(there, Exception) else there
-        if error and is_retryable(error) and not self._failure:
+        if error and is_retryable(error) and not self._guard.down:
             error = self._remove_again(crash_id, error)
         if error:
             return self._not_removed(crash_id, error, parts)
-        return Removal(crash_id, Status.REMOVED, parts)
+        return RemovalResult(crash_id, Status.REMOVED, parts)
 
-    def _not_removed(self, crash_id: str, error: Exception, parts: Sequence[str] | None) -> Removal:
+    def _not_removed(
+        self, crash_id: str, error: Exception, parts: Sequence[str] | None
+    ) -> RemovalResult:
         if isinstance(error, CrashIDNotFound):
-            return Removal(crash_id, Status.MISSING, error=error.brief())
-        return Removal(crash_id, Status.FAILED, parts, in_brief(error))
+            return RemovalResult(crash_id, Status.MISSING, error=error.brief())
+        return RemovalResult(crash_id, Status.FAILED, parts, in_brief(error))
 
     def _remove_again(self, crash_id: str, first: Exception) -> Exception | None:
         """Go on with a removal that failed; return why it failed in the end."""
-        failures = [first]
 
         def remove() -> None:
-            if failures:
-                raise failures.pop()
             with suppress(CrashIDNotFound):  # it was done, and only the answer was lost
                 self._storage.remove(crash_id)
 
         try:
-            self._retry.call(remove)
+            self._guard.call(remove, first=partial(given, first))
         except Exception as error:
-            self._notice(error)
             return error
         return None
-
-    def _notice(self, error: Exception) -> None:
-        """Stop where a store is down as a whole, instead of failing at crash after crash."""
-        if is_retryable(error) and not self._failure:
-            try:
-                self._storage.verify_access(write=True)
-            except StorageError as down:
-                self._failure = down
-                self.stop()

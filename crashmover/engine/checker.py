@@ -4,9 +4,7 @@
 
 """Checker: whether stores have what another has.  Crash ids in, findings out."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,19 +19,20 @@ from crashmover.comparison import (
     has_same_size,
 )
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
+from crashmover.engine.batches import Batches
+from crashmover.engine.guard import Guard
+from crashmover.engine.loading import given, kinds_to_load, measured
+from crashmover.engine.workers import Workers
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
     CrashMoverError,
-    StorageUnavailable,
     in_brief,
 )
-from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.job import kinds_to_load, loading, measured
+from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy, is_retryable
-from crashmover.workers import WorkerKilled, Workers
 
-_AHEAD = 3  # batches in hand, for each worker: so the slowest holds up nobody for long
+_AHEAD = 3  # batches in hand, for each worker: so the slowest holds up the others for no long
 
 
 class Verdict(StrEnum):
@@ -94,20 +93,19 @@ class Checker:
 
     def __init__(
         self,
-        source: CrashStorageBase,
-        destination: CrashStorageBase,
+        source: CrashSource,
+        destination: CrashSource,
         *,
         kinds: Set[Kind] = ALL_KINDS,
         digest: bool = False,
         workers: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._source = source
-        self._stores = destination.stores
         self._kinds = frozenset(kinds)
         self._digest = digest
-        self._retry = retry or RetryPolicy()
-        everywhere = (*source.stores, *self._stores)
+        self._source = Guard(source, retry)
+        self._stores = [Guard(store, retry) for store in destination.stores]
+        everywhere = (*source.stores, *destination.stores)
         self._worker_count = workers or max(store.tuning.workers for store in everywhere)
         self._in_processes = all(store.tuning.processes for store in everywhere)
         self._batch_size = max(store.tuning.batch for store in everywhere)
@@ -128,8 +126,8 @@ class Checker:
 
         :raises StorageError: one cannot
         """
-        for store in (self._source, *self._stores):
-            self._retry.call(store.verify_access)
+        for guard in (self._source, *self._stores):
+            guard.retry.call(guard.store.verify_access)
 
     def __enter__(self) -> Self:
         self._workers = Workers(self._check, self._worker_count, processes=self._in_processes)
@@ -150,116 +148,105 @@ class Checker:
         with ExitStack() as stack:
             if self._workers is None:
                 stack.enter_context(self)
-            yield from self._run(iter(crash_ids))
+            assert self._workers
+            batches = stack.enter_context(Batches(self._workers))
+            yield from self._findings(iter(crash_ids), batches)
 
-    def _run(self, crash_ids: Iterator[str]) -> Iterator[Finding]:
-        assert self._workers
-        flight: deque[Future[_Checked]] = deque()
-        failure: CrashMoverError | None = None
-        try:
-            while True:
-                while len(flight) < _AHEAD * self._worker_count and not self._is_stopped:
-                    batch, unlisted = self._batch(crash_ids)
-                    failure = failure or unlisted
-                    if not batch:
-                        break
-                    flight.append(self._workers.submit(batch))
-                if self._is_stopped:
-                    flight = deque(future for future in flight if not future.cancel())
-                if not flight:
+    def _findings(
+        self, crash_ids: Iterator[str], batches: Batches[str, "_Checked"]
+    ) -> Iterator[Finding]:
+        unlisted: CrashMoverError | None = None
+        while True:
+            while len(batches) < _AHEAD * self._worker_count and not self._is_stopped:
+                batch: list[str] = []
+                try:
+                    batch.extend(islice(crash_ids, self._batch_size))
+                except CrashMoverError as error:  # what was listed before is well all the same
+                    unlisted = error
+                if not batch:
                     break
-                yield from _findings(flight.popleft())
-        finally:
-            for future in flight:
-                future.cancel()
-        if failure:
-            raise failure
-
-    def _batch(self, crash_ids: Iterator[str]) -> tuple[list[str], CrashMoverError | None]:
-        """Return the next crashes, and why there may be more that are not listed."""
-        batch: list[str] = []
-        try:
-            batch.extend(islice(crash_ids, self._batch_size))
-        except CrashMoverError as error:  # what was listed before is well all the same
-            return batch, error
-        return batch, None
+                batches.submit(batch)
+            if self._is_stopped:
+                batches.drop_waiting()
+            if not batches:
+                break
+            checked = batches.oldest()
+            yield from checked.findings
+            if checked.failure:
+                raise checked.failure
+        if unlisted:
+            raise unlisted
 
     # In a worker, which never raises for a crash
 
     def _check(self, crash_ids: list[str]) -> _Checked:
         kinds = kinds_to_load(self._kinds, verify=self._digest)
-        found = self._source.load_crashes(crash_ids, kinds)
-        there = [store.load_crashes(crash_ids, self._kinds) for store in self._stores]
+        found = self._source.store.load_crashes(crash_ids, kinds)
+        there = [guard.store.load_crashes(crash_ids, self._kinds) for guard in self._stores]
         findings: list[Finding] = []
         for crash_id in crash_ids:
-            load = loading(self._source, crash_id, next(found), kinds)
-            check = _Check(crash_id, self._source, load, self._kinds, self._digest)
-            for store, listed in zip(self._stores, there, strict=True):
-                load = loading(store, crash_id, next(listed), self._kinds)
+            check = _Check(
+                crash_id, self._source.store, next(found), self._kinds, digest=self._digest
+            )
+            for guard, listed in zip(self._stores, there, strict=True):
+                compare_again = partial(check.compare, guard.store)
+                first = partial(compare_again, next(listed))
                 try:
-                    findings.append(self._retry.call(partial(check, store, load)))
+                    findings.append(guard.retry.call(compare_again, first=first))
                 except Exception as error:
-                    if is_retryable(error) and (failure := self._outage()):
+                    if failure := self._outage(error):
                         return _Checked(findings, failure)
-                    findings.append(check.finding(store, Verdict.FAILED, error=in_brief(error)))
+                    failed = check.finding(guard.store, Verdict.FAILED, error=in_brief(error))
+                    findings.append(failed)
         return _Checked(findings)
 
-    def _outage(self) -> CrashMoverError | None:
-        """Return why a store as a whole cannot be read, if that is so."""
-        for store in (self._source, *self._stores):
-            try:
-                store.verify_access()
-            except CrashMoverError as error:
-                return error
+    def _outage(self, error: Exception) -> CrashMoverError | None:
+        """Return why a store as a whole cannot be read, if this error comes from that."""
+        if is_retryable(error):
+            for guard in (self._source, *self._stores):
+                guard.check()
+                if guard.down:
+                    return guard.down
         return None
 
 
 class _Check:
     """One crash, which is looked at in one store after the other; its source is read once.
 
-    :param load: gives it as the source has it
+    :param found: the crash as the source has it, as `load_crashes` gave it
     """
 
     def __init__(
         self,
         crash_id: str,
-        source: CrashStorageBase,
-        load: Callable[[], Crash],
+        source: CrashSource,
+        found: Crash | Exception,
         kinds: Set[Kind],
+        *,
         digest: bool,
     ) -> None:
         self._crash_id = crash_id
         self._source = source
-        self._load = load
+        self._found: Crash | Exception | None = found
         self._kinds = kinds
         self._digest = digest
         self._measured: MeasuredCrash | None = None
         self._refuted: str | None = None  # in what it is damaged by its own word
 
-    def __call__(self, store: CrashStorageBase, load: Callable[[], Crash]) -> Finding:
+    def compare(self, store: CrashSource, found: Crash | Exception | None = None) -> Finding:
         """Return what there is to say of it in a store.
 
-        :param load: gives it as that store has it
+        :param found: the crash as that store has it, as `load_crashes` gave it; None: it is loaded
+            anew, and so is the source's, which may have been replaced
         """
-        try:
-            return self._compare(store, load)
-        except StorageUnavailable:
-            self._measured = None  # it may have been replaced at the source
-            raise
-
-    def finding(
-        self, store: CrashStorageBase, status: Verdict, *, error: str | None = None
-    ) -> Finding:
-        """Return what is to be said where nothing was compared."""
-        return Finding(self._crash_id, store.uri, status, Difference(), error=error)
-
-    def _compare(self, store: CrashStorageBase, load: Callable[[], Crash]) -> Finding:
+        if found is None:
+            self._found = self._measured = None
         try:
             source = self._measure()
         except CrashIDNotFound as error:
             return self.finding(store, Verdict.GONE, error=error.brief())
         try:
-            there = load()
+            there = given(found or store.load_crash(self._crash_id, self._kinds))
         except CrashIDNotFound:
             difference = Difference(missing=set(source.measured))
             return Finding(self._crash_id, store.uri, _verdict(difference), difference)
@@ -271,10 +258,16 @@ class _Check:
         status = Verdict.DIFFERS if self._refuted else _verdict(difference)
         return Finding(self._crash_id, store.uri, status, difference, read, self._refuted)
 
+    def finding(self, store: CrashSource, status: Verdict, *, error: str | None = None) -> Finding:
+        """Return what is to be said where nothing was compared."""
+        return Finding(self._crash_id, store.uri, status, Difference(), error=error)
+
     def _measure(self) -> MeasuredCrash:
         """Return the crash of the source, once all of it has been looked at."""
         if self._measured is None:
-            found = measured(self._load(), self._kinds, verify=self._digest)
+            kinds = kinds_to_load(self._kinds, verify=self._digest)
+            crash = given(self._found or self._source.load_crash(self._crash_id, kinds))
+            found = measured(crash, self._kinds, verify=self._digest)
             try:
                 for part in found.measured.values():
                     if self._digest:
@@ -310,13 +303,3 @@ def _without(kind: Kind) -> Verdict:
             return Verdict.PROCESSED_MISSING
         case _:
             assert_never(kind)
-
-
-def _findings(future: "Future[_Checked]") -> Iterator[Finding]:
-    try:
-        checked = future.result()
-    except WorkerKilled as error:
-        raise CrashMoverError(str(error)) from error
-    yield from checked.findings
-    if checked.failure:
-        raise checked.failure

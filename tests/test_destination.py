@@ -11,7 +11,7 @@ import pytest
 
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.delivery import Delivery, Destination, Existing
+from crashmover.engine.destination import Destination, DestinationResult, Existing
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
@@ -52,10 +52,10 @@ def destination_of(
     )
 
 
-def bring(store: CrashStorageBase, *crashes: Crash, **options: Any) -> list[Delivery]:
-    """Bring crashes of which nobody knows whether they are there."""
+def save_at(store: CrashStorageBase, *crashes: Crash, **options: Any) -> list[DestinationResult]:
+    """Copy crashes of which it is not known whether they are there."""
     measured = [MeasuredCrash(crash, hashing=False) for crash in crashes]
-    return destination_of(store, **options).bring([(crash, False) for crash in measured])
+    return destination_of(store, **options).copy([(crash, False) for crash in measured])
 
 
 def holding(parts: Contents, store: FaultyStorage | None = None) -> FaultyStorage:
@@ -76,39 +76,39 @@ def only(parts: Contents, kinds: Set[Kind]) -> Contents:
 def test_overwriting_a_raw_crash_alone_costs_no_dump(kinds: Set[Kind]) -> None:
     store = holding(contents("old"))
     new = only(contents("new"), kinds)
-    [delivery] = bring(store, crash_of(new), kinds=kinds, existing=Existing.OVERWRITE)
-    assert (delivery.error, delivery.saved) == (None, set(new))
+    [result] = save_at(store, crash_of(new), kinds=kinds, existing=Existing.OVERWRITE)
+    assert (result.error, result.saved) == (None, set(new))
     assert read(store) == contents("old") | new
 
 
 def test_overwriting_a_raw_crash_that_is_not_there_saves_it() -> None:
     store, new = FaultyStorage(), {RAW: b"{}"}
-    [delivery] = bring(store, crash_of(new), kinds={Kind.RAW_CRASH}, existing=Existing.OVERWRITE)
-    assert (delivery.error, read(store)) == (None, new)
+    [result] = save_at(store, crash_of(new), kinds={Kind.RAW_CRASH}, existing=Existing.OVERWRITE)
+    assert (result.error, read(store)) == (None, new)
 
 
 @pytest.mark.parametrize("existing", [Existing.COMPARE, Existing.SKIP])
-def test_what_is_not_brought_is_not_compared(existing: Existing) -> None:
+def test_what_is_not_copied_is_not_compared(existing: Existing) -> None:
     store = holding(contents())
     kinds = {Kind.RAW_CRASH}
     crash = crash_of(only(contents(), kinds))
-    [delivery] = bring(store, crash, kinds=kinds, existing=existing, verify=True)
-    assert (delivery.error, delivery.saved, delivery.is_whole) == (None, set(), True)
+    [result] = save_at(store, crash, kinds=kinds, existing=existing, verify=True)
+    assert (result.error, result.saved, result.is_whole) == (None, set(), True)
 
 
 def test_a_processed_crash_is_looked_for_by_itself() -> None:
     store = holding(without(contents(), PROCESSED))
     new = {PROCESSED: contents()[PROCESSED]}
     for saved in ({PROCESSED}, set()):
-        [delivery] = bring(store, crash_of(new), kinds={Kind.PROCESSED_CRASH})
-        assert (delivery.error, delivery.saved) == (None, saved)
+        [result] = save_at(store, crash_of(new), kinds={Kind.PROCESSED_CRASH})
+        assert (result.error, result.saved) == (None, saved)
     assert read(store) == contents()
 
 
 def test_dumps_are_not_there_where_their_crash_is_not() -> None:
-    [delivery] = bring(FaultyStorage(), crash_of({MAIN: b"MDMP"}), kinds={Kind.DUMP})
-    assert isinstance(delivery.error, StorageError)
-    assert "no raw crash to add dumps to" in str(delivery.error)
+    [result] = save_at(FaultyStorage(), crash_of({MAIN: b"MDMP"}), kinds={Kind.DUMP})
+    assert isinstance(result.error, StorageError)
+    assert "no raw crash to add dumps to" in str(result.error)
 
 
 # What is said
@@ -121,8 +121,8 @@ def test_what_is_not_the_same_is_said_with_its_crash_and_its_store(is_rotten: bo
             holding(contents() | {MAIN: b"rotten"}, self)
 
     store = Rotting() if is_rotten else holding(contents() | {MAIN: b"other"})
-    [delivery] = bring(store, crash_of(contents()), verify=True)
-    error = delivery.error
+    [result] = save_at(store, crash_of(contents()), verify=True)
+    error = result.error
     assert isinstance(error, CorruptCrash if is_rotten else CrashConflict)
     assert (error.crash_id, error.uri) == (CRASH_ID, "memory:faulty")
     assert f"different: {MAIN[1]}" in str(error)
@@ -142,7 +142,7 @@ def test_what_fails_for_good_does_not_keep_the_others_from_being_tried_again() -
             InMemoryCrashStorage.save_crash(self, crash)
 
     store = Mixed()
-    bad, good = bring(store, crash_of(contents()), crash_of(contents(), NEIGHBOUR))
+    bad, good = save_at(store, crash_of(contents()), crash_of(contents(), NEIGHBOUR))
     assert (type(bad.error), bad.attempts) == (CorruptCrash, 1)
     assert (good.error, good.attempts) == (None, 2)
     assert list(store.new_crashes()) == [NEIGHBOUR]
@@ -157,7 +157,7 @@ def test_a_crash_that_was_not_saved_does_not_keep_the_others_from_being_verified
             InMemoryCrashStorage.save_crash(self, rotten)
 
     crashes = crash_of(contents()), crash_of(contents(), NEIGHBOUR)
-    unsaved, rotten = bring(Rotting(), *crashes, verify=True)
+    unsaved, rotten = save_at(Rotting(), *crashes, verify=True)
     assert "torn" in str(unsaved.error)
     assert f"read back and not the same: missing: {BROWSER[1]}" in str(rotten.error)
 
@@ -168,8 +168,8 @@ def test_a_store_that_does_not_answer_for_each_crash_has_saved_none(answers: int
         def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
             return [None] * answers
 
-    deliveries = bring(Silent(), crash_of(contents()), crash_of(contents(), NEIGHBOUR))
-    assert None not in {delivery.error for delivery in deliveries}
+    results = save_at(Silent(), crash_of(contents()), crash_of(contents(), NEIGHBOUR))
+    assert None not in {result.error for result in results}
 
 
 @pytest.mark.parametrize("error", [unavailable(), denied()])
@@ -177,7 +177,7 @@ def test_a_store_that_does_not_answer_for_each_crash_has_saved_none(answers: int
 def test_a_store_that_cannot_be_written_to_is_down(failing: str, error: StorageError) -> None:
     destination = destination_of(FaultyStorage(failing, error=error))
     destination.verify_access()
-    assert destination.down is error
+    assert destination.guard.down is error
 
 
 @pytest.mark.parametrize(
@@ -196,17 +196,17 @@ def test_a_store_that_fails_is_down_if_it_cannot_be_written_to(
         store = FaultyStorage(call, *writing)
         destination = destination_of(store, **options)
         crash = MeasuredCrash(crash_of(contents()), hashing=False)
-        [delivery] = destination.bring([(crash, False)])
-        assert isinstance(delivery.error, StorageUnavailable)
-        assert (destination.down is not None) is is_down
+        [result] = destination.copy([(crash, False)])
+        assert isinstance(result.error, StorageUnavailable)
+        assert (destination.guard.down is not None) is is_down
 
 
 def test_a_store_that_is_down_is_asked_and_given_nothing() -> None:
     store = FaultyStorage()
     destination = destination_of(store)
-    destination.down = unavailable()
+    destination.guard.down = unavailable()
     crash = MeasuredCrash(crash_of(contents()), hashing=False)
     for is_lacking in (False, True):
-        [delivery] = destination.bring([(crash, is_lacking)])
-        assert isinstance(delivery.error, CrashMoverError)
+        [result] = destination.copy([(crash, is_lacking)])
+        assert isinstance(result.error, CrashMoverError)
     assert store.calls == []

@@ -1,0 +1,291 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Mover: the copy engine.  Crash ids in, outcomes out."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import ExitStack
+from typing import Self
+
+from crashmover.crash import ALL_KINDS, Kind, marker_of
+from crashmover.engine.batches import Batches
+from crashmover.engine.copying import Copier, CrashCopy, Outcome, Status
+from crashmover.engine.destination import Destination, Existing
+from crashmover.engine.distinct import refuse_same_stores, require_two_stores
+from crashmover.engine.guard import Guard, outage
+from crashmover.engine.plan import check_copy, is_listed
+from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.errors import CrashMoverError
+from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
+from crashmover.pool import Pool
+from crashmover.redactor import Redactor
+from crashmover.retry import RetryPolicy
+
+__all__ = ["Existing", "Mover", "Outcome", "Status"]
+
+logger = logging.getLogger(__name__)
+
+_AHEAD = 2  # batches in hand for each worker
+_SOON = 0.1  # seconds until a source that had nothing for now is asked again
+_LOOK = 1024  # crashes looked at in listings before anything is reported
+
+
+class Mover:
+    """Copies crashes from a store to one or more others.
+
+    A context manager that starts its workers, which may be processes, before anything else is
+    begun; `run` does so itself where that has not been done.
+
+    :param source: the store to read from
+    :param destination: the store to save to; each store of a `PolyCrashStorage` gets what
+        it lacks
+    :param kinds: the kinds of parts to copy
+    :param existing: what to do about a crash that a destination has
+    :param verify: read every part back and compare SHA-256; copy no crash of which the raw or
+        processed crash is not a JSON object, or a dump is missing or differs by the checksums in
+        the raw crash
+    :param remove_source: remove a crash from the source once every destination has all of
+        it: because it was saved there, or compared
+    :param redactor: what to take out of processed crashes
+    :param dry_run: change nothing
+    :param limit: how many crashes at most; those that are skipped do not count
+    :param workers: how many crashes or batches at a time; the stores know a good number
+    :param retry: what to try again; each store knows a good policy
+    :raises ValueError: what was asked for would lose data, or a store has not the role for it
+    """
+
+    def __init__(
+        self,
+        source: CrashSource,
+        destination: CrashDestination,
+        *,
+        kinds: Set[Kind] = ALL_KINDS,
+        existing: Existing = Existing.SKIP,
+        verify: bool = False,
+        remove_source: bool = False,
+        redactor: Redactor | None = None,
+        dry_run: bool = False,
+        limit: int | None = None,
+        workers: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        check_copy(
+            source,
+            destination,
+            kinds=kinds,
+            existing=existing,
+            verify=verify,
+            remove_source=remove_source,
+            redactor=redactor,
+        )
+        self._kinds = frozenset(kinds)
+        self._remove_source = remove_source
+        self._dry_run = dry_run
+        self._limit = limit
+        self._source = Guard(source, retry)
+        stores = destination.stores
+        self._destinations = [
+            Destination(
+                store,
+                kinds=self._kinds,
+                existing=existing,
+                verify=verify,
+                dry_run=dry_run,
+                retry=retry,
+            )
+            for store in stores
+        ]
+        everywhere = (*source.stores, *stores)
+        self._worker_count = workers or max(
+            *(store.tuning.workers for store in source.stores),
+            *(store.tuning.savers or store.tuning.workers for store in stores),
+        )
+        self._in_processes = all(store.tuning.processes for store in everywhere)
+        self._batch_size = max(store.tuning.batch_for(self._worker_count) for store in stores)
+        self._pool = Pool(self._worker_count * len(stores), "store")
+        self._copier = Copier(
+            self._source,
+            self._destinations,
+            kinds=self._kinds,
+            verify=verify,
+            remove_source=remove_source,
+            redactor=redactor,
+            dry_run=dry_run,
+            pool=self._pool,
+        )
+        self._workers: Workers[list[CrashCopy], list[Outcome]] | None = None
+        self._by_listing = existing is Existing.SKIP and not verify
+        self._are_two_stores = False  # until that is found out
+        self._is_stopped = False
+        self._killed: WorkerKilled | None = None
+        self._unlisted: CrashMoverError | None = None  # why there may be more than was taken
+        self._idle = False  # the source had nothing for now
+
+    @property
+    def batch_size(self) -> int:
+        """How many crashes are begun at once."""
+        return min(self._batch_size, self._limit or self._batch_size)
+
+    @property
+    def marker(self) -> Kind:
+        """The kind of part that says that a crash is there, for what is copied."""
+        return marker_of(self._kinds)
+
+    def stop(self) -> None:
+        """Take no further crash; what is in hand is finished.  From any thread or signal."""
+        self._is_stopped = True  # no Event: a signal may come while that holds its lock
+
+    def verify_access(self) -> None:
+        """Make sure that the source can be read, that a destination can be written to, and that
+        they are two stores.
+
+        :raises StorageError: none can
+        :raises NotTwoStores: they are one; or, where the source is removed, that they are two
+            cannot be proved
+        """
+        source = self._source.store
+        self._source.retry.call(lambda: source.verify_access(write=self._remove_source))
+        for destination in self._destinations:
+            destination.verify_access()
+        if failure := self._outage():
+            raise failure
+        self._refuse_same_stores()
+
+    def _refuse_same_stores(self) -> None:
+        if self._are_two_stores:
+            return
+        source = self._source.store
+        # What is down gets nothing in this run, and then nothing is removed either.
+        stores = [each.store for each in self._destinations if not each.guard.down]
+        if self._remove_source:
+            require_two_stores(source, stores, dry_run=self._dry_run, retry=self._source.retry)
+        else:
+            refuse_same_stores(source, stores)
+        self._are_two_stores = True
+
+    def _guards(self) -> list[Guard[CrashDestination]]:
+        return [destination.guard for destination in self._destinations]
+
+    def _outage(self) -> CrashMoverError | None:
+        """Return why the run cannot go on, if so."""
+        return self._killed or outage(self._source, self._guards())
+
+    def __enter__(self) -> Self:
+        self._workers = Workers(
+            self._copier.copy,
+            self._worker_count,
+            processes=self._in_processes,
+            guards=[self._source, *self._guards()],
+        )
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        if self._workers:
+            self._workers.close()
+            self._workers = None
+        self._pool.shutdown()
+
+    def run(
+        self,
+        crash_ids: Iterable[str | None],
+        listings: Callable[[ListedSource], Iterator[str]] | None = None,
+        *,
+        ahead: int = _AHEAD,
+    ) -> Iterator[Outcome]:
+        """Copy these crashes; yield what became of each, in no particular order, as soon as
+        it is final.
+
+        :param crash_ids: a None among them means that there is none for now: what is in hand
+            goes on, and the next is asked for soon
+        :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
+            the same listing of a destination, so that what is there costs no requests
+        :param ahead: batches in hand at most, for each worker
+        :raises NotTwoStores: as `verify_access`, before anything is read or saved
+        :raises CrashMoverError: at the end, when the source or every destination went down,
+            or the listing or queue failed: some crashes were then not looked at
+        """
+        with ExitStack() as stack:
+            if self._workers is None:
+                stack.enter_context(self)
+            assert self._workers
+            self._refuse_same_stores()
+            if listings and self._by_listing and self.marker in self._kinds:
+                for destination in self._destinations:
+                    if is_listed(destination.store):
+                        destination.use_listing(listings(destination.store))
+            batches = stack.enter_context(Batches(self._workers))
+            yield from self._outcomes(iter(crash_ids), batches, ahead * self._worker_count)
+        if failure := self._outage() or self._unlisted:
+            raise failure
+
+    def _outcomes(
+        self,
+        crash_ids: Iterator[str | None],
+        batches: Batches[CrashCopy, list[Outcome]],
+        most: int,
+    ) -> Iterator[Outcome]:
+        done_count = 0
+        while True:
+            if len(batches) < most:
+                room = self._batch_size
+                if self._limit is not None:
+                    room = min(room, self._limit - done_count - batches.item_count)
+                batch, passed = self._next_batch(crash_ids, room)
+                yield from passed
+                if batch:
+                    batches.submit(batch)
+                if batch or passed:
+                    continue
+            if self._is_stopped or self._outage():
+                batches.drop_waiting()
+            if not batches and not self._idle:
+                return
+            for batch, result in batches.finished(_SOON if self._idle else None):
+                for outcome in self._result(batch, result):
+                    logger.debug("%s: %s", outcome.crash_id, outcome.status)
+                    done_count += outcome.status is not Status.SKIPPED
+                    yield outcome
+
+    def _next_batch(
+        self, crash_ids: Iterator[str | None], room: int
+    ) -> tuple[list[CrashCopy], list[Outcome]]:
+        """Return the next crashes to be copied, `room` at most, and those to be passed over."""
+        self._idle = False
+        batch: list[CrashCopy] = []
+        passed: list[Outcome] = []
+        if self._outage():
+            return batch, passed
+        while len(batch) < room and len(passed) < _LOOK:
+            if self._is_stopped or self._unlisted:
+                break
+            try:
+                crash_id = next(crash_ids)
+            except StopIteration:
+                break
+            except CrashMoverError as error:  # what is in hand is well all the same
+                self._unlisted = error
+                break
+            if crash_id is None:
+                self._idle = True
+                break
+            lacking = {
+                number: destination.is_complete
+                for number, destination in enumerate(self._destinations)
+                if not destination.is_listed(crash_id)
+            }
+            if lacking:
+                batch.append(CrashCopy(crash_id, lacking))
+            else:
+                passed.append(Outcome(crash_id, Status.SKIPPED))
+        return batch, passed
+
+    def _result(
+        self, batch: list[CrashCopy], result: list[Outcome] | WorkerKilled
+    ) -> list[Outcome]:
+        if isinstance(result, WorkerKilled):
+            self._killed = result
+            return [Outcome(c.crash_id, Status.FAILED, error=str(result)) for c in batch]
+        return result

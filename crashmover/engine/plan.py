@@ -1,0 +1,100 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Which options and stores go together, by the roles of the stores: decided before anything is
+touched."""
+
+from collections.abc import Set
+from typing import TypeGuard
+
+from crashmover.crash import ALL_KINDS, COLLECTED, Kind
+from crashmover.engine.destination import Existing
+from crashmover.engine.distinct import SAME
+from crashmover.errors import NotTwoStores
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.roles import (
+    CrashDestination,
+    CrashSource,
+    ListedSource,
+    ReadableDestination,
+    Store,
+)
+from crashmover.redactor import Redactor
+
+
+def check_copy(
+    source: CrashSource,
+    destination: CrashDestination,
+    *,
+    kinds: Set[Kind],
+    existing: Existing,
+    verify: bool,
+    remove_source: bool,
+    redactor: Redactor | None,
+) -> None:
+    """Raise `ValueError` where a copy would lose data, or a store has not the role that it needs.
+    Contacts no store.
+
+    :raises NotTwoStores: source and destination are the same
+    """
+    sources = {store.identity() for store in source.stores}
+    destinations = {store.identity() for store in destination.stores}
+    if sources == destinations or (remove_source and sources & destinations):
+        raise NotTwoStores(SAME)
+    if not kinds:
+        raise ValueError("no kinds of parts to copy")
+    if remove_source:
+        _check_removal(source, kinds, redactor)
+    for store in destination.stores:
+        if not isinstance(store, ReadableDestination):
+            _check_without_reading(store, kinds, existing, verify, remove_source)
+
+
+def _check_removal(source: CrashSource, kinds: Set[Kind], redactor: Redactor | None) -> None:
+    if frozenset(kinds) != ALL_KINDS:
+        raise ValueError("a source can be removed only when all kinds of parts are copied")
+    if redactor:
+        raise ValueError("a source cannot be removed when the copy is redacted")
+    if len(source.stores) > 1:
+        raise ValueError("a source can be removed only when it is one store")
+    for store in source.stores:
+        if not isinstance(store, CrashStorageBase):
+            raise _lacks(store, "no crash can be removed from it", "leave out --remove-source")
+
+
+def _check_without_reading(
+    store: Store, kinds: Set[Kind], existing: Existing, verify: bool, remove_source: bool
+) -> None:
+    """Refuse what needs a look at a destination that can only be saved to."""
+    reason = "crashes can only be saved to it, and not be looked for"
+    if existing is not Existing.OVERWRITE:
+        raise _lacks(store, reason, "use --existing overwrite")
+    if verify:
+        raise _lacks(store, reason, "leave out --verify")
+    if remove_source:
+        raise _lacks(store, reason, "leave out --remove-source")
+    if Kind.RAW_CRASH in kinds and COLLECTED - kinds:
+        raise _lacks(store, reason, "copy raw crashes together with their dumps")
+
+
+def require_listed(source: CrashSource) -> ListedSource:
+    """Return the source, which can be listed.
+
+    :raises ValueError: it cannot
+    """
+    for store in source.stores:
+        if not isinstance(store, ListedSource):
+            raise _lacks(store, "its crashes cannot be listed", "name crash ids, or a queue")
+    if isinstance(source, ListedSource):
+        return source
+    raise _lacks(source, "its crashes cannot be listed", "name crash ids, or a queue")
+
+
+def is_listed(store: Store) -> TypeGuard[ListedSource]:
+    """Return True if a listing of the store tells which crashes it has."""
+    return isinstance(store, ListedSource)
+
+
+def _lacks(store: Store, reason: str, way_out: str) -> ValueError:
+    return ValueError(f"{store.uri}: {reason}; {way_out}")
