@@ -22,6 +22,11 @@ def creates_only(request: Request, head: dict[str, str], _body: bytes) -> Fault 
     return DENIED if _writes(request) and "if-none-match" not in head else None
 
 
+def replaces_only(request: Request, head: dict[str, str], _body: bytes) -> Fault | None:
+    """Whatever is written has ``If-Match``, the second example."""
+    return DENIED if _writes(request) and "if-match" not in head else None
+
+
 def conditional_writes(request: Request, head: dict[str, str], _body: bytes) -> Fault | None:
     """Whatever is written has ``If-None-Match`` or ``If-Match``, the third example."""
     has_condition = {"if-none-match", "if-match"} & head.keys()

@@ -244,11 +244,12 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         request = Request(self.command, self.path)
         proxy.requests.append(request)
-        proxy.heads.append({name.lower(): value for name, value in self.headers.items()})
+        head = {name.lower(): value for name, value in self.headers.items()}
+        proxy.heads.append(head)
         fault = proxy.plan.pick(request)
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(size, fault.after) if isinstance(fault, ResetWithin) else size)
-        fault = fault or proxy.policy(request, proxy.heads[-1], body)
+        fault = fault or proxy.policy(request, head, body)
         if isinstance(fault, Hang):
             proxy.closed.wait(60)
         if isinstance(fault, Hang | Reset | ResetWithin):

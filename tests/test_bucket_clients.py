@@ -25,11 +25,17 @@ def client_of(server: S3Server, prefix: str = "") -> BucketClient:
 
 
 class TestClientOfStrictServer(BucketClientConformance):
-    deletes_versions = False  # until the client sends them
-
     @pytest.fixture
     def client(self, s3_strict: S3Server, aws: UseAWS) -> Iterator[BucketClient]:
         yield client_of(aws(s3_strict), "a prefix/b")
+
+
+class TestClientOfMoto(BucketClientConformance):
+    """Which honours the version of one object to delete, and of many none."""
+
+    @pytest.fixture
+    def client(self, s3_moto: S3Server, aws: UseAWS) -> Iterator[BucketClient]:
+        yield client_of(aws(s3_moto))
 
 
 class TestClientOfServerWithoutConditions(BucketClientConformance):

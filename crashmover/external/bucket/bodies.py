@@ -103,14 +103,11 @@ class Body(io.RawIOBase):
 class Upload:
     """A part on its way up, chunk by chunk.
 
-    What goes wrong with reading it is kept in `error`: it is not the client's to explain.
-
     :param sha256: of its bytes, where that was said in advance
     """
 
     def __init__(self, part: Part, *, sha256: str | None) -> None:
         self.size = part.size
-        self.error: BaseException | None = None
         self._label = part.label
         self._sha256 = sha256
         self._ahead: deque[bytes] = deque()
@@ -132,16 +129,12 @@ class Upload:
 
     def __iter__(self) -> Iterator[bytes]:
         digest = hashlib.sha256() if self._sha256 else None
-        try:
-            while chunk := self._next():
-                if digest:
-                    digest.update(chunk)
-                yield chunk
-            if digest and digest.hexdigest() != self._sha256:
-                raise CorruptCrash(f"{self._label} changed while it was read")
-        except BaseException as error:
-            self.error = error
-            raise
+        while chunk := self._next():
+            if digest:
+                digest.update(chunk)
+            yield chunk
+        if digest and digest.hexdigest() != self._sha256:
+            raise CorruptCrash(f"{self._label} changed while it was read")
 
     def _next(self) -> bytes:
         return self._ahead.popleft() if self._ahead else next(self._chunks, b"")

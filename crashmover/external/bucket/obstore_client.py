@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -133,6 +133,7 @@ class ConditionalRequests(Protocol):
         attributes: Mapping[str, str],
         version: str | None,
         create: bool,
+        before_end: Callable[[], None] | None,
         crash_id: str | None,
     ) -> None:
         """Put an object in parts, as far as the server honours that on a condition.  What goes
@@ -141,6 +142,7 @@ class ConditionalRequests(Protocol):
         :param attributes: Content-Type, Storage-Class and the metadata
         :param version: only in the place of this version; else `ObjectChanged`
         :param create: only if there is none; else `ObjectExists`
+        :param before_end: is called when all parts have arrived, and the object is not made yet
         """
 
     def try_put(self, key: str, attributes: Mapping[str, str]) -> None:
@@ -340,14 +342,34 @@ class ObstoreClient:
             try:
                 if version and REPLACE in self._policy:
                     return self._put(key, body, attributes, {"e_tag": version})
-                if version and self.delete({key: version}):
-                    raise ObjectChanged
+                if version:
+                    return self._put_anew(key, body, attributes, version)
                 return self._put(key, body, attributes, "create")
             except (ObjectExists, ObjectChanged):
                 if isinstance(mode, dict):
                     raise ObjectChanged from None
         reason = "other processes replace it at this moment"
         raise StorageUnavailable(reason, crash_id=subject(key), uri=self.uri)
+
+    def _put_anew(
+        self, key: str, body: bytes | Part, attributes: dict[str, str], version: str
+    ) -> str | None:
+        """Put an object where this version is, which is deleted at the last moment: all bytes have
+        been sent by then, and may come from there."""
+
+        def make_room() -> None:
+            if self.delete({key: version}):
+                raise ObjectChanged
+
+        said = attributes.get(SHA256)
+        chunks: Iterable[bytes] = [body] if isinstance(body, bytes) else Upload(body, sha256=said)
+        if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
+            chunks = [chunks.data()]
+        if isinstance(chunks, list):
+            said = hashlib.sha256(chunks[0]).hexdigest()
+        known = {SHA256: said} if said else {}
+        self._put_large(key, chunks, attributes | known, "create", make_room)
+        return said
 
     def _version(self, key: str) -> str | None:
         found = self.head(key)
@@ -413,23 +435,29 @@ class ObstoreClient:
                 raise
 
     def _put_large(
-        self, key: str, upload: Upload, attributes: dict[str, str], mode: "PutMode"
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        attributes: dict[str, str],
+        mode: "PutMode",
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         word = secrets.token_hex(8)
         try:
             with self._large:
                 self._requests.upload(
                     self._prefix + key,
-                    upload,
+                    chunks,
                     PART_SIZE,
                     attributes={**attributes, _UPLOAD: word},
                     version=mode["e_tag"] if isinstance(mode, dict) else None,
                     create=mode == "create",
+                    before_end=before_end,
                     crash_id=subject(key),
                 )
         except (ObjectExists, ObjectChanged, StorageUnavailable):
             # An answer may have been lost: then this is what the object says to the next request.
-            if upload.error or not self._has_arrived(key, word):
+            if not self._has_arrived(key, word):
                 raise
 
     def _has_arrived(self, key: str, word: str) -> bool:

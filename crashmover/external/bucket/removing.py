@@ -8,13 +8,16 @@ Each object is deleted in the version that it was seen in, as far as the server 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import CorruptCrash, CrashChanged, CrashIDNotFound, StorageUnavailable
-from crashmover.external.bucket.client import StoredObject
+from crashmover.external.bucket.client import ObjectExists, StoredObject
 from crashmover.external.bucket.finding import Finder
+from crashmover.external.bucket.layouts import format_dump_names
 from crashmover.external.bucket.reading import Reader
-from crashmover.external.bucket.stamps import is_of, sha256_of_dumps
+from crashmover.external.bucket.stamps import DUMPS, is_of, sha256_of_dumps
 
 
 class Remover:
@@ -44,10 +47,10 @@ class Remover:
         seen = [*filter(None, map(self._client.head, keys)), *(listed or ())[:1]]
         if not raw and not seen:
             raise CrashIDNotFound(crash_id, uri=self._client.uri)
-        if raw and self.remove_raw_crash(crash_id, raw):
+        left = self.remove_raw_crash(crash_id, raw) if raw else []
+        if left or self._client.delete(self._of_dumps(crash_id, names) | _versions(seen)):
             reason = "another process replaced it while it was removed"
             raise StorageUnavailable(reason, crash_id=crash_id, uri=self._client.uri)
-        self._client.delete(self._of_dumps(crash_id, names) | _versions(seen))
 
     def _unlisted(self, raw: StoredObject | None) -> Iterable[str]:
         try:
@@ -90,11 +93,27 @@ class Remover:
             raise CrashIDNotFound(crash_id, uri=self._client.uri)
         if behind:
             raise CrashChanged(crash_id, behind[-1].key, uri=self._client.uri)
+        if raw and self._client.delete(_versions([raw])):
+            raise CrashChanged(crash_id, raw.key, uri=self._client.uri)
         others = {self._key(part, crash_id): _version(part) for part in _others(crash)}
-        changed = self._client.delete(_versions([raw] if raw else []))
-        changed += self._client.delete(others | _versions([listed] if listed else []))
+        changed = self._client.delete(others | _versions([listed] if listed else []))
         if changed:
+            dumps = {self._key(part, crash_id) for part in crash.dumps}
+            if raw and listed and dumps and dumps == dumps.intersection(changed):
+                self._put_back(raw, listed, crash)
             raise CrashChanged(crash_id, changed[0], uri=self._client.uri)
+
+    def _put_back(self, raw: StoredObject, listed: StoredObject, crash: Crash) -> None:
+        """Put back a raw crash that was removed before other dumps were met than were loaded, so
+        that these can be found.  A large one stays removed; the caller has it."""
+        if raw.body is None:
+            return
+        names = format_dump_names([part.name for part in crash.dumps])
+        metadata = {name: value for name, value in raw.metadata.items() if name != DUMPS}
+        with suppress(ObjectExists):
+            put = partial(self._client.put, content_type="application/json", create=True)
+            put(listed.key, names, metadata=listed.metadata)
+            put(raw.key, raw.body, metadata=metadata)
 
     def _key(self, part: Part, crash_id: str) -> str:
         if part.kind is Kind.PROCESSED_CRASH:

@@ -12,7 +12,7 @@ buckets".
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from xml.sax.saxutils import escape
@@ -56,21 +56,29 @@ class LargeUpload:
         *,
         attributes: Mapping[str, str],
         condition: Mapping[str, str],
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         """Upload it.  What goes wrong with reading `chunks` is raised as it is.
 
         :param part_size: bytes
         :param attributes: Content-Type, Storage-Class and the metadata
         :param condition: ``{"If-None-Match": "*"}``, ``{"If-Match": ETag}`` or none
+        :param before_end: is called when all parts have arrived
         :raises ObjectExists: there is an object, where there was to be none
         :raises ObjectChanged: the object with that ETag is no longer there
         :raises StorageError: the server refuses a request, or does not answer
         """
         self._begin(attributes)
+        has_room = False
         try:
-            self._complete(self._send_parts(_joined(chunks, part_size)), condition)
+            parts = self._send_parts(_joined(chunks, part_size))
+            if before_end:
+                before_end()
+                has_room = True
+            self._complete(parts, condition)
         except BaseException:
-            self._abort()
+            if not has_room:  # else nothing but the parts may have the bytes
+                self._abort()
             raise
 
     def try_to_begin(self, attributes: Mapping[str, str]) -> None:
