@@ -16,7 +16,7 @@ HOME = Path(crashmover.__file__).parent
 NOT_AN_ACTOR = re.compile(r"\b(who|whoever|nobody|somebody|everybody|he|him|his)\b", re.IGNORECASE)
 SAID = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
-MOST = 65
+MOST = 3
 """May only fall."""
 
 

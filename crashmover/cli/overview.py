@@ -218,7 +218,7 @@ def as_text(shown: Mapping[str, Any]) -> str:
     lines = [f"crash {shown['crash_id']}", f"store {printable(shown['store'])}"]
     lines += ["", "parts", *_part_lines(shown["parts"])]
     if all(part["kind"] != Kind.RAW_CRASH for part in shown["parts"]):
-        lines.append("  no raw_crash: so there is no crash, for whoever copies or checks")
+        lines.append("  no raw_crash: copies and checks see no crash here")
     if shown["annotations"]:
         lines += ["", "annotations", *_table(shown["annotations"])]
     if "processed" in shown:
