@@ -2,7 +2,9 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Everything that crashmover raises on purpose::
+"""Everything that crashmover raises on purpose.
+
+::
 
     CrashMoverError
     ├─ InvalidCrashID, InvalidDumpName, InvalidURI, InvalidConfig    (also ValueError)

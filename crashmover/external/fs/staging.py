@@ -24,7 +24,7 @@ from crashmover.unbroken import unbroken
 
 
 class StagedSave:
-    """The steps of one save, in the order in which a group of saves takes them:
+    """The steps of one save, in the order in which a group of saves takes them.
 
     `write`, (force to disk), `hide`, (force), `publish_dumps`, (force), `publish_marker`, (force),
     `close`; and `undo` at any time before `close`.
