@@ -17,6 +17,7 @@ from time import monotonic
 from crashmover.crash import Kind
 from crashmover.errors import (
     CorruptCrash,
+    CrashArchived,
     CrashIDNotFound,
     CrashMoverError,
     StorageDenied,
@@ -136,23 +137,31 @@ def _try_writing(
 
 def _try_reading(source: CrashSource, checkup: Checkup) -> None:
     if isinstance(source, ListedSource):
-        _RETRY.call(partial(_read_something, source))
+        checkup.warnings += _RETRY.call(partial(_read_something, source))
         checkup.found.insert(0, "read")
     else:
         checkup.found.insert(0, "read by crash id not tried")
     checkup.warnings += _unprefixed(source, source.reading_risks())
 
 
-def _read_something(source: ListedSource) -> None:
+def _read_something(source: ListedSource) -> list[str]:
     """List what came since yesterday, and read a little of the first crash: what can be listed
-    cannot always be read.  That a crash is damaged is not the store's end."""
+    cannot always be read.  A crash may be damaged, and the store be all right.
+
+    :return: a warning, if the crash cannot be read as it is
+    """
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     for crash_id in source.new_crashes(yesterday):
-        with suppress(CrashIDNotFound, CorruptCrash):
+        try:
             for part in source.load_crash(crash_id, {Kind.RAW_CRASH}).parts:
                 with part.open() as file:
                     file.read(1)
+        except CrashArchived as error:
+            return [f"{crash_id}: {error.reason}"]
+        except (CrashIDNotFound, CorruptCrash):
+            pass
         break
+    return []
 
 
 def _warnings(storage: Store) -> list[str]:
@@ -207,7 +216,7 @@ def now() -> dt.datetime:
 def run(checks: Sequence[tuple[str, Check]], timeout: float) -> Iterator[Checkup]:
     """Carry out all of these at once; yield what each has found, in their order.
 
-    One that has no answer after so many seconds is given up: whatever hangs stops nobody else.
+    One that has no answer after so many seconds is given up: what hangs stops no other check.
 
     :param checks: each with the URI it is about, redacted
     """
@@ -233,7 +242,7 @@ def _begin(uri: str, check: Check) -> "Future[Checkup]":
             checkup.error = masked(describe(error))
         future.set_result(checkup)
 
-    # A daemon, so that nobody waits for it at exit.
+    # A daemon: the exit does not wait for it.
     thread = threading.Thread(target=carry_out, name="checkup", daemon=True)
     try:
         thread.start()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from crashmover.errors import PolyCrashStorageError, QueueUnavailable, StorageUnavailable
+from crashmover.errors import CrashMoverError, PolyCrashStorageError
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +18,15 @@ T = TypeVar("T")
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether trying again may help: by the type of the error, and by nothing else."""
+    """Return True if trying again may help: by the type of the error, and by nothing else."""
+    return isinstance(error, CrashMoverError) and error.is_retryable
+
+
+def _tries_again(error: BaseException) -> bool:
+    """Return True if it is retryable, and no client below has tried again already."""
     if isinstance(error, PolyCrashStorageError):
-        return any(is_retryable(child) for child in error.exceptions)
-    return isinstance(error, StorageUnavailable | QueueUnavailable)
+        return any(_tries_again(child) for child in error.exceptions)
+    return is_retryable(error) and not getattr(error, "was_retried", False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RetryPolicy:
         try:
             return (first or function)()
         except Exception as error:
-            if not is_retryable(error):
+            if not _tries_again(error):
                 raise
             return self._again(function, error, monotonic() - start)
 
@@ -69,7 +74,7 @@ class RetryPolicy:
             logger.info("trying again in %.1f s: %s", state.upcoming_sleep, error)
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_retryable),
+            retry=tenacity.retry_if_exception(_tries_again),
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout - elapsed),
             wait=tenacity.wait_exponential(self.wait, max=self.wait_max)

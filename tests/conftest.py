@@ -28,7 +28,7 @@ from tests.servers import KINDS
 from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
-from tests.servers.s3 import Ministack, Rclone, S3Server
+from tests.servers.s3 import Ministack, Moto, Rclone, S3Server
 
 BACKEND = Path(__file__).parent.parent / "examples" / "backend"
 """The sources of the example of a backend."""
@@ -42,6 +42,7 @@ TOOLS = {
     "btrfs": "apt install btrfs-progs, and be root, on Linux",
     "devices": "be root, on Linux",
     "exfat": "apt install exfat-fuse exfatprogs, and be root, on Linux",
+    "moto": "pip install moto[s3] flask flask-cors",
     "ntfs-3g": "apt install ntfs-3g, and be root, on Linux",
     "overlay": "be root, on Linux",
     "pgbouncer": "apt install pgbouncer",
@@ -374,6 +375,18 @@ def s3_strict(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server that checks checksums, and puts objects on conditions."""
     wanted(request, "s3-strict")
     with Ministack() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_moto(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An S3 server that honours some conditions, and archives objects."""
+    wanted(request, "moto")
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(Moto())
+        except MissingServer as error:
+            missing("moto", error)
         yield server
 
 

@@ -96,8 +96,8 @@ PARTS = {
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "durable": Part(
-        ("external/fs/durable",),
-        ("fs_durability", "fs_durable", "fs_modes", "fs_openat2"),
+        ("external/fs/durable", "external/fs/locks"),
+        ("fs_durability", "fs_durable", "fs_modes", "fs_syscalls"),
         programs=("fs_faults",),
     ),
     "staging": Part(
@@ -106,7 +106,7 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(
-        tuple(f"external/s3/{name}" for name in ("claims", "creating", "crashobjects", "saving")),
+        tuple(f"external/bucket/{name}" for name in ("finding", "removing", "stamps", "writing")),
         ("s3_saving", "s3_interleavings"),
     ),
 }

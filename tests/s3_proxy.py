@@ -128,6 +128,10 @@ class Plan:
             return self.fault
 
 
+Policy = Callable[[Request, dict[str, str], bytes], Fault | None]
+"""Returns what becomes of a request, by its headers and body; None: what the server makes of it."""
+
+
 class Proxy:
     """:param upstream: the URL of the server"""
 
@@ -140,6 +144,8 @@ class Proxy:
         """To be in each answer, instead of what the server says there."""
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
+        self.policy: Policy = lambda _request, _head, _body: None
+        """What a policy of the bucket makes of each request."""
         self.requests: list[Request] = []
         self.heads: list[dict[str, str]] = []
         """The headers of each request, by their names in small letters."""
@@ -238,10 +244,12 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         request = Request(self.command, self.path)
         proxy.requests.append(request)
-        proxy.heads.append({name.lower(): value for name, value in self.headers.items()})
+        head = {name.lower(): value for name, value in self.headers.items()}
+        proxy.heads.append(head)
         fault = proxy.plan.pick(request)
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(min(size, fault.after) if isinstance(fault, ResetWithin) else size)
+        fault = fault or proxy.policy(request, head, body)
         if isinstance(fault, Hang):
             proxy.closed.wait(60)
         if isinstance(fault, Hang | Reset | ResetWithin):

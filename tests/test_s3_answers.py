@@ -11,7 +11,7 @@ import pytest
 
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, RAW, Contents, contents, crash_of, read
 from tests.cli_helpers import is_harmless
@@ -161,6 +161,8 @@ def test_what_was_not_deleted_is_said(
         open_storage(place.server.uri(bucket)) as direct,
         open_storage(place.uri(bucket)) as storage,
     ):
+        storage.save_crash(crash_of(contents()))
+        storage.remove(CRASH_ID)  # from now on it is known what the server honours
         storage.save_crash(crash_of(contents()))
         place.proxy.fail(fault, is_deletion)
         error = error_of(lambda: storage.remove(CRASH_ID))

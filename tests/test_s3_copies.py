@@ -18,7 +18,7 @@ from click.testing import Result
 
 from crashmover.crash import Kind
 from crashmover.errors import CrashIDNotFound
-from crashmover.external.s3.bodies import PART_SIZE
+from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.registry import open_storage
 from crashmover.testing import PROCESSED, RAW, Contents, read
 from tests.cli_helpers import (

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from crashmover.errors import CrashExists, StorageUnavailable
+from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3 import keys
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,

@@ -18,9 +18,9 @@ import pytest
 
 from crashmover.engine.mover import Mover, Status
 from crashmover.errors import CrashIDNotFound, StorageError
+from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.external.s3.bodies import PART_SIZE
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,

@@ -16,7 +16,7 @@ import pytest
 
 from crashmover.crash import Part
 from crashmover.errors import CrashExists, CrashIDNotFound, StorageUnavailable
-from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
     BROWSER,
@@ -30,9 +30,9 @@ from crashmover.testing import (
     read,
     without,
 )
+from tests.bucket_in_memory import HONOURING, Bucket, open_bucket
 from tests.conftest import Figures
 from tests.interleaving import Order, Process, before_request, current, orders
-from tests.s3_in_memory import HONOURING, Bucket, open_bucket
 
 OURS, THEIRS = (without(contents(version), PROCESSED) for version in "ab")
 FEWER = without(OURS, BROWSER)  # the same raw crash
@@ -47,7 +47,7 @@ class SharedBucket(Bucket):
 
     failures = 0
 
-    def ask(self, verb: str, key: str, crash_id: str) -> None:
+    def ask(self, verb: str, key: str) -> None:
         before_request()
 
 
@@ -63,15 +63,15 @@ class FailingBucket(SharedBucket):
         self._number = number
         self._is_put = is_put
 
-    def put(self, key: str, body: bytes | Part, crash_id: str, **options: Any) -> str | None:
+    def put(self, key: str, body: bytes | Part, **options: Any) -> str | None:
         process = current()
         is_due = process and process.number == 0 and process.requests == self._number
         if self.failures or not is_due:
-            return super().put(key, body, crash_id, **options)
+            return super().put(key, body, **options)
         self.failures += 1
         if self._is_put:
-            super().put(key, body, crash_id, **options)
-        raise StorageUnavailable("503", crash_id=crash_id, uri="s3://bucket")
+            super().put(key, body, **options)
+        raise StorageUnavailable("503", crash_id=CRASH_ID, uri="s3://bucket")
 
 
 class Stores:
@@ -86,11 +86,11 @@ class Stores:
         for state in there:
             self.open().save_crash(crash_of(state))
 
-    def open(self) -> S3CrashStorage:
+    def open(self) -> BucketCrashStorage:
         return open_bucket(self.bucket)
 
     def create(self, state: Contents) -> Callable[[], None]:
-        def create_in(storage: S3CrashStorage) -> None:
+        def create_in(storage: BucketCrashStorage) -> None:
             [error] = storage.create_crashes([crash_of(state)])
             if error:
                 raise error
@@ -118,7 +118,7 @@ class Stores:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crashmover.external.s3.saving.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("crashmover.external.bucket.writing.time.sleep", lambda _seconds: None)
 
 
 Doing = Callable[[Stores], Sequence[Callable[[], None]]]

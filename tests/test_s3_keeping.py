@@ -13,8 +13,8 @@ import pytest
 
 from crashmover.errors import StorageUnavailable
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of, without
+from tests.bucket_in_memory import HONOURING
 from tests.conftest import Figures
-from tests.s3_in_memory import HONOURING
 from tests.test_s3_interleavings import (
     ALL,
     OLD,
@@ -52,7 +52,7 @@ OTHERS: dict[str, tuple[Act, Contents, list[Contents | None]]] = {
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crashmover.external.s3.saving.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("crashmover.external.bucket.writing.time.sleep", lambda _seconds: None)
 
 
 def bucket(create: str, before: Contents) -> Stores:

@@ -8,8 +8,10 @@ import datetime as dt
 
 import pytest
 
+from crashmover import crashid
 from crashmover.errors import CorruptCrash
-from crashmover.external.s3 import keys
+from crashmover.external.bucket import layouts
+from crashmover.external.bucket.layouts import SOCORRO as keys
 
 CRASH_ID = "0bba929f-8721-460c-dead-a43c22071025"
 
@@ -48,9 +50,9 @@ def test_the_other_parts_have_one_key_each() -> None:
     ],
 )
 def test_a_directory_is_a_day_or_is_not(name: str, day: dt.date | None) -> None:
-    assert keys.parse_day_name(name) == day
+    assert crashid.parse_day_name(name) == day
     if day:
-        assert keys.day_name(day) == name
+        assert crashid.day_name(day) == name
 
 
 @pytest.mark.parametrize(
@@ -58,13 +60,13 @@ def test_a_directory_is_a_day_or_is_not(name: str, day: dt.date | None) -> None:
     [("0bb", True), ("fff", True), ("0b", False), ("0bbb", False), ("0BB", False), ("ggg", False)],
 )
 def test_a_directory_is_the_start_of_ids_or_is_not(name: str, expected: bool) -> None:
-    assert keys.is_entropy(name) is expected
+    assert layouts.is_entropy(name) is expected
 
 
 def test_the_list_of_dumps_is_sorted_json_of_canonical_names() -> None:
-    data = keys.format_dump_names(["upload_file_minidump", "memory_report"])
+    data = layouts.format_dump_names(["upload_file_minidump", "memory_report"])
     assert data == b'["memory_report", "upload_file_minidump"]'
-    assert keys.format_dump_names([]) == b"[]"
+    assert layouts.format_dump_names([]) == b"[]"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_the_list_of_dumps_is_sorted_json_of_canonical_names() -> None:
     ],
 )
 def test_the_main_dump_may_go_by_either_name(data: bytes, names: list[str]) -> None:
-    assert keys.parse_dump_names(data) == names
+    assert layouts.parse_dump_names(data) == names
 
 
 @pytest.mark.parametrize(
@@ -100,4 +102,4 @@ def test_the_main_dump_may_go_by_either_name(data: bytes, names: list[str]) -> N
 )
 def test_a_list_of_dumps_that_is_none_is_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptCrash, match="dump_names"):
-        keys.parse_dump_names(data)
+        layouts.parse_dump_names(data)

@@ -26,10 +26,12 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
-from crashmover.external.s3 import keys, saving
-from crashmover.external.s3.bodies import PART_SIZE
-from crashmover.external.s3.crashstorage import S3CrashStorage
-from crashmover.external.s3.objects import RAW_CRASH_SHA256, SHA256
+from crashmover.external.bucket import writing as saving
+from crashmover.external.bucket.bodies import PART_SIZE
+from crashmover.external.bucket.client import SHA256
+from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket.layouts import SOCORRO as keys
+from crashmover.external.bucket.stamps import RAW_CRASH_SHA256
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,
@@ -47,8 +49,8 @@ from crashmover.testing import (
     without,
 )
 from crashmover.testing.samples import with_broken
+from tests.bucket_in_memory import HONOURING, Bucket, open_bucket
 from tests.conftest import Figures
-from tests.s3_in_memory import HONOURING, Bucket, open_bucket
 
 REPORT = (Kind.DUMP, "memory_report")
 RAW_KEY, *OLD_KEYS = keys.raw_crash_keys(CRASH_ID)
@@ -58,7 +60,7 @@ class Killed(BaseException):
     """What a saver meets when it dies."""
 
 
-Opened = Callable[[Bucket], S3CrashStorage]
+Opened = Callable[[Bucket], BucketCrashStorage]
 
 
 @pytest.fixture
@@ -260,7 +262,7 @@ def meetings(
         yield bucket, [without(state, PROCESSED) for state in (scenario.new, theirs)]
 
 
-def meet(storage: S3CrashStorage, crash: Crash, number: int, met: list[int], at: int) -> None:
+def meet(storage: BucketCrashStorage, crash: Crash, number: int, met: list[int], at: int) -> None:
     """Save at the request of this number, and take note of it."""
     if at == number:
         storage.save_crash(crash)
@@ -407,7 +409,7 @@ def test_what_a_listing_has_not_found_is_not_asked_for(opened: Opened, create: s
     storage.save_crash(crash_of(contents(), NEIGHBOUR))
     bucket.requests.clear()
     monday = dt.date(2007, 10, 22)
-    storage._absences.add_days(monday, monday + dt.timedelta(7), set())
+    storage._missing.add_days(monday, monday + dt.timedelta(7), set())
     storage.save_crash(crash_of(contents()))
     *before, is_held = bucket.requests if create not in HONOURING else [*bucket.requests, None]
     assert "look dump_names" not in before and len(before) == len(NEW)
@@ -419,10 +421,10 @@ def test_a_server_that_fails_is_not_taken_for_one_that_knows_no_conditions(
     opened: Opened, error: type[StorageError]
 ) -> None:
     class Failing(Bucket):
-        def put(self, key: str, body: bytes | Part, crash_id: str, **options: Any) -> str | None:
+        def put(self, key: str, body: bytes | Part, **options: Any) -> str | None:
             if options.get("create"):
-                raise error("not now", crash_id=crash_id, uri="s3://bucket")
-            return super().put(key, body, crash_id, **options)
+                raise error("not now", crash_id=CRASH_ID, uri="s3://bucket")
+            return super().put(key, body, **options)
 
     bucket = Failing()
     with pytest.raises(error):

@@ -25,9 +25,9 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
+from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
-from crashmover.external.s3 import keys
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,
@@ -548,7 +548,7 @@ def test_all_forms_are_merged_in_order(fast: Bucket, monkeypatch: pytest.MonkeyP
     fast.fill([keys.raw_crash_keys(crash_id)[n % 4] for n, crash_id in enumerate(ids)])
     fast.fill([keys.raw_crash_keys(crash_id)[(n + 1) % 4] for n, crash_id in enumerate(ids[::3])])
     for page in (1000, 1):  # with 1, as if the crashes without a day were too many to list at once
-        monkeypatch.setattr("crashmover.external.s3.listing._PAGE", page)
+        monkeypatch.setattr("crashmover.external.bucket.listing._PAGE", page)
         with open_storage(fast.uri()) as storage:
             assert list(storage.new_crashes()) == ids
             first, last = crashid.date_of(ids[24]), crashid.date_of(ids[47])
@@ -568,12 +568,12 @@ def test_a_bucket_that_lists_out_of_order_is_refused(
 ) -> None:
     fast.fill([keys.raw_crash_keys(_id(number))[0] for number in range(3)])
     with open_storage(fast.uri()) as storage:
-        pages: Callable[..., Iterator[list[str]]] = storage._objects.pages  # type: ignore[attr-defined]
+        pages: Callable[..., Iterator[list[str]]] = storage._client.list_keys  # type: ignore[attr-defined]
 
         def reversed_pages(*args: str, **options: bool) -> Iterator[list[str]]:
             return (page[::-1] for page in pages(*args, **options))
 
-        monkeypatch.setattr(storage._objects, "pages", reversed_pages)  # type: ignore[attr-defined]
+        monkeypatch.setattr(storage._client, "list_keys", reversed_pages)  # type: ignore[attr-defined]
         with pytest.raises(StorageError, match="out of order"):
             list(storage.new_crashes())
 

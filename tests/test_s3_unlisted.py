@@ -19,14 +19,14 @@ from crashmover.errors import (
     CrashIDNotFound,
     StorageUnavailable,
 )
+from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3 import keys
 from crashmover.registry import open_storage
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of, read
+from tests.bucket_in_memory import Bucket as BucketInMemory
+from tests.bucket_in_memory import open_bucket
 from tests.cli_helpers import run, sha256
 from tests.conftest import Figures, UseAWS
-from tests.s3_in_memory import Bucket as BucketInMemory
-from tests.s3_in_memory import open_bucket
 from tests.servers.s3 import Bucket
 
 REPORT = (Kind.DUMP, "memory_report")

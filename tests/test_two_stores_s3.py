@@ -176,7 +176,7 @@ def test_a_mark_that_was_left_behind_is_not_seen_and_goes_in_an_hour(
     assert run("list", "-s", bucket.uri()).stdout == ""
     assert run("copy", "-s", bucket.uri(), "-d", other.uri(), *MOVE).exit_code == 0
     assert len(bucket.objects()) == 1
-    monkeypatch.setattr("crashmover.external.s3.sameness._OLD", -AN_HOUR)
+    monkeypatch.setattr("crashmover.external.bucket.sameness._OLD", -AN_HOUR)
     assert run("copy", "-s", bucket.uri(), "-d", other.uri(), *MOVE).exit_code == 0
     assert bucket.objects() == {}
 

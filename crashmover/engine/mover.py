@@ -20,7 +20,7 @@ from crashmover.engine.workers import Workers
 from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.pool import Pool
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]

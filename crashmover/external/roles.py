@@ -187,9 +187,10 @@ class CrashSource(Store, SocorroReader):
         return ()
 
     def reading_risks(self, *, removing: bool = False) -> Iterable[str]:
-        """Yield why what is read here may not be what is there, one line each.  Asks no server.
+        """Yield why what is read here may not be what is there, one line each.  Asks no server,
+        unless `removing`.
 
-        :param removing: whether crashes are removed from here, too
+        :param removing: whether crashes are removed from here, too: what stays of them?
         """
         return ()
 

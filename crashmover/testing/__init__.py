@@ -20,6 +20,8 @@ way with `QueueConformance`, and with `LeaseConformance` where its leases can be
 
 `DistinctConformance` holds that a store is never moved onto itself, and is moved to others.  It
 needs two fixtures more: `same_storage`, the same store by another name, and `other_storage`.
+
+`BucketClientConformance` is for the client of a further provider of buckets.
 """
 
 from functools import partial
@@ -33,6 +35,7 @@ pytest.register_assert_rewrite(
     *(
         f"crashmover.testing.{name}"
         for name in (
+            "buckets",
             "creating",
             "dumps_kept",
             "keeping",
@@ -45,6 +48,7 @@ pytest.register_assert_rewrite(
     )
 )
 
+from crashmover.testing.buckets import BucketClientConformance
 from crashmover.testing.creating import CreatingConformance
 from crashmover.testing.dumps_kept import KeepingDumpsConformance
 from crashmover.testing.keeping import KeepingConformance, SocorroConformance
@@ -89,6 +93,7 @@ __all__ = [
     "NEIGHBOUR",
     "PROCESSED",
     "RAW",
+    "BucketClientConformance",
     "Contents",
     "DestinationConformance",
     "DistinctConformance",

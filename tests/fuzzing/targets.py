@@ -30,20 +30,16 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
 )
+from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.layouts import SOCORRO, format_dump_names, parse_dump_names
+from crashmover.external.bucket.listing import Catalog, MissingCache
 from crashmover.external.crashqueue_base import parse_body
-from crashmover.external.fs.layout import ID_LENGTH, Layout, crash_id_in
-from crashmover.external.s3.keys import (
-    format_dump_names,
-    parse_dump_names,
-    processed_crash_key,
-    raw_crash_keys,
-)
-from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import Objects
-from crashmover.minidump import read_minidump
-from crashmover.redactor import FORBIDDEN_KEYS, Redactor
+from crashmover.external.fs.layouts import ID_LENGTH, Layout
+from crashmover.idset import CrashIDs
+from crashmover.minidump.reader import read_minidump
+from crashmover.redaction import FORBIDDEN_KEYS, Redactor
 from crashmover.registry import open_queue, open_storage
-from crashmover.selection import CrashIDs, parse_day
+from crashmover.selection import parse_day
 from crashmover.soundness import demand_soundness, names_no_other, read_dump_checksums
 from crashmover.uri import StorageURI
 from tests import minidumps
@@ -103,8 +99,7 @@ def dump_name(data: bytes) -> None:
 def file_name(data: bytes) -> None:
     """A file's name in a directory of crashes."""
     layout, name = Layout(), text_of(data).replace("/", "").replace("\0", "")
-    crash = crash_id_in(name)
-    if crash is None or not layout.is_dump(name):
+    if not crashid.is_valid(name[:ID_LENGTH]) or not layout.is_dump(name):
         return
     try:
         found = layout.dump_name(name)
@@ -112,7 +107,6 @@ def file_name(data: bytes) -> None:
         assert_says_little(error)
         return
     assert canonical_dump_name(found) == found
-    assert name[:ID_LENGTH] == crash
 
 
 def body(data: bytes) -> None:
@@ -280,12 +274,14 @@ class FakeObjects:
     def __init__(self, keys: list[str]) -> None:
         self._keys = sorted(set(keys), key=str.encode)
 
-    def pages(self, prefix: str, after: str = "", *, twice: bool = False) -> Iterator[list[str]]:
+    def list_keys(
+        self, prefix: str, after: str = "", *, twice: bool = False
+    ) -> Iterator[list[str]]:
         found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
         for start in range(0, len(found), 3):
             yield found[start : start + 3]
 
-    def children(self, prefix: str) -> tuple[list[str], list[str]]:
+    def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         below = [k[len(prefix) + 1 :] for k in self._keys if k.startswith(f"{prefix}/")]
         directories = dict.fromkeys(name.split("/")[0] for name in below if "/" in name)
         return list(directories), [name for name in below if "/" not in name]
@@ -294,14 +290,14 @@ class FakeObjects:
 def listing(data: bytes) -> None:
     """The keys of a bucket, one a line."""
     lines = [line for line in data.decode("utf-8", "replace").split("\n") if line]
-    objects = cast(Objects, FakeObjects(lines))
-    one = Listing(objects, "s3://bucket", dt.date(2000, 1, 1), LAST, Absences())
+    client = cast(BucketClient, FakeObjects(lines))
+    one = Catalog(client, SOCORRO, dt.date(2000, 1, 1), LAST, MissingCache())
     names = {line.rpartition("/")[2] for line in lines}
     ids = sorted(filter(crashid.is_valid, names), key=crashid.sort_key)
     in_range = [each for each in ids if dt.date(2000, 1, 1) <= crashid.date_of(each) <= LAST]
-    raw = [each for each in in_range if not set(raw_crash_keys(each)).isdisjoint(lines)]
+    raw = [each for each in in_range if not set(SOCORRO.raw_crash_keys(each)).isdisjoint(lines)]
     assert list(one.raw_crashes()) == raw
-    processed = [each for each in in_range if processed_crash_key(each) in lines]
+    processed = [each for each in in_range if SOCORRO.processed_crash_key(each) in lines]
     assert list(one.processed_crashes()) == processed
 
 
@@ -382,6 +378,7 @@ TARGETS: dict[str, Target] = {
             b"\x10\x00" + PACKED,
             b"\x02" + PACKED + b"\x00\x00" + PACKED + b"\x00",
             b"\x02" + PACKED[:-1],
+            b"\x10" + PACKED[:3] + b"\x02" + PACKED[4:10] + b"\x00\x00" + PACKED[10:],
         ],
     ),
     "minidump": Target(minidump, minidumps.SAMPLES),

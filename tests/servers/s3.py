@@ -2,8 +2,8 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""S3 servers: rclone, which checks signatures, and ministack, which checks checksums and
-conditions."""
+"""S3 servers: rclone, which checks signatures; ministack, which checks checksums and conditions;
+and moto, which checks some conditions and has archived objects."""
 
 import secrets
 import shutil
@@ -153,6 +153,16 @@ class Ministack(S3Server):
             "SERVICES": "s3",
             "TMPDIR": str(self.directory),
         }
+
+
+class Moto(S3Server):
+    """moto: honours If-Match in DeleteObject and no ETags in DeleteObjects; archives and restores;
+    accepts every signature."""
+
+    stop_signal = signal.SIGKILL
+
+    def command(self) -> list[str | Path]:
+        return [_program("moto_server", "moto"), "-H", self.host, "-p", str(self.port)]
 
 
 def _program(name: str, package: str) -> str:

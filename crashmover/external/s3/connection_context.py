@@ -19,36 +19,42 @@ from urllib.parse import quote
 from obstore.store import S3Store
 
 from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.account import VARIABLES, Account, Place
-from crashmover.external.s3.hiding import hidden
+from crashmover.external.bucket.calling import DRIVER_ERRORS
+from crashmover.external.bucket.hiding import hidden
+from crashmover.external.s3.account import VARIABLES, Account, CredentialProvider, Place
 from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
-    DRIVER_ERRORS,
     NOT_S3,
     explain,
+    is_conflict,
+    is_missing_object,
     lacks_certificates,
+    says_deleted,
 )
 from crashmover.proxies import Proxy, proxy_for, with_proxy
+from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
 
 _NO_CREDENTIALS = "External AWS credential provider"
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 
 # A server that lets one byte after the other drip would never be given up otherwise.  What is
 # too large to come in that time is asked for again from there on.
-_TIMES = 20  # read_timeout, which a request as a whole may take
+TIMES = 20  # read_timeout, which a request as a whole may take
 
-# A request is tried again at once, so that one that is throttled does not cost the whole crash.
-# Five in a row take about two seconds; the caller's own policy goes on from there.
+# The one retry policy, carried out by the client: it tries a request again, not the whole crash,
+# and of an upload only the part that failed.  It repeats no create whose answer was lost.  The
+# pauses are drawn by chance: four of them take five seconds or so.
+_POLICY = RetryPolicy()
 _RETRY: "RetryConfig" = {
-    "max_retries": 4,
-    "retry_timeout": dt.timedelta(seconds=10),
+    "max_retries": _POLICY.attempts - 1,
+    "retry_timeout": dt.timedelta(seconds=_POLICY.timeout),
     "backoff": {
-        "init_backoff": dt.timedelta(milliseconds=100),
-        "max_backoff": dt.timedelta(seconds=2),
-        "base": 2,
+        "init_backoff": dt.timedelta(seconds=_POLICY.wait),
+        "max_backoff": dt.timedelta(seconds=_POLICY.wait_max),
+        "base": 3,
     },
 }
 
@@ -64,10 +70,12 @@ class S3ConnectionContext:
     def __init__(self, bucket: str, options: S3Options, uri: str) -> None:
         self.options = options
         self.uri = uri
+        self.location = f"s3://{bucket}"
         self._bucket = bucket
         self._client: S3Store | None = None
         self._account = Account(options, uri)
         self._lock = Lock()
+        self._provide: CredentialProvider | None = None
 
     @property
     def is_aws(self) -> bool:
@@ -105,9 +113,31 @@ class S3ConnectionContext:
                 self._client = self._client or self._make_client()
         return self._client
 
-    def translating(self, crash_id: str | None = None) -> "_Translating":
-        """Raise what the client raises as a `StorageError` of this store."""
-        return _Translating(self, crash_id)
+    def credentials(self) -> "S3Credential":
+        """Return the credentials, as they are now; raises as `client`."""
+        if self._provide is None:
+            self._provide = self._account.credentials()
+        return self._provide()
+
+    def object_url(self, path: str) -> str:
+        """Return the URL of an object; of the bucket, where the path is empty.
+
+        :param path: the key, as it is written in a URL
+        """
+        steps = [self._url()] if self._is_virtual() else [self._url(), self._bucket]
+        return "/".join([*steps, path] if path or self._is_virtual() else steps)
+
+    def honours_conditions(self) -> bool | None:
+        """Return True if the server is Amazon's own; None if that is unknown.
+
+        :raises StorageDenied: there are no credentials, or no such profile
+        """
+        self.client()
+        return True if self.is_aws else None
+
+    is_missing = staticmethod(is_missing_object)
+    is_conflict = staticmethod(is_conflict)
+    says_deleted = staticmethod(says_deleted)
 
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""
@@ -117,8 +147,8 @@ class S3ConnectionContext:
         self._mask(error)
         return explain(error, self.uri, crash_id, self._proxy())
 
-    def not_s3(self, crash_id: str | None) -> StorageUnavailable:
-        """Return what to raise where something else than an S3 server answers."""
+    def wrong_server(self, crash_id: str | None) -> StorageUnavailable:
+        """Return what to raise if something else than an S3 server answers."""
         reason = with_proxy(NOT_S3, self._proxy())
         return StorageUnavailable(reason, crash_id=crash_id, uri=self.uri)
 
@@ -194,7 +224,7 @@ class S3ConnectionContext:
             "allow_invalid_certificates": not options.verify_ssl,
             "connect_timeout": dt.timedelta(seconds=options.connect_timeout),
             "read_timeout": dt.timedelta(seconds=options.read_timeout),
-            "timeout": dt.timedelta(seconds=_TIMES * options.read_timeout),
+            "timeout": dt.timedelta(seconds=TIMES * options.read_timeout),
         }
         if place.ca_bundle:
             config["root_certificate"] = self._read_ca_bundle(place.ca_bundle)
@@ -206,23 +236,6 @@ class S3ConnectionContext:
         except OSError as error:
             reason = f"ca_bundle {path} cannot be read: {error.strerror}"
             raise StorageDenied(reason, uri=self.uri) from error
-
-
-class _Translating:
-    """A context; no generator, because every object has one."""
-
-    __slots__ = ("_context", "_crash_id")
-
-    def __init__(self, context: S3ConnectionContext, crash_id: str | None) -> None:
-        self._context = context
-        self._crash_id = crash_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, DRIVER_ERRORS):
-            raise self._context.explain(error, self._crash_id) from error
 
 
 def _given(**values: Any) -> Any:

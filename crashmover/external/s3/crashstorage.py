@@ -2,64 +2,38 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""S3CrashStorage: crashes in an S3 bucket, each part an object."""
+"""S3CrashStorage: crashes in an S3 bucket, by a URI."""
 
 import datetime as dt
 import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence, Set
-from threading import Lock
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from crashmover import crashid
-from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
-from crashmover.errors import (
-    CrashChanged,
-    CrashIDNotFound,
-    CrashMoverError,
-    InvalidURI,
-    StorageDenied,
-)
-from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.passed_over import PassedOver
-from crashmover.external.probing import probe_id
-from crashmover.external.roles import Store, check_listing, results_of
-from crashmover.external.s3 import keys
-from crashmover.external.s3.claims import Claims
+from crashmover.errors import InvalidURI
+from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
+from crashmover.external.bucket.obstore_client import ObstoreClient
+from crashmover.external.bucket.sameness import is_same_bucket
+from crashmover.external.roles import Store
+from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.crashobjects import CrashObjects
-from crashmover.external.s3.creating import Create
-from crashmover.external.s3.keeping import Keep
-from crashmover.external.s3.listing import Absences, Listing
-from crashmover.external.s3.objects import Objects
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
-from crashmover.external.s3.probing import clock_of, try_upload
-from crashmover.external.s3.reading import Reader
-from crashmover.external.s3.sameness import Place, is_same_bucket
-from crashmover.external.s3.saving import Save
-from crashmover.external.s3.surroundings import look_around
-from crashmover.external.tuning import Tuning
-from crashmover.pool import Pool
 from crashmover.uri import StorageURI, seconds
 
+_VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
+_VERSIONS += " a lifecycle rule of the bucket deletes it"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
-_LOCKS = 256
 
 
-class S3CrashStorage(CrashStorageBase):
-    """Keeps crashes in a bucket, as `keys` says.
-
-    A save puts the list of dumps, the dumps, and then the raw crash.  Each object says by the
-    SHA-256 of its raw crash which save it comes from, so that a reader who meets a crash that
-    is being replaced notices, at the price of no request.
+class S3CrashStorage(BucketCrashStorage):
+    """Keeps crashes in an S3 bucket.
 
     :param bucket: its name
     :param prefix: of every key, without a slash at its ends
     :param options: how to reach it
     :param uri: what messages call the store
+    :param layout: the name of one of `LAYOUTS`: which keys the objects have
     """
-
-    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
     def __init__(
         self,
@@ -67,32 +41,30 @@ class S3CrashStorage(CrashStorageBase):
         prefix: str = "",
         options: S3Options | None = None,
         uri: str | None = None,
+        layout: str = SOCORRO.name,
     ) -> None:
-        self.uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
-        self._context = S3ConnectionContext(bucket, options or S3Options(), self.uri)
-        self._objects = Objects(self._context, prefix)
+        options = options or S3Options()
+        uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
+        self._context = S3ConnectionContext(bucket, options, uri)
         self._place = (bucket, prefix)
-        self._absences = Absences()
-        self._passed_over = PassedOver()
-        self._reader = Reader(self._objects, self.uri, self._location)
-        self._crash_objects = CrashObjects(self._objects, self.uri)
-        claims = Claims(self._crash_objects, lambda: self._objects.is_aws, self._absences)
-        self._save = Save(self._crash_objects, claims, self._reader)
-        self._create = Create(self._crash_objects, claims, self._save)
-        self._keep = Keep(self._crash_objects, self._save, self._create)
-        self._locks = [Lock() for _ in range(_LOCKS)]
-        self._denied: StorageDenied | None = None
+        self._conditions = S3Conditions(self._context)
+        attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
+        client = ObstoreClient(self._context, prefix, self._conditions, attributes)
+        super().__init__(client, LAYOUTS[layout])
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
-        """``s3://bucket/prefix?region=us-west-2``; the options are those of `S3Options`."""
+        """``s3://bucket/prefix?region=us-west-2``; the options are ``layout`` and those of
+        `S3Options`."""
         uri.refuse("user", "password", "port")
         if not _BUCKET.fullmatch(uri.host):
             raise InvalidURI("s3: the bucket is missing or is not one; write s3://bucket/prefix")
         prefix = uri.path.strip("/")
         if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
             raise InvalidURI("s3: the prefix has an empty step, or one that is . or ..")
-        return cls(uri.host, prefix, S3Options(**uri.options(**_CONVERTERS)), str(uri))
+        options = uri.options(**_CONVERTERS)
+        layout = options.pop("layout", SOCORRO.name)
+        return cls(uri.host, prefix, S3Options(**options), str(uri), layout)
 
     def identity(self) -> object:
         """The server, the bucket and the prefix."""
@@ -100,7 +72,7 @@ class S3CrashStorage(CrashStorageBase):
         return (endpoint and normalized(endpoint), *self._place)
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `sameness` finds out.
+        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
 
         Without ``probe`` it goes by `identity`, which proves no difference.
         """
@@ -108,148 +80,22 @@ class S3CrashStorage(CrashStorageBase):
             return None
         if not probe:
             return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._marked_place(), other._marked_place())
+        return is_same_bucket(self._client_for_marks(), other._client_for_marks())
 
-    def _marked_place(self) -> Place:
-        return Place(self._context, self._place[1])
-
-    def verify_access(self, *, write: bool = False) -> None:
-        """As the base class says; nothing is written.
-
-        Whether it can be saved to shows when it is; a refusal is remembered until a save
-        succeeds.
-        """
-        self._objects.verify_access()
-        if write and self._denied:
-            raise self._denied
-
-    def probe_write(self) -> None:
-        """As the base class says: an upload that is broken off, which never becomes an object."""
-        key = keys.dump_key(probe_id(), MAIN_DUMP)
-        try_upload(self._context, "/".join(filter(None, (self._place[1], key))))
+    def _client_for_marks(self) -> ObstoreClient:
+        """A mark has no storage class: it might be one that cannot be read at once."""
+        return ObstoreClient(self._context, self._place[1], self._conditions)
 
     def clock(self) -> dt.datetime | None:
-        """As the base class says, to the second."""
-        return clock_of(self._context)
+        """The time is exact to the second."""
+        return self._conditions.clock()
 
-    # Reading
+    def diagnose(self) -> Iterator[str]:
+        if self._conditions.keeps_versions():
+            yield f"{self.uri}: {_VERSIONS}"
 
-    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says.  The body of a small raw or processed crash comes along, as
-        it takes no more than the question whether it is there."""
-        crashid.validate(crash_id)
-        return Crash(crash_id, self._reader.parts(crash_id, kinds))
-
-    def _location(self, key: str) -> str:
-        bucket, prefix = self._place
-        return "/".join(filter(None, (f"s3://{bucket}", prefix, key)))
-
-    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """As the base class says."""
-        crashid.validate(crash_id)
-        if kind.marker is Kind.PROCESSED_CRASH:
-            return self._objects.look(keys.processed_crash_key(crash_id), crash_id) is not None
-        return self._objects.find_raw_crash(crash_id) is not None
-
-    def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return the names of the dumps that are there: of those in the list of dumps, and the main
-        dump.  No others can be found."""
-        crashid.validate(crash_id)
-        names = self._crash_objects.dump_names(crash_id) | {MAIN_DUMP}
-        return [name for name in sorted(names) if self._crash_objects.dump(crash_id, name)]
-
-    def new_crashes(
-        self,
-        since: dt.date | None = None,
-        until: dt.date | None = None,
-        kind: Kind = Kind.RAW_CRASH,
-    ) -> Iterator[str]:
-        """As the base class says, in one request for about a thousand crashes."""
-        kind = check_listing(since, until, kind)
-        since, until = since or dt.date.min, until or dt.date.max
-        listing = Listing(self._objects, self.uri, since, until, self._absences)
-        self._passed_over = listing.passed_over
-        if kind is Kind.PROCESSED_CRASH:
-            return listing.processed_crashes()
-        return listing.raw_crashes()
-
-    def passed_over(self) -> Iterator[str]:
-        """As the base class says, of keys."""
-        if text := self._passed_over.text():
-            yield f"{self.uri}: {text}"
-
-    def strangers(self) -> Iterator[str]:
-        """As the base class says, by one page of keys for each of four questions."""
-        if text := look_around(self._objects, *self._place):
-            yield f"{self.uri}: {text}"
-
-    # Saving and removing
-
-    def save_crash(self, crash: Crash) -> None:
-        """As the base class says.
-
-        A crash that is there with another raw crash is taken away before its dumps are
-        replaced; for that moment a reader finds none.
-        """
-        self._save_one(crash, self._save)
-
-    def save_keeping_dumps(self, crash: Crash) -> None:
-        """As the base class says: one request replaces the raw crash."""
-        self._save_one(crash, self._keep)
-
-    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says, on servers that know ``If-None-Match``.  On others it looks, or
-        believes what a listing of the last minute has said, and then saves.
-
-        It is looked for the list of dumps, and not for raw crashes that have none, under the
-        older keys.  Two that add dumps larger than `PART_SIZE` may write over each other.
-        """
-        return results_of(lambda crash: self._save_one(crash, self._create), crashes)
-
-    def _save_one(self, crash: Crash, save: Callable[[Crash], None]) -> None:
-        if not crash.parts:
-            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
-        try:
-            with self._lock(crash.crash_id):
-                save(crash)
-        except StorageDenied as error:
-            if error.uri == self.uri:
-                self._denied = error
-            raise
-        self._denied = None
-
-    def remove(self, crash_id: str) -> None:
-        """As the base class says; the raw crash goes first."""
-        crashid.validate(crash_id)
-        with self._lock(crash_id):
-            self._crash_objects.remove(crash_id)
-
-    def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says, by one question for each dump and each key of a raw crash, as one
-        may lie under an older key, too.  Others, in another process, may come in between.
-
-        What another attempt has left, whose end nobody has heard, is removed as well.
-        """
-        with self._lock(crash.crash_id):
-            expected = 1
-            try:
-                self._refuse_changed(crash)
-            except CrashIDNotFound:
-                if not self._crash_objects.is_rest_of(crash):
-                    raise
-                expected = 0
-            found = self._crash_objects.raw_crashes(crash.crash_id)
-            if len(found) > expected:
-                raise CrashChanged(crash.crash_id, found[-1].key, uri=self.uri)
-            self._crash_objects.delete_all(crash.crash_id, [part.name for part in crash.dumps])
-
-    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """As the base class says, several at a time: each waits for one request after the other."""
-        with Pool(self.tuning.workers, "remove") as pool:
-            return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
-
-    def _lock(self, crash_id: str) -> Lock:
-        return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]
+    def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
+        return self.diagnose() if removing else iter(())
 
 
 # Options
@@ -277,6 +123,7 @@ def _text(text: str) -> str:
 
 
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "layout": _one_of(*LAYOUTS),
     "region": _text,
     "endpoint_url": check_endpoint,
     "profile": _text,

@@ -6,12 +6,11 @@
 
 import re
 
-import obstore.exceptions
-
-from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.calling import ClientPanicked, NoThreads
+from crashmover.errors import CrashArchived, StorageDenied, StorageError, StorageUnavailable
+from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
+_RETRIED = re.compile(r", after [1-9][0-9]* retries, max_retries")
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 _CODE_OF_KEY = re.compile(r"DeleteObjects request failed .*\(code: ([A-Za-z0-9.]{1,80})\)")
@@ -43,34 +42,22 @@ _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "Req
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
+UNKNOWN_HOST = "its host is not known"
+NO_TRUST = "no trusted TLS connection can be made"
 _RESTORE = "restore it first"
 NOT_S3 = "the answer is not that of an S3 server"
 _NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
 _NO_CERTIFICATES += " install the package ca-certificates"
-_TROUBLE = {
+TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
     "Interrupted": "the connection broke off",
     "Request": "the connection broke off",
 }
 
-DRIVER_ERRORS = (
-    obstore.exceptions.BaseError,
-    FileNotFoundError,
-    ValueError,
-    OSError,
-    ClientPanicked,
-    NoThreads,
-)
-"""What the client raises on its own."""
 
-
-class AlreadyThere(Exception):
-    """The object that was to be made new is there."""
-
-
-class NotTheSame(Exception):
-    """The object that was to be replaced is missing, or is another one."""
+class Refused(Exception):
+    """The answer to a request that we have sent ourselves says that it has failed."""
 
 
 def is_missing_object(error: BaseException) -> bool:
@@ -78,18 +65,17 @@ def is_missing_object(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) and _code(str(error)) != "NoSuchBucket"
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Return True if another request changes the same object at this moment (409)."""
+    match = _STATUS.search(str(error))
+    return match is not None and match.group(1) == "409"
+
+
 def says_deleted(error: BaseException) -> bool:
     """Whether the server has said that it deleted everything.  The client takes any answer for
     an error that has the word in it, and that may be the name of a dump: keys are repeated."""
     text = str(error)
     return "<DeleteResult" in text and "<Error>" not in text
-
-
-def may_be_complete(error: BaseException | None) -> bool:
-    """Whether an upload may have been completed all the same: its answer was lost and it is not
-    known any more, or the answer was taken for an error as above."""
-    text = str(error)
-    return "<CompleteMultipartUploadResult" in text or _code(text) == "NoSuchUpload"
 
 
 def lacks_certificates(error: BaseException) -> bool:
@@ -109,7 +95,10 @@ def explain(
     kind, reason = _explanation(error, text)
     if not _code(text) and not isinstance(error, NoThreads):
         reason = with_proxy(reason, proxy)
-    return kind(reason, crash_id=crash_id, uri=uri)
+    explained = kind(reason, crash_id=crash_id, uri=uri)
+    if isinstance(explained, StorageUnavailable):
+        explained.was_retried = _RETRIED.search(text) is not None
+    return explained
 
 
 def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:
@@ -136,7 +125,7 @@ def _by_code(text: str) -> Explanation:
         return StorageDenied, f"the bucket is in {where}: say so with ?region="
     if code == "InvalidObjectState":
         found = _STORAGE_CLASS.search(text)
-        return StorageDenied, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
+        return CrashArchived, f"it is archived{f' ({found.group(1)})' if found else ''}: {_RESTORE}"
     if code in _DENIALS:
         return StorageDenied, _DENIALS[code]
     if code in _PASSING:
@@ -169,12 +158,12 @@ def _by_transport(text: str) -> Explanation:
     if not match:
         return (StorageUnavailable, NOT_S3) if _NO_ANSWER.search(text) else None
     if _TLS.search(text):
-        return StorageDenied, "no trusted TLS connection can be made"
+        return StorageDenied, NO_TRUST
     if "dns error" in text:
-        return StorageUnavailable, "its host is not known"
+        return StorageUnavailable, UNKNOWN_HOST
     if message := _OS_MESSAGE.search(text):
         return StorageUnavailable, message.group(1).lower()
-    return StorageUnavailable, _TROUBLE.get(match.group(1), "the connection broke off")
+    return StorageUnavailable, TROUBLE.get(match.group(1), "the connection broke off")
 
 
 def _code(text: str) -> str:

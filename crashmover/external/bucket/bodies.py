@@ -1,0 +1,140 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""The bodies of objects: as they come, held against what was announced, and as they go."""
+
+import hashlib
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from crashmover.crash import Part
+from crashmover.errors import CorruptCrash, StorageUnavailable
+from crashmover.external.bucket.client import SHA256, StoredObject, subject
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+PART_SIZE = 8 << 20
+"""Bytes: what is larger goes up in parts of this size, and is never in memory as a whole."""
+
+
+class Check:
+    """Holds the bytes that come against what was announced.
+
+    :param uri: what messages call the store
+    """
+
+    def __init__(self, stored: StoredObject, uri: str) -> None:
+        self._stored = stored
+        self._uri = uri
+        self._sha256 = stored.metadata.get(SHA256)
+        self._hash = hashlib.sha256()
+        self._count = 0
+
+    def update(self, data: bytes) -> None:
+        self._count += len(data)
+        if self._sha256:
+            self._hash.update(data)
+
+    def finish(self) -> None:
+        """Raise `StorageUnavailable` if bytes are missing, `CorruptCrash` if they are others."""
+        key, size = self._stored.key, self._stored.size
+        if self._count != size:
+            reason = f"the answer ended after {self._count} bytes of {size}"
+            raise StorageUnavailable(reason, crash_id=subject(key), uri=self._uri)
+        if self._sha256 and self._hash.hexdigest() != self._sha256:
+            reason = "its bytes are not those that were saved: the SHA-256 differs"
+            raise CorruptCrash(reason, crash_id=subject(key), uri=self._uri)
+
+
+class Body(io.RawIOBase):
+    """A large object as it comes.
+
+    Where a request ends too early, as it does when it has taken too long, another goes on from
+    there: as long as each of them brings something.
+
+    :param chunks: of the object, from its beginning
+    :param resume: asks for the chunks of the same object from a byte on
+    """
+
+    def __init__(
+        self, chunks: Iterator[bytes], check: Check, resume: Callable[[int], Iterator[bytes]]
+    ) -> None:
+        self._check: Check | None = check
+        self._resume = resume
+        self._chunks = chunks
+        self._chunk = memoryview(b"")
+        self._count = self._asked_from = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        if not self._chunk:
+            self._chunk = memoryview(self._next())
+        count = min(len(view), len(self._chunk))
+        view[:count] = self._chunk[:count]
+        self._chunk = self._chunk[count:]
+        return count
+
+    def _next(self) -> bytes:
+        try:
+            data = next(self._chunks, b"")
+        except StorageUnavailable:
+            if self._count == self._asked_from:
+                raise
+            self._asked_from = self._count
+            self._chunks = self._resume(self._count)
+            data = next(self._chunks, b"")
+        self._count += len(data)
+        if data and self._check:
+            self._check.update(data)
+        elif self._check:
+            self._check.finish()
+            self._check = None
+        return data
+
+
+class Upload:
+    """A part on its way up, chunk by chunk.
+
+    :param sha256: of its bytes, where that was said in advance
+    """
+
+    def __init__(self, part: Part, *, sha256: str | None) -> None:
+        self.size = part.size
+        self._label = part.label
+        self._sha256 = sha256
+        self._ahead: deque[bytes] = deque()
+        self._chunks = part.chunks()
+
+    def read_ahead(self, count: int) -> bool:
+        """Read so many bytes, or a few more; return whether these are all."""
+        missing = count - sum(map(len, self._ahead))
+        for chunk in self._chunks:
+            self._ahead.append(chunk)
+            missing -= len(chunk)
+            if missing < 0:
+                return False
+        return True
+
+    def data(self) -> bytes:
+        """Return what was read ahead."""
+        return b"".join(self._ahead)
+
+    def __iter__(self) -> Iterator[bytes]:
+        digest = hashlib.sha256() if self._sha256 else None
+        while chunk := self._next():
+            if digest:
+                digest.update(chunk)
+            yield chunk
+        if digest and digest.hexdigest() != self._sha256:
+            raise CorruptCrash(f"{self._label} changed while it was read")
+
+    def _next(self) -> bytes:
+        return self._ahead.popleft() if self._ahead else next(self._chunks, b"")

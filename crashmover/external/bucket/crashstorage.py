@@ -1,0 +1,163 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""BucketCrashStorage: crashes in a bucket of any provider, each part an object."""
+
+import datetime as dt
+import zlib
+from collections.abc import Callable, Iterator, Sequence, Set
+from threading import Lock
+
+from crashmover import crashid
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
+from crashmover.errors import CrashMoverError, StorageDenied
+from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.finding import Finder
+from crashmover.external.bucket.layouts import SOCORRO, BucketLayout
+from crashmover.external.bucket.listing import Catalog, MissingCache
+from crashmover.external.bucket.reading import Reader
+from crashmover.external.bucket.removing import Remover
+from crashmover.external.bucket.surroundings import look_around
+from crashmover.external.bucket.writing import Writer
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.passed_over import PassedOver
+from crashmover.external.probing import probe_id
+from crashmover.external.roles import check_listing, results_of
+from crashmover.external.tuning import Tuning
+from crashmover.pool import Pool
+
+_LOCKS = 256
+
+
+class BucketCrashStorage(CrashStorageBase):
+    """Keeps crashes in a bucket.  A provider's store is a subclass with `from_uri`.
+
+    A save puts the list of dumps, the dumps, and then the raw crash.  Each object says by the
+    SHA-256 of its raw crash which save it comes from.  So a reader notices a crash that is being
+    replaced, at the price of no request.
+
+    :param client: of the bucket
+    :param layout: which keys the objects have
+    """
+
+    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
+
+    def __init__(self, client: BucketClient, layout: BucketLayout = SOCORRO) -> None:
+        self.uri = client.uri
+        self._client = client
+        self._layout = layout
+        self._finder = Finder(client, layout)
+        self._reader = Reader(self._finder)
+        self._remover = Remover(self._finder, self._reader)
+        self._missing = MissingCache()
+        self._writer = Writer(self._finder, self._reader, self._remover, self._missing)
+        self._passed_over = PassedOver()
+        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._denied: StorageDenied | None = None
+
+    def verify_access(self, *, write: bool = False) -> None:
+        """Write nothing: whether it can be saved to shows when it is.  A refusal is remembered
+        until a save succeeds."""
+        self._client.verify_access()
+        if write and self._denied:
+            raise self._denied
+
+    def probe_write(self) -> None:
+        self._client.try_put(self._layout.dump_key(probe_id(), MAIN_DUMP))
+
+    # Reading
+
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
+        """The body of a small raw or processed crash comes along, as it takes no more than the
+        question whether it is there."""
+        crashid.validate(crash_id)
+        return Crash(crash_id, self._reader.parts(crash_id, kinds))
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        crashid.validate(crash_id)
+        if kind.marker is Kind.PROCESSED_CRASH:
+            return self._client.head(self._layout.processed_crash_key(crash_id)) is not None
+        return self._finder.raw_crash(crash_id) is not None
+
+    def dumps_alone(self, crash_id: str) -> Sequence[str]:
+        """Return the names of the dumps that are there: of those in the list of dumps, and the main
+        dump.  No others can be found."""
+        crashid.validate(crash_id)
+        names = (self._finder.listed_dumps(crash_id) or set()) | {MAIN_DUMP}
+        return [name for name in sorted(names) if self._finder.dump(crash_id, name)]
+
+    def new_crashes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[str]:
+        """One request brings about a thousand crashes."""
+        kind = check_listing(since, until, kind)
+        since, until = since or dt.date.min, until or dt.date.max
+        catalog = Catalog(self._client, self._layout, since, until, self._missing)
+        self._passed_over = catalog.passed_over
+        if kind is Kind.PROCESSED_CRASH:
+            return catalog.processed_crashes()
+        return catalog.raw_crashes()
+
+    def passed_over(self) -> Iterator[str]:
+        if text := self._passed_over.text():
+            yield f"{self.uri}: {text}"
+
+    def strangers(self) -> Iterator[str]:
+        """Take one page of keys for each of four questions."""
+        if text := look_around(self._client, self._layout):
+            yield f"{self.uri}: {text}"
+
+    # Saving and removing
+
+    def save_crash(self, crash: Crash) -> None:
+        """A crash that is there with another raw crash is removed before its dumps are replaced;
+        for that moment a reader finds none."""
+        self._save(crash, self._writer.save)
+
+    def save_keeping_dumps(self, crash: Crash) -> None:
+        """One request replaces the raw crash."""
+        self._save(crash, self._writer.keep)
+
+    def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+        """A crash that is missing costs one request for each object, and a crash that is there
+        two, on servers that honour ``If-None-Match``.  On others it looks, or believes what a
+        listing of the last minute has said, and then saves.
+
+        It is looked for the list of dumps, and not for raw crashes that have none, under the
+        older keys.  Two that add dumps larger than `PART_SIZE` may write over each other.
+        """
+        return results_of(lambda crash: self._save(crash, self._writer.create), crashes)
+
+    def _save(self, crash: Crash, save: Callable[[Crash], None]) -> None:
+        if not crash.parts:
+            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
+        try:
+            with self._lock(crash.crash_id):
+                save(crash)
+        except StorageDenied as error:
+            if error.uri == self.uri:
+                self._denied = error
+            raise
+        self._denied = None
+
+    def remove(self, crash_id: str) -> None:
+        """The raw crash goes first."""
+        crashid.validate(crash_id)
+        with self._lock(crash_id):
+            self._remover.remove(crash_id)
+
+    def remove_loaded(self, crash: Crash) -> None:
+        with self._lock(crash.crash_id):
+            self._remover.remove_loaded(crash)
+
+    def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+        """Several at a time: each waits for one request after the other."""
+        with Pool(self.tuning.workers, "remove") as pool:
+            return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
+
+    def _lock(self, crash_id: str) -> Lock:
+        return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]

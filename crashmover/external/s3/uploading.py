@@ -1,0 +1,195 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""Uploading a large object in parts, with a condition on its last request, which obstore cannot.
+
+Of the requests of such an upload only CompleteMultipartUpload takes If-None-Match or If-Match, and
+a bucket policy can demand that: Amazon's documentation, "Enforce conditional writes on Amazon S3
+buckets".
+"""
+
+import base64
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from html import escape
+
+from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.bucket.client import ObjectChanged, ObjectExists
+from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.signed import Answer, SignedClient
+from crashmover.pool import Pool
+
+_AT_ONCE = 2  # parts on their way; one more is in memory
+_NAMED = {"Content-Type": "content-type", "Storage-Class": "x-amz-storage-class"}
+
+
+class LargeUpload:
+    """Uploads one object.
+
+    :param context: how to reach the bucket
+    :param client: sends the requests
+    :param key: with the prefix of the store
+    """
+
+    def __init__(
+        self,
+        context: S3ConnectionContext,
+        client: SignedClient,
+        key: str,
+        crash_id: str | None = None,
+    ) -> None:
+        self._context = context
+        self._client = client
+        self._key = key
+        self._crash_id = crash_id
+        self._id = ""
+        self._with_checksums = context.options.checksum == "sha256"
+
+    def __call__(
+        self,
+        chunks: Iterable[bytes],
+        part_size: int,
+        *,
+        attributes: Mapping[str, str],
+        condition: Mapping[str, str],
+        before_end: Callable[[], None] | None = None,
+    ) -> None:
+        """Upload it.  What goes wrong with reading `chunks` is raised as it is.
+
+        :param part_size: bytes
+        :param attributes: Content-Type, Storage-Class and the metadata
+        :param condition: ``{"If-None-Match": "*"}``, ``{"If-Match": ETag}`` or none
+        :param before_end: is called when all parts have arrived
+        :raises ObjectExists: there is an object, where there was to be none
+        :raises ObjectChanged: the object with that ETag is no longer there
+        :raises StorageError: the server refuses a request, or does not answer
+        """
+        self._begin(attributes)
+        has_room = False
+        try:
+            parts = self._send_parts(_joined(chunks, part_size))
+            if before_end:
+                before_end()
+                has_room = True
+            self._complete(parts, condition)
+        except BaseException:
+            if not has_room:  # else nothing but the parts may have the bytes
+                self._abort()
+            raise
+
+    def try_to_begin(self, attributes: Mapping[str, str]) -> None:
+        """Begin the upload, and break it off."""
+        self._begin(attributes)
+        self._abort()
+
+    def _begin(self, attributes: Mapping[str, str]) -> None:
+        headers = {
+            _NAMED.get(name, f"x-amz-meta-{name}"): value for name, value in attributes.items()
+        }
+        options = self._context.options
+        if options.sse:
+            headers["x-amz-server-side-encryption"] = options.sse
+        if options.sse_kms_key_id:
+            headers["x-amz-server-side-encryption-aws-kms-key-id"] = options.sse_kms_key_id
+        if self._with_checksums:
+            headers["x-amz-checksum-algorithm"] = "SHA256"
+        answer = self._asked("POST", {"uploads": ""}, headers)
+        self._id = answer.text("UploadId")
+        if not self._id:
+            raise self._context.wrong_server(self._crash_id)
+
+    def _send_parts(self, parts: Iterable[bytes]) -> str:
+        """Send the parts; return what the last request says of them."""
+        waiting: deque[Future[str]] = deque()
+        sent: list[str] = []
+        with Pool(_AT_ONCE, "upload") as pool:
+            for number, data in enumerate(parts, 1):
+                if len(waiting) == _AT_ONCE:
+                    sent.append(waiting.popleft().result())
+                waiting.append(pool.submit(self._send_part, number, data))
+            sent += [future.result() for future in waiting]
+        return "".join(sent)
+
+    def _send_part(self, number: int, data: bytes) -> str:
+        digest = hashlib.sha256(data)
+        checksum = base64.b64encode(digest.digest()).decode()
+        headers = {"x-amz-checksum-sha256": checksum} if self._with_checksums else {}
+        query = {"partNumber": str(number), "uploadId": self._id}
+        answer = self._asked("PUT", query, headers, data, digest.hexdigest())
+        e_tag = answer.headers.get("etag")
+        if not e_tag:
+            raise self._context.wrong_server(self._crash_id)
+        part = f"<PartNumber>{number}</PartNumber><ETag>{escape(e_tag, False)}</ETag>"
+        if self._with_checksums:
+            part += f"<ChecksumSHA256>{checksum}</ChecksumSHA256>"
+        return f"<Part>{part}</Part>"
+
+    def _complete(self, parts: str, condition: Mapping[str, str]) -> None:
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        headers = {"content-type": "application/xml", **condition}
+        answer = self._client.send(
+            "POST",
+            self._key,
+            {"uploadId": self._id},
+            headers=headers,
+            body=body,
+            crash_id=self._crash_id,
+        )
+        if condition and answer.status == 501:  # the server knows no condition
+            self._complete(parts, {})
+        elif "If-None-Match" in condition and answer.status == 412:
+            raise ObjectExists
+        elif "If-Match" in condition and (answer.status == 412 or answer.code == "NoSuchKey"):
+            raise ObjectChanged
+        elif answer.status != 200:
+            raise self._client.refusal(answer, self._crash_id)
+        elif answer.code:  # the server began to answer before it knew
+            reason = f"the server says {answer.code}"
+            raise StorageUnavailable(reason, crash_id=self._crash_id, uri=self._context.uri)
+        elif not answer.text("ETag"):
+            raise self._context.wrong_server(self._crash_id)
+
+    def _abort(self) -> None:
+        """Let the server forget the parts; a rule of the bucket may do it, where this fails."""
+        with suppress(StorageError):
+            self._client.send("DELETE", self._key, {"uploadId": self._id})
+
+    def _asked(
+        self,
+        method: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        sha256: str | None = None,
+    ) -> Answer:
+        answer = self._client.send(
+            method,
+            self._key,
+            query,
+            headers=headers,
+            body=body,
+            sha256=sha256,
+            crash_id=self._crash_id,
+        )
+        if answer.status != 200:
+            raise self._client.refusal(answer, self._crash_id)
+        return answer
+
+
+def _joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the bytes of all chunks in pieces of one size, but for the last one."""
+    piece: list[bytes | memoryview] = []
+    missing = size
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while len(rest) >= missing:
+            yield b"".join([*piece, rest[:missing]])
+            rest, piece, missing = rest[missing:], [], size
+        piece.append(rest)
+        missing -= len(rest)
+    if missing < size:
+        yield b"".join(piece)

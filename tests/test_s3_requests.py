@@ -1,0 +1,238 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""How many requests a bucket gets: for a crash that is copied by its id, and from a server that
+fails."""
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from crashmover.errors import CrashIDNotFound, StorageUnavailable
+from crashmover.external.bucket import finding, obstore_client
+from crashmover.external.bucket.layouts import SOCORRO as keys
+from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.s3 import connection_context
+from crashmover.registry import open_storage
+from crashmover.retry import RetryPolicy
+from crashmover.testing import BROWSER, CRASH_ID, PROCESSED, RAW, contents, crash_of, read, without
+from tests.bucket_in_memory import Bucket, open_bucket
+from tests.cli_helpers import run
+from tests.conftest import Figures, UseAWS
+from tests.s3_proxy import Fault, Place, Reset, Says, behind_proxy
+from tests.servers.s3 import S3Server
+
+THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
+IDS = [f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(90)]
+TRIES = RetryPolicy().attempts
+
+
+@pytest.fixture
+def place(s3_strict: S3Server, aws: UseAWS) -> Iterator[Place]:
+    with behind_proxy(aws(s3_strict)) as place:
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    pause = dt.timedelta(milliseconds=10)
+    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
+    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
+    monkeypatch.setattr(obstore_client, "_PAUSES", (0.01,) * (TRIES - 1))
+
+
+# Copying by id
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("layout", ["socorro", "v1-only"])
+def test_a_crash_that_is_copied_by_its_id_costs_four_requests_at_most(
+    place: Place, tmp_path: Path, figures: Figures, older: bool, layout: str
+) -> None:
+    bucket = place.server.new_bucket()
+    if older:
+        key = keys.raw_crash_keys(CRASH_ID)[3]
+        place.server.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
+    with open_storage(str(tmp_path)) as source:
+        for crash_id in IDS:
+            source.save_crash(crash_of(THREE_OBJECTS, crash_id))
+    counts = []
+    for ids in (IDS[:30], IDS[30:]):
+        place.proxy.requests.clear()
+        uri = place.uri(bucket, layout=layout)
+        result = run("copy", "-s", tmp_path, "-d", uri, "--workers", "1", *ids)
+        assert result.exit_code == 0, result.stderr
+        counts.append(len(place.proxy.requests))
+    per_crash = (counts[1] - counts[0]) / (len(IDS) - 2 * 30)
+    figures(requests_for_ten=round(10 * per_crash))
+    assert per_crash <= (4 if layout == "v1-only" or not older else 7)
+
+
+# Older keys
+
+
+def test_the_older_keys_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, now = Bucket(), [100.0]
+    monkeypatch.setattr(finding, "monotonic", lambda: now[0])
+    storage = open_bucket(bucket)
+    for crash_id in IDS[:10]:
+        assert not storage.has_crash(crash_id)
+    assert bucket.requests == ["look raw_crash", *["list raw_crash"] * 3, *["look raw_crash"] * 9]
+    bucket.add(keys.raw_crash_keys(CRASH_ID)[1], b"{}")
+    now[0] += 60
+    assert storage.has_crash(CRASH_ID)
+    now[0] += 1000
+    bucket.add(keys.raw_crash_keys(IDS[0])[2], b"{}")
+    assert storage.has_crash(IDS[0])  # they are looked at from now on
+
+
+@pytest.mark.parametrize("key", keys.raw_crash_keys(CRASH_ID)[1:])
+@pytest.mark.parametrize("start", ["00", "19", "20", "21", "ff"])
+def test_no_raw_crash_under_an_older_key_is_missed(key: str, start: str) -> None:
+    """Whatever its id begins with: undated ids lie among the directories of days."""
+    crash_id = start + CRASH_ID[2:]
+    number = keys.raw_crash_keys(CRASH_ID).index(key)
+    bucket = Bucket()
+    open_bucket(bucket).save_crash(crash_of(contents()))
+    bucket.add(keys.raw_crash_keys(crash_id)[number], b"{}")
+    assert open_bucket(bucket).has_crash(crash_id)
+    assert read(open_bucket(bucket), crash_id) == {RAW: b"{}"}
+    open_bucket(bucket).remove(crash_id)
+    assert not open_bucket(bucket).has_crash(crash_id)
+
+
+def test_where_a_bucket_may_not_be_listed_each_older_key_is_asked_for(place: Place) -> None:
+    bucket = place.server.new_bucket()
+    key = keys.raw_crash_keys(CRASH_ID)[1]
+    place.server.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
+    with open_storage(place.uri(bucket)) as storage:
+        for fault in (Says(403, "AccessDenied"), Says(503, "SlowDown")):
+            place.proxy.fail(fault, "list-type=2")
+            assert storage.has_crash(CRASH_ID)
+
+
+def test_the_layout_without_older_keys_neither_finds_nor_removes_them(place: Place) -> None:
+    bucket = place.server.new_bucket()
+    for number, key in enumerate(keys.raw_crash_keys(CRASH_ID)[1:]):
+        place.server.client().put_object(Bucket=bucket, Key=key, Body=b"%d" % number)
+    with open_storage(place.uri(bucket, layout="v1-only")) as storage:
+        assert list(storage.new_crashes()) == []
+        assert not storage.has_crash(CRASH_ID)
+        [line] = storage.strangers()
+        assert line.endswith(f"{CRASH_ID} (is it layout=socorro?)")
+        storage.save_crash(crash_of(contents()))
+        assert list(storage.new_crashes(dt.date(2007, 10, 25))) == [CRASH_ID]
+        storage.remove_loaded(storage.load_crash(CRASH_ID))
+        with pytest.raises(CrashIDNotFound):
+            storage.remove(CRASH_ID)
+    with open_storage(place.uri(bucket)) as storage:
+        assert read(storage) == {RAW: b"0"}
+
+
+def test_a_layout_that_is_unknown_is_refused(place: Place) -> None:
+    result = run("list", "-s", place.uri("bucket", layout="v3"))
+    assert result.exit_code == 2
+    assert "layout" in result.stderr and "socorro, v1-only" in result.stderr
+
+
+# Servers that fail
+
+QUESTIONS: dict[str, Callable[[CrashStorageBase], object]] = {
+    "verify": lambda storage: storage.verify_access(),
+    "has": lambda storage: storage.has_crash(CRASH_ID),
+    "load": lambda storage: storage.load_crash(CRASH_ID),
+    "list": lambda storage: list(storage.new_crashes()),
+    "save": lambda storage: storage.save_crash(crash_of(contents())),
+    "create": lambda storage: storage.create_crashes([crash_of(contents())])[0],
+    "remove": lambda storage: storage.remove(CRASH_ID),
+}
+FAULTS: dict[str, Fault] = {"503": Says(503, "SlowDown"), "429": Says(429), "reset": Reset()}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_question_that_fails_for_ever_is_asked_five_times(
+    place: Place, question: str, fault: str, figures: Figures
+) -> None:
+    """And not five times five: by the client, or by the policy where the client does not."""
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        place.proxy.fail(FAULTS[fault])
+
+        def ask() -> object:
+            result = QUESTIONS[question](storage)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        with pytest.raises(StorageUnavailable):
+            RetryPolicy(wait=0.01).call(ask)
+    figures(requests=len(place.proxy.requests))
+    assert len(place.proxy.requests) == TRIES
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "command",
+    [["doctor", "-s"], ["list", "-s"], ["get", CRASH_ID, "-s"], ["remove", CRASH_ID, "-s"]],
+)
+def test_a_command_asks_a_server_that_fails_for_ever_five_times(
+    place: Place, command: list[str], fault: str
+) -> None:
+    uri = place.uri(place.server.new_bucket())
+    place.proxy.fail(FAULTS[fault])
+    result = run(*command, uri)
+    assert result.exit_code == 4, result.output
+    assert len(place.proxy.requests) == TRIES
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_library_survives_each_request_that_fails_once(
+    place: Place, question: str, figures: Figures
+) -> None:
+    """Without a policy of its own."""
+    failures = 0
+    for number in range(1, 100):
+        with open_storage(place.uri(place.server.new_bucket())) as storage:
+            if question not in ("save", "create"):
+                storage.save_crash(crash_of(contents()))
+            place.fail_at(number, Says(503, "SlowDown"))
+            assert not isinstance(QUESTIONS[question](storage), Exception)
+            if place.heal() <= number:
+                break
+            failures += 1
+    assert failures or question == "verify"
+    figures(failures=failures)
+
+
+# Requests that meet another
+
+CONFLICT = Says(409, "ConditionalRequestConflict")
+
+
+@pytest.mark.parametrize(
+    ("what", "key"), list(product(["save", "create"], ["dump_names", "raw_crash", "v1/dump/"]))
+)
+def test_a_conflict_with_another_request_is_tried_again(place: Place, what: str, key: str) -> None:
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of({RAW: b"{}"}, IDS[0]))  # it finds out about conditions
+        place.proxy.fail(CONFLICT, lambda r: r.method == "PUT" and key in r, times=2)
+        assert QUESTIONS[what](storage) is None
+        assert place.proxy.plan.times == 0
+        assert read(storage) == contents()
+
+
+@pytest.mark.parametrize("key", ["dump_names", "raw_crash"])
+def test_a_conflict_that_lasts_is_no_crash_that_is_there(place: Place, key: str) -> None:
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of({RAW: b"{}"}, IDS[0]))
+        place.proxy.fail(CONFLICT, lambda r: r.method == "PUT" and key in r)
+        place.proxy.requests.clear()
+        [error] = storage.create_crashes([crash_of(contents())])
+        assert isinstance(error, StorageUnavailable)
+        assert error.reason == "the server says 409 ConditionalRequestConflict"
+        assert place.proxy.count(f"/{key}/") == TRIES
+        assert not storage.has_crash(CRASH_ID)
