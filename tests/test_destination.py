@@ -201,6 +201,18 @@ def test_a_store_that_fails_is_down_if_it_cannot_be_written_to(
         assert (destination.guard.down is not None) is is_down
 
 
+def test_a_store_that_raises_what_no_store_should_is_looked_at() -> None:
+    class Raw(FaultyStorage):
+        def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
+            raise ConnectionResetError("reset")
+
+    destination = destination_of(Raw("verify_access, to write"))
+    crash = MeasuredCrash(crash_of(contents()), hashing=False)
+    [result] = destination.copy([(crash, True)])
+    assert isinstance(result.error, ConnectionResetError)
+    assert destination.guard.down
+
+
 def test_a_store_that_is_down_is_asked_and_given_nothing() -> None:
     store = FaultyStorage()
     destination = destination_of(store)

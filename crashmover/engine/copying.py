@@ -242,8 +242,7 @@ class Copier:
         try:
             self._remove_copied(copied)
         except CrashChanged as error:
-            [source] = self.source.store.stores
-            raise StorageError(f"copied, not removed: {error.reason}", uri=source.uri) from None
+            raise StorageError(f"copied, not removed: {error.reason}") from None
 
     def _remove_copied(self, copied: Crash) -> None:
         """Remove a crash from the source: as it was copied, or as it is now, where only its store

@@ -303,10 +303,11 @@ class Destination:
 
         try:
             if todo:
-                self.guard.call(attempt)
+                self.guard.retry.call(attempt)
         except Exception as error:
             for save, _ in todo:
                 save.error = save.error or error
+            self.guard.check()
         if any(isinstance(save.error, StorageDenied) for save in saves):
             self.guard.check()
 
