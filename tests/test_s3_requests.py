@@ -122,6 +122,8 @@ def test_the_layout_without_older_keys_neither_finds_nor_removes_them(place: Pla
     with open_storage(place.uri(bucket, layout="v1-only")) as storage:
         assert list(storage.new_crashes()) == []
         assert not storage.has_crash(CRASH_ID)
+        [line] = storage.strangers()
+        assert line.endswith(f"{CRASH_ID} (is it layout=socorro?)")
         storage.save_crash(crash_of(contents()))
         assert list(storage.new_crashes(dt.date(2007, 10, 25))) == [CRASH_ID]
         storage.remove_loaded(storage.load_crash(CRASH_ID))

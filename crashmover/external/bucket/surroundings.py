@@ -9,6 +9,7 @@ import re
 from crashmover import crashid
 from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.layouts import (
+    LAYOUTS,
     MARKS,
     OLD_RAW_CRASHES,
     PROCESSED_CRASHES,
@@ -38,7 +39,8 @@ def look_around(client: BucketClient, layout: BucketLayout) -> str:
         return ""
     faulty = belongs(other[0]) and _fault(other[0])
     return "no crash is here in this layout, but " + (
-        _elsewhere(other, client)
+        _in_another_layout(other)
+        or _elsewhere(other, client)
         or (f"{other[0]} ({faulty})" if faulty else f"other keys: {other[0]}")
     )
 
@@ -61,6 +63,14 @@ def _belongs(key: str, layout: BucketLayout) -> bool:
 def _fault(key: str) -> str:
     """Return what is wrong with the crash id in a key that belongs here; "" where nothing is."""
     return why_invalid(key.rpartition("/")[2])
+
+
+def _in_another_layout(other: list[str]) -> str:
+    """Return a question for another layout; "" if these are keys of none."""
+    for layout in LAYOUTS.values():
+        if key := next((key for key in other if _belongs(key, layout) and not _fault(key)), ""):
+            return f"{key} (is it layout={layout.name}?)"
+    return ""
 
 
 def _elsewhere(other: list[str], client: BucketClient) -> str:

@@ -14,8 +14,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Set
 from enum import Enum
+from html import escape
 from itertools import islice
-from xml.sax.saxutils import escape
 
 from crashmover.errors import StorageError
 from crashmover.external.s3.connection_context import S3ConnectionContext
@@ -122,7 +122,7 @@ class ConditionalDelete:
     def _send(self, versions: Mapping[str, str], crash_id: str | None = None) -> Answer:
         """Send one DeleteObjects."""
         objects = "".join(
-            f"<Object><Key>{escape(key)}</Key><ETag>{escape(e_tag)}</ETag></Object>"
+            f"<Object><Key>{escape(key, False)}</Key><ETag>{escape(e_tag, False)}</ETag></Object>"
             for key, e_tag in versions.items()
         )
         body = f'<Delete xmlns="{_NAMESPACE}">{objects}</Delete>'.encode()

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from xml.sax.saxutils import escape
+from html import escape
 
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
@@ -123,7 +123,7 @@ class LargeUpload:
         e_tag = answer.headers.get("etag")
         if not e_tag:
             raise self._context.wrong_server(self._crash_id)
-        part = f"<PartNumber>{number}</PartNumber><ETag>{escape(e_tag)}</ETag>"
+        part = f"<PartNumber>{number}</PartNumber><ETag>{escape(e_tag, False)}</ETag>"
         if self._with_checksums:
             part += f"<ChecksumSHA256>{checksum}</ChecksumSHA256>"
         return f"<Part>{part}</Part>"
