@@ -6,6 +6,7 @@
 
 import hashlib
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from crashmover.external.s3.options import S3Options
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
 from tests.conftest import Figures, UseAWS
+from tests.postgresql_stub import make_certificate
 from tests.s3_policies import conditional_deletes, conditional_writes
 from tests.s3_proxy import (
     Drip,
@@ -559,9 +561,13 @@ def test_the_trusted_certificates_are_those_of_the_uri(
     aws: UseAWS, s3_strict: S3Server, tmp_path: Path
 ) -> None:
     bucket = Bucket(aws(s3_strict))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(make_certificate(tmp_path / "certificate"))
     with proxy_of(s3_strict.endpoint_url) as proxy:
+        proxy._server.socket = tls.wrap_socket(proxy._server.socket, server_side=True)
         https = proxy.endpoint_url.replace("http:", "https:")
-        with pytest.raises(StorageError, match="TLS"):
+        with pytest.raises(StorageDenied, match="TLS"):
             deletes(bucket, https).is_honoured()
+        assert deletes(bucket, https, verify_ssl=False).is_honoured()
         with pytest.raises(StorageDenied, match="ca_bundle"):
             deletes(bucket, https, ca_bundle=str(tmp_path / "none")).is_honoured()
