@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from crashmover.external.roles import ReadableDestination as ReadableDestination
     from crashmover.external.roles import Store as Store
     from crashmover.external.tuning import Tuning as Tuning
-    from crashmover.redactor import Redactor as Redactor
+    from crashmover.redaction import Redactor as Redactor
     from crashmover.registry import open_queue as open_queue
     from crashmover.registry import open_storage as open_storage
     from crashmover.uri import StorageURI as StorageURI
@@ -71,7 +71,7 @@ _HOMES = {
     "PolyCrashStorage": "external.poly",
     "QueueName": "external.crashqueue_base",
     "ReadableDestination": "external.roles",
-    "Redactor": "redactor",
+    "Redactor": "redaction",
     "Status": "engine.mover",
     "StorageURI": "uri",
     "Store": "external.roles",

@@ -216,7 +216,7 @@ def now() -> dt.datetime:
 def run(checks: Sequence[tuple[str, Check]], timeout: float) -> Iterator[Checkup]:
     """Carry out all of these at once; yield what each has found, in their order.
 
-    One that has no answer after so many seconds is given up: whatever hangs stops nobody else.
+    One that has no answer after so many seconds is given up: what hangs stops no other check.
 
     :param checks: each with the URI it is about, redacted
     """
@@ -242,7 +242,7 @@ def _begin(uri: str, check: Check) -> "Future[Checkup]":
             checkup.error = masked(describe(error))
         future.set_result(checkup)
 
-    # A daemon, so that nobody waits for it at exit.
+    # A daemon: the exit does not wait for it.
     thread = threading.Thread(target=carry_out, name="checkup", daemon=True)
     try:
         thread.start()

@@ -2,7 +2,9 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Named stores and queues, from a TOML file::
+"""Named stores and queues, from a TOML file.
+
+::
 
 [storage]
 prod    = "s3://crashes-prod?region=us-west-2"

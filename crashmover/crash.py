@@ -110,8 +110,8 @@ class Part:
     :param packed: where the store keeps it gzipped: another way to read it
     :param ask_size: finds out the size, in bytes, where that takes less than reading it; raises
         what opening it would
-    :param locate: says where it lies; asked only by whoever wants to know, and not by a copy
-    :param state: what its store knows it by: the same as long as nobody has replaced it
+    :param locate: says where it lies; a copy does not ask
+    :param state: what its store knows it by: another when it has been replaced
     :param ask_state: finds that out, where the store does not know it for free: of what was read,
         if it was; raises what opening it would
     """
@@ -158,7 +158,7 @@ class Part:
         """A part that comes piece by piece.
 
         :param chunks: returns the pieces, each time from the first on, as a generator does; one
-            is closed when nobody reads it any more
+            is closed when its reader is done
         """
         return cls(kind, name, lambda: file_of_chunks(chunks()), size, state=state)
 

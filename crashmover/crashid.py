@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Crash ids: what one is, how people type it, and what it says of itself.
+"""Crash ids: what one is, how people type it, what it says of itself, and their order.
 
 A crash id is 36 characters of lower-case hex, ``8-4-4-4-12``::
 
@@ -14,8 +14,11 @@ Source of the rule: Mozilla Socorro, ``socorro/lib/libooid.py``.
 """
 
 import datetime as dt
+import heapq
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import groupby
 
 from crashmover.errors import InvalidCrashID
 
@@ -24,6 +27,7 @@ _STRICT = re.compile(_ID)
 _TYPED = re.compile(rf"(?:bp-)?({_ID})")
 _URL = re.compile(rf"https?://\S*/(?:bp-)?({_ID})(?:[/?#]\S*)?")
 _ANY = re.compile(_ID)
+_DAY_NAME = re.compile(r"[0-9]{8}", re.ASCII)
 
 DEFAULT_DEPTH = 2
 
@@ -53,7 +57,7 @@ def _validate(crash_id: str) -> str:
 
 
 def is_valid(crash_id: str) -> bool:
-    """Whether `validate` accepts it."""
+    """Return True if `validate` accepts it."""
     try:
         validate(crash_id)
     except InvalidCrashID:
@@ -85,7 +89,7 @@ def create(date: dt.date | None = None, depth: int = DEFAULT_DEPTH) -> str:
 
     :param date: the day it is of; today in UTC when not given
     :param depth: how many directories deep file systems file it, 0 to 4
-    :raises ValueError: the day is of another century, or `depth` is none
+    :raises ValueError: the day is of another century, or `depth` is invalid
     """
     if not 0 <= depth <= 4:
         raise ValueError(f"depth is 0 to 4, not {depth}")
@@ -115,3 +119,35 @@ def depth_digit(crash_id: str) -> str:
 def sort_key(crash_id: str) -> str:
     """Order crash ids by day, then by id: the order in which every store lists them."""
     return crash_id[-6:] + crash_id
+
+
+def merged(*listings: Iterable[str]) -> Iterator[str]:
+    """Yield the ids of some listings, in order, each once.
+
+    :param listings: each in the order of `sort_key`
+    """
+    for crash_id, _ in groupby(heapq.merge(*listings, key=sort_key)):
+        yield crash_id
+
+
+# Stores name the directory of a day YYYYMMDD.
+
+
+def day_name(day: dt.date) -> str:
+    """Return the name of a day's directory."""
+    return f"{day.year:04}{day:%m%d}"
+
+
+def parse_day_name(name: str) -> dt.date | None:
+    """Return the day whose directory has this name; None if it is the name of no day."""
+    if not _DAY_NAME.fullmatch(name):
+        return None
+    try:
+        return dt.date(int(name[:4]), int(name[4:6]), int(name[6:]))
+    except ValueError:
+        return None
+
+
+def is_impossible_day(name: str) -> bool:
+    """Return True if a name has the digits of a day that no calendar has."""
+    return _DAY_NAME.fullmatch(name) is not None and parse_day_name(name) is None

@@ -10,12 +10,11 @@ ones are looked into one after the other.
 """
 
 import datetime as dt
-import fcntl
 import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any, BinaryIO, cast
@@ -119,21 +118,28 @@ class _Turn:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._fd: int | None = None
+        self._shared: Callable[[bool], None] | None = None
 
     def share(self) -> None:
-        if self._fd is None:
-            self._fd = os.memfd_create("crashmover")
+        self._shared = self._shared or _shared_lock()
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self._fd is not None:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        if self._shared:
+            self._shared(True)
 
     def __exit__(self, *_exc: object) -> None:
-        if self._fd is not None:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        if self._shared:
+            self._shared(False)
         self._lock.release()
+
+
+def _shared_lock() -> Callable[[bool], None]:
+    """Return what takes (True) and releases (False) a lock that forked processes share."""
+    import fcntl  # only systems that fork have it
+
+    fd = os.memfd_create("crashmover")
+    return lambda is_taken: fcntl.lockf(fd, fcntl.LOCK_EX if is_taken else fcntl.LOCK_UN)
 
 
 _turn = _Turn()
@@ -143,7 +149,8 @@ share_turns = _turn.share
 
 
 def in_turn(part: Part) -> AbstractContextManager[None]:
-    """Wait until nobody else has a large document in memory; to be held until that is gone."""
+    """Wait until no other thread or process has a large document in memory; hold this until
+    yours is gone."""
     is_small = part.size is not None and part.size <= SMALL
     return nullcontext() if is_small else _turn
 

@@ -2,12 +2,15 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Everything that crashmover raises on purpose::
+"""Everything that crashmover raises on purpose.
+
+::
 
     CrashMoverError
     ├─ InvalidCrashID, InvalidDumpName, InvalidURI, InvalidConfig    (also ValueError)
     ├─ MissingExtra
     ├─ NotTwoStores                    also ValueError
+    ├─ WorkerKilled
     ├─ StorageError                    .crash_id, .uri (redacted), .reason
     │  ├─ CrashIDNotFound
     │  │  └─ DumpNotFound
@@ -17,10 +20,10 @@
     │  ├─ CrashArchived
     │  ├─ CorruptCrash
     │  ├─ StorageDenied
-    │  ├─ StorageUnavailable           the only kind that is retried
+    │  ├─ StorageUnavailable           retried
     │  └─ PolyCrashStorageError        also an ExceptionGroup
     └─ QueueError
-       ├─ QueueUnavailable
+       ├─ QueueUnavailable             retried
        └─ CrashIdsFailedToPublish      .crash_ids
 
 The text of each is one line that a user can act on: where, which crash, what.
@@ -29,7 +32,7 @@ The text of each is one line that a user can act on: where, which crash, what.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, ClassVar, NamedTuple, Self, overload
 
 _LOOKED_AT = 1000  # characters
 _WORD = re.compile(r"[^\s'\"(]+")
@@ -38,7 +41,7 @@ _PASSWORD_BEGINS = re.compile(r".:(?!/)")
 
 def _without_password(word: re.Match[str]) -> str:
     """Mask ``user:password@``, from where a user may begin to the last @: step by step, as a
-    pattern for all of it takes seconds where somebody sent a thousand colons."""
+    pattern for all of it takes seconds for a thousand colons."""
     text = word[0]
     last = text.rfind("@")
     start = 0
@@ -67,7 +70,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 
 
 def masked(text: str) -> str:
-    """Mask what may be a password in what somebody typed: a URI, where none belongs.  Of what a
+    """Mask what may be a password in what a person typed: a URI, where none belongs.  Of what a
     stranger sent, only the beginning is looked at and returned: it may be long."""
     text = text if len(text) <= _LOOKED_AT else f"{text[:_LOOKED_AT]}…"
     for pattern, replacement in _SECRETS:
@@ -80,6 +83,9 @@ NO_THREAD = "no further thread can be started: the limit of processes is reached
 
 class CrashMoverError(Exception):
     """The root of all of them."""
+
+    is_retryable: ClassVar[bool] = False
+    """Whether trying again may help."""
 
 
 def _shorten(text: object, most: int = 80) -> str:
@@ -121,6 +127,10 @@ class MissingExtra(CrashMoverError):
 
 class NotTwoStores(CrashMoverError, ValueError):
     """Source and destination are one store, or it cannot be proved that they are two."""
+
+
+class WorkerKilled(CrashMoverError):
+    """A worker process was killed in the middle of its work."""
 
 
 class StorageError(CrashMoverError):
@@ -197,6 +207,7 @@ class StorageDenied(StorageError):
 class StorageUnavailable(StorageError):
     """The store does not answer now; trying again may help."""
 
+    is_retryable = True
     was_retried = False
     """Whether the store's client has tried again already, as often as helps."""
 
@@ -223,6 +234,11 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
         self.crash_id = crash_id
         self.uri = None
         return self
+
+    @property
+    def is_retryable(self) -> bool:  # type: ignore[override]  # by its exceptions
+        """Whether trying again may help with one of them."""
+        return any(getattr(error, "is_retryable", False) for error in self.exceptions)
 
     def __len__(self) -> int:
         return len(self.exceptions)
@@ -266,6 +282,8 @@ class QueueError(CrashMoverError):
 
 class QueueUnavailable(QueueError):
     """The queue does not answer now; trying again may help."""
+
+    is_retryable = True
 
 
 class CrashIdsFailedToPublish(QueueError):

@@ -2,8 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""The bytes of a part as a file: of one that is there, or of pieces as they come; and on their way
-to another."""
+"""Files of parts: one that is there, one of pieces as they come, and one that is written."""
 
 import io
 import os
@@ -54,8 +53,9 @@ class FileWriter:
 
 
 class _PartFile(io.FileIO):
-    """A file whose read errors are the error of whoever owns the file: a save reads one
-    store's file while it writes another's, and must not take the one's error for the other's.
+    """A file whose read errors become those of its store.
+
+    A save reads one store's file while it writes another's, and must not mix up their errors.
     """
 
     def __init__(
@@ -93,8 +93,9 @@ def open_file(
 class _ChunksFile(io.RawIOBase):
     """A file of the pieces that an iterator gives, of which one is in memory at a time."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], close: Callable[[], None]) -> None:
         self._chunks = chunks
+        self._close = close
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
@@ -113,11 +114,20 @@ class _ChunksFile(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if not self.closed and isinstance(self._chunks, Generator):
-            self._chunks.close()
+        if not self.closed:
+            self._close()
         super().close()
 
 
-def file_of_chunks(chunks: Iterator[bytes]) -> BinaryIO:
-    """Return a file that is read piece by piece; closing it closes a generator."""
-    return cast(BinaryIO, _ChunksFile(chunks))
+def file_of_chunks(chunks: Iterator[bytes], close: Callable[[], None] | None = None) -> BinaryIO:
+    """Return a file that is read piece by piece.
+
+    :param close: closes what the pieces come from; None: a generator is closed
+    """
+    if close is None:
+        close = chunks.close if isinstance(chunks, Generator) else _nothing
+    return cast(BinaryIO, _ChunksFile(chunks, close))
+
+
+def _nothing() -> None:
+    """Close nothing."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from crashmover.errors import PolyCrashStorageError, QueueUnavailable, StorageUnavailable
+from crashmover.errors import CrashMoverError, PolyCrashStorageError
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +18,8 @@ T = TypeVar("T")
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether trying again may help: by the type of the error, and by nothing else."""
-    if isinstance(error, PolyCrashStorageError):
-        return any(is_retryable(child) for child in error.exceptions)
-    return isinstance(error, StorageUnavailable | QueueUnavailable)
+    """Return True if trying again may help: by the type of the error, and by nothing else."""
+    return isinstance(error, CrashMoverError) and error.is_retryable
 
 
 def _tries_again(error: BaseException) -> bool:

@@ -2,27 +2,19 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Which crashes: the ids in a file, a range of days, or a queue."""
+"""Which crashes: a day as people type it, and the ids in a queue."""
 
 import datetime as dt
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
-from crashmover import crashid
-from crashmover.errors import InvalidCrashID
-
 if TYPE_CHECKING:
     from crashmover.external.crashqueue_base import CrashQueueBase, Delivery
 
-_BOM = "\ufeff"
 _DAYS_AGO = re.compile(r"([0-9]{1,5})d", re.ASCII)
-_LONGEST = 10_000  # characters of a line
-_ADD = "INSERT OR IGNORE INTO ids (id) VALUES (?)"
 
 
 def parse_day(text: str, today: dt.date | None = None) -> dt.date:
@@ -41,80 +33,6 @@ def parse_day(text: str, today: dt.date | None = None) -> dt.date:
     if len(typed) == len("2026-11-20"):
         return dt.date.fromisoformat(typed)
     raise ValueError("not a day")
-
-
-class CrashIDs:
-    """Crash ids, each once, in the order in which they were added first.
-
-    They wait on disk, not in memory: all are read and checked before the first is handed
-    out, so that a bad one stops a command before it has changed anything.
-    """
-
-    def __init__(self) -> None:
-        import sqlite3  # only where ids are named
-
-        # An unnamed database is a temporary file that is gone when it is closed.
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE ids (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
-        self._database.execute("BEGIN")
-
-    def add(self, crash_id: str) -> None:
-        """Add one that is valid."""
-        self._database.execute(_ADD, (crash_id,))
-
-    def add_lines(
-        self,
-        lines: Iterable[str],
-        name: str,
-        parse: Callable[[str], str] = crashid.parse,
-    ) -> None:
-        """Add those in a text, one a line, as people type them; blank lines and what follows
-        a ``#`` do not count.  Of a file a line is read no further than one can be long.
-
-        :param name: of the file, for messages
-        :param parse: returns what is meant by a line, or raises `InvalidCrashID`
-        :raises InvalidCrashID: of a line, which it names
-        """
-        if readline := getattr(lines, "readline", None):
-            lines = iter(partial(readline, _LONGEST), "")
-        self._database.executemany(_ADD, ((each,) for each in _parsed(lines, name, parse)))
-
-    def __len__(self) -> int:
-        (count,) = self._database.execute("SELECT count(*) FROM ids").fetchone()
-        return int(count)
-
-    def __iter__(self) -> Iterator[str]:
-        for (crash_id,) in self._database.execute("SELECT id FROM ids ORDER BY number"):
-            yield crash_id
-
-    def close(self) -> None:
-        """Forget them."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-
-def _parsed(lines: Iterable[str], name: str, parse: Callable[[str], str]) -> Iterator[str]:
-    """Yield what is meant by each line; as `CrashIDs.add_lines` says."""
-    for number, line in enumerate(lines, 1):
-        if len(line) >= _LONGEST:
-            raise InvalidCrashID(line, f"{name}, line {number}: it is too long")
-        text = line.removeprefix(_BOM) if number == 1 else line
-        if "#" in text:  # a report's URL may have a fragment: a comment needs a blank before it
-            text = re.split(r"(?:^|\s)#", text, maxsplit=1)[0]
-        if not (text := text.strip()):
-            continue
-        try:
-            yield parse(text)
-        except InvalidCrashID as error:
-            where = f"{name}, line {number}"
-            reason = f"{where}: {error.reason}" if error.reason else where
-            raise InvalidCrashID(text, reason) from error
 
 
 _STEP = 0.5  # seconds of one look at an empty queue: so soon a signal is heard

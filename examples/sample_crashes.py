@@ -2,7 +2,9 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Invent crashes like those of Firefox on Windows, and save them into a store::
+"""Invent crashes like those of Firefox on Windows, and save them into a store.
+
+::
 
     python examples/sample_crashes.py ./crashes --crashes 20 --days 3 --seed 7
 

@@ -41,9 +41,11 @@ from crashmover.external.fs import (
     durable,
     emptying,
     forcing,
+    locks,
     removing,
     settling,
     staging,
+    syscalls,
 )
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
@@ -167,10 +169,19 @@ class System:
 
     def install(self) -> None:
         """Let the store call this from now on."""
-        for module in (crashstorage, durable, emptying, forcing, partfiles, removing, staging):
+        for module in (
+            crashstorage,
+            durable,
+            emptying,
+            forcing,
+            locks,
+            partfiles,
+            removing,
+            staging,
+        ):
             vars(module)["os"] = _Module(self, os)
-        vars(durable)["fcntl"] = _Module(self, fcntl)
-        vars(forcing)["_libc"] = lambda: _Libc(self)
+        vars(locks)["fcntl"] = _Module(self, fcntl)
+        vars(syscalls)["libc"] = lambda: _Libc(self)
 
     @contextmanager
     def failing(
@@ -223,7 +234,7 @@ class _Module:
         return function(*args, **kwargs)
 
 
-_libc = forcing._libc
+_libc = syscalls.libc
 
 
 class _Libc:

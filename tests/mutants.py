@@ -89,15 +89,15 @@ PARTS = {
                 for name in ("batches", "copying", "destination", "guard", "loading", "mover")
             ),
         ),
-        ("comparison", "destination", *MOVER),
+        ("batches", "comparison", "destination", "guard", *MOVER),
         programs=MOVER,
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),
     "queue": Part(("external/crashqueue_base",), ("queue_base",)),
     "sqlite": Part(("external/sqlite/crashqueue",), ("sqlite_queue",)),
     "durable": Part(
-        ("external/fs/durable",),
-        ("fs_durability", "fs_durable", "fs_modes", "fs_openat2"),
+        ("external/fs/durable", "external/fs/locks"),
+        ("fs_durability", "fs_durable", "fs_modes", "fs_syscalls"),
         programs=("fs_faults",),
     ),
     "staging": Part(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crashmover.external.fs import openat2
+from crashmover.external.fs import syscalls
 
 _SCANDIR, _OPEN, _CLOSE, _DUP = os.scandir, os.open, os.close, os.dup
 
@@ -65,7 +65,7 @@ def btrfs_listings(monkeypatch: pytest.MonkeyPatch) -> None:
         with scandir(path) as entries:
             return [entry.name for entry in entries]
 
-    monkeypatch.setattr(openat2, "is_there", lambda: False)
+    monkeypatch.setattr(syscalls, "has_openat2", lambda: False)
     for name, function in {
         "open": open_,
         "dup": dup,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crashmover.cli import overview
-from crashmover.redactor import FORBIDDEN_KEYS
+from crashmover.redaction import FORBIDDEN_KEYS, PUBLIC_ANNOTATIONS, PUBLIC_FIELDS
 from tests.cli_helpers import (
     MAIN_DUMP,
     Argument,
@@ -373,7 +373,7 @@ def test_nothing_that_is_protected_is_shown_unasked(tmp_path: Path, option: list
 
 @pytest.mark.parametrize("value", [{"url": SECRET}, [SECRET], [[{"email": SECRET}]], {}], ids=str)
 def test_an_object_in_the_place_of_a_text_is_not_shown(tmp_path: Path, value: object) -> None:
-    fields = [name for name in overview.PUBLIC_FIELDS if name != "success"]
+    fields = [name for name in PUBLIC_FIELDS if name != "success"]
     processed = json.dumps({**dict.fromkeys(fields, value), "success": False}).encode()
     crash = sample(dumps={}, processed=processed)
     store = put(tmp_path / "store", crash)
@@ -382,9 +382,9 @@ def test_an_object_in_the_place_of_a_text_is_not_shown(tmp_path: Path, value: ob
 
 
 def test_no_field_is_public_that_the_redactor_takes_away() -> None:
-    assert {key.partition(".")[0] for key in FORBIDDEN_KEYS}.isdisjoint(overview.PUBLIC_FIELDS)
-    assert set(PROTECTED_FIELDS).isdisjoint(overview.PUBLIC_FIELDS)
-    assert set(PROTECTED_ANNOTATIONS).isdisjoint(overview.PUBLIC_ANNOTATIONS)
+    assert {key.partition(".")[0] for key in FORBIDDEN_KEYS}.isdisjoint(PUBLIC_FIELDS)
+    assert set(PROTECTED_FIELDS).isdisjoint(PUBLIC_FIELDS)
+    assert set(PROTECTED_ANNOTATIONS).isdisjoint(PUBLIC_ANNOTATIONS)
 
 
 # What strangers wrote

@@ -6,7 +6,7 @@
 
 import datetime as dt
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -249,3 +249,45 @@ def test_a_day_of_another_century_is_refused_for_an_id_cannot_say_it(day: dt.dat
 def test_ids_are_ordered_by_day_and_then_by_id(crash_ids: list[str]) -> None:
     in_order = sorted(crash_ids, key=crashid.sort_key)
     assert in_order == sorted(crash_ids, key=lambda one: (crashid.date_of(one), one))
+
+
+@quick
+@given(st.lists(st.lists(crash_ids())))
+def test_listings_are_merged_in_order_each_id_once(listings: list[list[str]]) -> None:
+    in_order = [sorted(each, key=crashid.sort_key) for each in listings]
+    merged = list(crashid.merged(*in_order))
+    assert merged == sorted(set(chain(*listings)), key=crashid.sort_key)
+
+
+# The directories of days
+
+
+@quick
+@given(st.dates())
+def test_a_directory_named_by_a_day_gives_it(day: dt.date) -> None:
+    name = f"{day.year:04}{day:%m%d}"
+    assert (crashid.day_name(day), crashid.parse_day_name(name)) == (name, day)
+    assert not crashid.is_impossible_day(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "name",
+        "2007102",
+        "200710255",
+        "20070230",
+        "20071301",
+        "00000101",
+        "20071025\n",
+        "2007-10-25",
+        "+2007102",
+        "2007102\u0665",
+        "\uff12\uff10\uff10\uff17\uff11\uff10\uff12\uff15",
+    ],
+    ids=ascii,
+)
+def test_a_directory_named_otherwise_is_no_day(name: str) -> None:
+    assert crashid.parse_day_name(name) is None
+    assert crashid.is_impossible_day(name) == (len(name) == 8 and name.isascii() and name.isdigit())

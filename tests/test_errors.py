@@ -4,16 +4,25 @@
 
 """Errors: one line that names the store and the crash, and groups of them."""
 
+import importlib
 import pickle
+import pkgutil
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import crashmover
+from crashmover import errors as errors_module
+from crashmover.cli.exit_codes import ExitCode, of_error
 from crashmover.errors import (
     CorruptCrash,
+    CrashArchived,
+    CrashChanged,
     CrashConflict,
+    CrashExists,
     CrashIDNotFound,
     CrashIdsFailedToPublish,
     CrashMoverError,
@@ -23,12 +32,14 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
     MissingExtra,
+    NotTwoStores,
     PolyCrashStorageError,
     QueueError,
     QueueUnavailable,
     StorageDenied,
     StorageError,
     StorageUnavailable,
+    WorkerKilled,
     describe,
     masked,
 )
@@ -70,6 +81,87 @@ def test_each_error_can_be_caught_as_what_it_is_a_kind_of(
     error: type[Exception], parents: tuple[type[Exception], ...]
 ) -> None:
     assert all(issubclass(error, parent) for parent in parents)
+
+
+EXIT_CODES = {
+    StorageError("full"): ExitCode.FAILED,
+    CrashConflict("differs"): ExitCode.FAILED,
+    CrashChanged(ID): ExitCode.FAILED,
+    CrashArchived("archived"): ExitCode.FAILED,
+    CorruptCrash("damaged"): ExitCode.FAILED,
+    CrashExists(ID): ExitCode.FAILED,
+    CrashIDNotFound(ID): ExitCode.NOT_FOUND,
+    DumpNotFound(ID): ExitCode.NOT_FOUND,
+    StorageDenied("refuses"): ExitCode.UNAVAILABLE,
+    StorageUnavailable("down"): ExitCode.UNAVAILABLE,
+    PolyCrashStorageError([DOWN, DENIED]): ExitCode.UNAVAILABLE,
+    QueueError("broken"): ExitCode.UNAVAILABLE,
+    QueueUnavailable("down"): ExitCode.UNAVAILABLE,
+    CrashIdsFailedToPublish([ID]): ExitCode.FAILED,
+    InvalidCrashID("x"): ExitCode.USAGE,
+    InvalidDumpName("x", "bad"): ExitCode.USAGE,
+    InvalidURI("bad"): ExitCode.USAGE,
+    InvalidConfig("bad"): ExitCode.USAGE,
+    MissingExtra("install it"): ExitCode.USAGE,
+    NotTwoStores("one"): ExitCode.USAGE,
+    WorkerKilled("killed"): ExitCode.FAILED,
+}
+"""One of each kind."""
+
+NAME = re.compile(r"[A-Z]\w+")
+
+
+def all_below(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from all_below(child)
+
+
+def own_errors() -> dict[type[Exception], str]:
+    """Every error that any module of the package raises on purpose, and its module."""
+    for module in pkgutil.walk_packages(crashmover.__path__, "crashmover."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = {each: each.__module__ for each in all_below(CrashMoverError)}
+    return {each: name for each, name in found.items() if name.startswith("crashmover.")}
+
+
+def drawn() -> dict[str, str]:
+    """The names in the drawing, and the name that each hangs on."""
+    parents: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    drawing = (errors_module.__doc__ or "").partition("::\n")[2].partition("\n\nThe text")[0]
+    for line in filter(None, map(str.rstrip, drawing.splitlines())):
+        names = NAME.findall(re.split(r"  +(?![│├└ ])[^A-Z│├└]", line.rstrip())[0])
+        at = line.index(names[0])
+        above = [each for each in above if each[0] < at]
+        parents |= dict.fromkeys(names, above[-1][1] if above else "")
+        above.append((at, names[0]))
+    return parents
+
+
+def test_every_error_is_in_the_drawing_where_it_belongs() -> None:
+    there = {each for each, module in own_errors().items() if module == errors_module.__name__}
+    there |= {CrashMoverError}
+    assert set(drawn()) == {each.__name__ for each in there}
+    for each in there - {CrashMoverError}:
+        assert drawn()[each.__name__] in {base.__name__ for base in each.__bases__}
+
+
+def test_every_error_has_an_exit_code_and_so_has_what_a_store_makes_of_it() -> None:
+    assert {type(each) for each in EXIT_CODES} == {
+        each for each, module in own_errors().items() if module == errors_module.__name__
+    }
+    assert {each: of_error(each) for each in EXIT_CODES} == EXIT_CODES
+    for each, module in own_errors().items():  # a refinement of one that is drawn
+        assert module == errors_module.__name__ or issubclass(each, StorageError | QueueError)
+
+
+def test_only_what_may_pass_is_tried_again() -> None:
+    found = {type(each) for each in EXIT_CODES if each.is_retryable}
+    assert found == {StorageUnavailable, QueueUnavailable, PolyCrashStorageError}
+    marked = [each for each in own_errors() if "is_retryable" in vars(each)]
+    assert set(marked) == found, "a refinement is tried again as the error that is drawn"
 
 
 @pytest.mark.parametrize("error", [StorageDenied, StorageUnavailable, CorruptCrash])

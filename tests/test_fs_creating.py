@@ -14,7 +14,7 @@ import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.errors import CrashExists, CrashIDNotFound, StorageUnavailable
-from crashmover.external.fs import durable, forcing
+from crashmover.external.fs import forcing, locks
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
 from tests.cli_helpers import snapshot
@@ -83,7 +83,7 @@ def test_what_is_not_final_yet_is_waited_for(
 def test_what_does_not_become_final_is_not_waited_for_for_ever(
     tmp_path: Path, last_force: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable.wait_for_unlocked, "__defaults__", (0.1,))
+    monkeypatch.setattr(locks.wait_for_unlocked, "__defaults__", (0.1,))
     force = last_force(False)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(FSPermanentStorage(tmp_path).save_crashes, [crash_of(contents("b"))])

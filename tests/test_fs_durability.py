@@ -25,7 +25,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
-from crashmover.external.fs import durable, forcing
+from crashmover.external.fs import durable, forcing, locks
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -369,13 +369,13 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def test_a_lock_that_is_held_is_waited_for_and_not_for_ever(directory: int) -> None:
-    held, found = durable.lock(directory, "lock")
+    held, found = locks.lock(directory, "lock")
     assert not found
     with pytest.raises(BlockingIOError) as caught:
-        durable.lock(directory, "lock", timeout=0.05)
+        locks.lock(directory, "lock", timeout=0.05)
     assert caught.value.args == (errno.EAGAIN, "another process is saving it")
     os.close(held)
-    again, found = durable.lock(directory, "lock", timeout=0)
+    again, found = locks.lock(directory, "lock", timeout=0)
     assert found
     os.close(again)
 
@@ -404,7 +404,7 @@ def test_a_processed_crash_and_the_rest_do_not_wait_for_each_other(
     storage = FSPermanentStorage(root)
     storage.save_crash(crash_of(contents()))
     with durable.opened(os.open(root / LEAF, os.O_RDONLY)) as directory:
-        fd, _ = durable.lock(directory, durable.temporary_name(f"{CRASH_ID}{held}"))
+        fd, _ = locks.lock(directory, durable.temporary_name(f"{CRASH_ID}{held}"))
         with durable.opened(fd):
             storage.save_crash(crash_of(parts))
     assert parts.items() <= read(storage).items()
@@ -517,7 +517,7 @@ def test_a_removal_waits_for_who_saves_a_processed_crash(root: Path, is_there: b
     with (
         ThreadPoolExecutor(1) as pool,
         durable.opened(durable.open_root(directory)) as dir_fd,
-        durable.opened(durable.lock(dir_fd, durable.temporary_name(final))[0]) as fd,
+        durable.opened(locks.lock(dir_fd, durable.temporary_name(final))[0]) as fd,
     ):
         removing = pool.submit(storage.remove_loaded, crash)
         with pytest.raises(TimeoutError):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from crashmover.external.fs import durable, forcing, mounts
+from crashmover.external.fs import durable, forcing, locks, syscalls
 
 EXT4, FUSE = 0xEF53, 0x65735546
 NEGATIVE = 0x9123683E - (1 << 32)  # Btrfs, where a long has 32 bits
@@ -44,6 +44,7 @@ class System:
         self._kind = kind
         self._fails = fails
         self.asked: list[int] = []
+        self.synced: list[int] = []
 
     def fstatfs(self, fd: int, buffer: Any) -> int:
         self.asked.append(fd)
@@ -51,7 +52,7 @@ class System:
         return -1 if self._fails else 0
 
     def syncfs(self, fd: int) -> int:
-        self.asked.append(fd)
+        self.synced.append(fd)
         ctypes.set_errno(errno.EIO if self._fails else 0)
         return -1 if self._fails else 0
 
@@ -78,7 +79,7 @@ def test_a_whole_file_system_is_forced_only_where_that_says_what_it_could_not_wr
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(forcing, "_kernel", lambda: kernel)
-    monkeypatch.setattr(mounts, "_libc", lambda: system)
+    monkeypatch.setattr(syscalls, "libc", lambda: system)
     assert forcing.can_sync_file_system(7) is expected
     assert set(system.asked) <= {7}
 
@@ -89,7 +90,7 @@ def test_what_could_not_be_forced_is_an_error(
     monkeypatch.setattr(forcing, "can_sync_file_system", lambda fd: True)
     for fails in (False, True):
         system = System(fails=fails)
-        monkeypatch.setattr(forcing, "_libc", lambda system=system: system)
+        monkeypatch.setattr(syscalls, "libc", lambda system=system: system)
         with forcing.Forcing(directory, together=True) as forced:
             assert not forced.begin(("a",), directory)
             if fails:
@@ -98,14 +99,14 @@ def test_what_could_not_be_forced_is_an_error(
                 assert caught.value.errno == errno.EIO
             else:
                 forced.finish([("a",)], new=True)
-            assert len(system.asked) == 1
+            assert len(system.synced) == 1
 
 
 def test_a_file_system_where_nothing_was_begun_is_not_forced(
     directory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = System(fails=True)
-    monkeypatch.setattr(forcing, "_libc", lambda: system)
+    monkeypatch.setattr(syscalls, "libc", lambda: system)
     with forcing.Forcing(directory, together=True) as forced:
         forced.finish([], new=False)
 
@@ -187,9 +188,9 @@ def test_no_descriptor_is_left_open_whatever_goes_wrong(directory: int, tmp_path
                     os.close(durable.open_regular(fd, name)[0])
             for name in ("file", "fifo"):  # which has two names; which is no file
                 with pytest.raises(OSError, match="not a temporary file of ours"):
-                    durable.create(fd, name)
+                    locks.create(fd, name)
                 with pytest.raises(OSError, match="not a temporary file of ours"):
-                    durable.lock(fd, name)
+                    locks.lock(fd, name)
             assert durable.same_bytes(fd, "file", "other")
         with pytest.raises(FileNotFoundError):
             durable.walk_down(directory, ("a", "b", "c"))
@@ -249,10 +250,10 @@ def test_what_a_lock_finds_is_emptied_and_is_ours_alone(
             path.write_bytes(left)
             path.chmod(0o600)
         if is_lock:
-            fd, found = durable.lock(directory, name)
+            fd, found = locks.lock(directory, name)
             assert found is (left is not None)
         else:
-            fd = durable.create(directory, name)
+            fd = locks.create(directory, name)
         with durable.opened(fd):
             assert (os.fstat(fd).st_size, os.get_inheritable(fd)) == (0, False)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -269,7 +270,7 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(
         flock(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", after_a_removal)
-    fd, found = durable.lock(directory, "lock")
+    fd, found = locks.lock(directory, "lock")
     with durable.opened(fd):
         assert not found
         assert os.path.samestat(os.fstat(fd), path.stat())

@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from crashmover import crashid, open_storage
 from crashmover.crash import Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.fs import durable, emptying, forcing, listing, removing, settling
+from crashmover.external.fs import directory_index, emptying, forcing, locks, removing, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     CRASH_ID,
@@ -208,7 +208,7 @@ def test_what_another_process_is_saving_is_left_to_it(
 def test_a_crash_that_somebody_holds_is_named_and_the_others_go(
     storage: FSPermanentStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable.lock, "__defaults__", (0.0,))  # its patience
+    monkeypatch.setattr(locks.lock, "__defaults__", (0.0,))  # its patience
     for crash_id in (CRASH_ID, NEIGHBOUR):
         storage.save_crash(crash_of(contents(), crash_id))
     with (root / LEAF / f".{CRASH_ID}.json.tmp").open("wb") as file:
@@ -299,13 +299,13 @@ def test_a_directory_that_another_has_just_removed_is_no_failure(
 
     with Storage(root) as storage:
         storage.save_crash(crash_of(contents()))
-        take_out = removing.Removal.take_out_seen
+        take_out = removing.CrashRemoval.remove_seen
 
-        def and_then(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+        def and_then(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
             take_out(self, dir_fd, seen)
             (root / LEAF).rmdir()
 
-        monkeypatch.setattr(removing.Removal, "take_out_seen", and_then)
+        monkeypatch.setattr(removing.CrashRemoval, "remove_seen", and_then)
         above = (root / LEAF).parent.stat()
         monkeypatch.setattr(os, "fsync", removed_before)
         assert empty(storage) == [CRASH_ID]
@@ -322,7 +322,7 @@ def test_a_full_disk_is_emptied(
     def refuse(*_args: object) -> tuple[int, bool]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(durable, "_open_or_create", refuse)
+    monkeypatch.setattr(locks, "_open_or_create", refuse)
     assert sorted(empty(storage)) == sorted(many(20))
     assert list(root.iterdir()) == []
 
@@ -335,15 +335,18 @@ def test_where_a_file_cannot_become_the_lock_there_is_one_beside_it(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
+    def no_such_call(*_args: object) -> NoReturn:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     storage.save_crash(crash_of(contents()))
     raw_crash = root / LEAF / f"{CRASH_ID}.json"
     if what == "linked":
         (tmp_path / "backup").hardlink_to(raw_crash)
     elif what == "read-only":
-        monkeypatch.setattr(removing, "_TO_LOCK", os.O_RDWR | os.O_DIRECTORY)  # root may anything
+        monkeypatch.setattr(locks, "_TO_LOCK", os.O_RDWR | os.O_DIRECTORY)  # root may anything
     else:
-        monkeypatch.setattr(removing, "_renameat2", lambda: None)
+        monkeypatch.setattr(locks, "rename_to_new", no_such_call)
     assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
     if what == "linked":
@@ -358,21 +361,21 @@ def test_dumps_that_come_after_a_look_go_too(
     long_ago = 10**9
     monkeypatch.setattr(emptying, "SETTLED_NS", -(10**18))  # all has settled
     os.utime(root / LEAF / f"{CRASH_ID}.json", ns=(long_ago, long_ago))
-    take_out = removing.Removal.take_out_seen
+    take_out = removing.CrashRemoval.remove_seen
 
-    def add_first(self: removing.Removal, dir_fd: int, seen: removing.Seen) -> None:
+    def add_first(self: removing.CrashRemoval, dir_fd: int, seen: removing.Seen) -> None:
         assert seen.suffixes == (".json",)
-        turned = removing._turned_into_lock
+        turned = locks._turned_into_lock
 
         def add(*args: Any) -> int:
             storage.save_crash(crash_of({MAIN: b"late"}))
             return turned(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(removing, "_turned_into_lock", add)
+            patch.setattr(locks, "_turned_into_lock", add)
             take_out(self, dir_fd, seen)
 
-    monkeypatch.setattr(removing.Removal, "take_out_seen", add_first)
+    monkeypatch.setattr(removing.CrashRemoval, "remove_seen", add_first)
     assert empty(storage) == [CRASH_ID]
     assert list(root.iterdir()) == []
 
@@ -450,16 +453,16 @@ def test_a_crash_that_is_removed_while_it_is_looked_at_is_worth_another_try(
     storage: FSPermanentStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.save_crash(crash_of(contents()))
-    names_of = listing.Listings.names_of
+    names_of = directory_index.IndexCache.names_of
 
-    def and_empty(self: listing.Listings, *args: Any) -> list[str]:
+    def and_empty(self: directory_index.IndexCache, *args: Any) -> list[str]:
         names = names_of(self, *args)
         with monkeypatch.context() as patch:
-            patch.setattr(listing.Listings, "names_of", names_of)
+            patch.setattr(directory_index.IndexCache, "names_of", names_of)
             assert empty(storage) == [CRASH_ID]
         return names
 
-    monkeypatch.setattr(listing.Listings, "names_of", and_empty)
+    monkeypatch.setattr(directory_index.IndexCache, "names_of", and_empty)
     with pytest.raises(StorageUnavailable, match="replaced or removed while it was read"):
         storage.load_crash(CRASH_ID)
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import pytest
 
 from crashmover.errors import CrashChanged, CrashIDNotFound, StorageError, StorageUnavailable
-from crashmover.external.fs import durable
+from crashmover.external.fs import locks
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from tests.cli_helpers import (
     MAIN_DUMP,
@@ -196,7 +196,7 @@ def no_file_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(durable, "_open_or_create", refuse)
+    monkeypatch.setattr(locks, "_open_or_create", refuse)
 
 
 @pytest.mark.usefixtures("no_file_can_be_made")

@@ -13,7 +13,7 @@ import pytest
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.layouts import Layout
 from crashmover.testing import CRASH_ID, MAIN, NEIGHBOUR, RAW, contents, crash_of, read
 from tests.cli_helpers import stored
 from tests.fs_faults import temporary_files

@@ -141,10 +141,8 @@ def test_each_file_system_that_was_written_to_is_forced_and_no_other(
     for where in names:
         tmp_path.joinpath(*where).mkdir(parents=True)
 
-    class System:
-        def syncfs(self, fd: int) -> int:
-            asked.append(os.fstat(fd).st_ino)
-            return 0
+    def sync(fd: int) -> None:
+        asked.append(os.fstat(fd).st_ino)
 
     real = os.fstat
     inodes = [tmp_path.joinpath(*where).stat().st_ino for where in names]
@@ -160,7 +158,7 @@ def test_each_file_system_that_was_written_to_is_forced_and_no_other(
 
     with durable.opened(durable.open_root(tmp_path)) as root_fd:
         monkeypatch.setattr(forcing, "can_sync_file_system", lambda fd: True)
-        monkeypatch.setattr(forcing, "_libc", System)
+        monkeypatch.setattr(forcing, "sync_file_system", sync)
         monkeypatch.setattr(os, "fstat", fstat)
         with forcing.Forcing(root_fd, together=True) as forced:
             for where in names[:2]:

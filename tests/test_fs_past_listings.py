@@ -16,7 +16,7 @@ import pytest
 import crashmover.external.fs
 from crashmover.crash import Kind
 from crashmover.errors import CrashChanged, StorageUnavailable
-from crashmover.external.fs import durable, listing
+from crashmover.external.fs import directory_index, durable, locks
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import (
     BROWSER,
@@ -60,14 +60,14 @@ def files_of(storage: FSPermanentStorage) -> list[str]:
 
 def before_lock(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Let another do something just before the next lock is taken: its directory is open."""
-    lock = durable.lock
+    lock = locks.lock
 
     def late(*args: Any, **kwargs: Any) -> tuple[int, bool]:
-        monkeypatch.setattr(durable, "lock", lock)
+        monkeypatch.setattr(locks, "lock", lock)
         act()
         return lock(*args, **kwargs)
 
-    monkeypatch.setattr(durable, "lock", late)
+    monkeypatch.setattr(locks, "lock", late)
 
 
 # As Btrfs lists
@@ -172,7 +172,7 @@ def test_only_one_function_lists_a_descriptor() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(directory_index, "_PATIENCE_S", 0.05)
 
 
 OUTDATED = f"the listing of its directory is older than {CRASH_ID}.json; wait, or mount it without"

@@ -21,7 +21,7 @@ from crashmover import crashid
 from crashmover.crash import Crash, Kind
 from crashmover.engine.mover import Mover, Status
 from crashmover.errors import CrashChanged, StorageError, StorageUnavailable
-from crashmover.external.fs import durable
+from crashmover.external.fs import durable, locks
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.testing import BROWSER, CRASH_ID, MAIN, contents, crash_of, read
 from tests.cli_helpers import run_process
@@ -211,16 +211,16 @@ def test_what_changes_before_the_crash_is_locked_is_not_removed(
 ) -> None:
     storage.save_crash(crash_of(contents("a")))
     crash = storage.load_crash(CRASH_ID)
-    path, lock = file_of(crash, MAIN), durable.lock
+    path, lock = file_of(crash, MAIN), locks.lock
 
     def late(dir_fd: int, name: str) -> tuple[int, bool]:
-        monkeypatch.setattr(durable, "lock", lock)
+        monkeypatch.setattr(locks, "lock", lock)
         path.unlink()
         if is_replaced:
             path.write_bytes(contents("a")[MAIN])
         return lock(dir_fd, name)
 
-    monkeypatch.setattr(durable, "lock", late)
+    monkeypatch.setattr(locks, "lock", late)
     if is_replaced:
         with pytest.raises(CrashChanged):
             storage.remove_loaded(crash)

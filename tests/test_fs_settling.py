@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.external.fs import durable, listing, settling
+from crashmover.external.fs import directory_index, durable, locks, settling
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.settling import ELSEWHERE_NS, Lock, has_settled, now_at
 from crashmover.testing import BROWSER, MAIN, RAW, crash_of, read
@@ -52,7 +52,7 @@ def few_listings(most: int) -> Iterator[None]:
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FSPermanentStorage:
     """A store with a large directory; a crash settles soon."""
-    for module in (settling, listing):
+    for module in (settling, directory_index):
         monkeypatch.setattr(module, "SETTLED_NS", SETTLED_NS)
     storage = FSPermanentStorage(tmp_path)
     storage.save_crashes([crash_of({RAW: b"1", MAIN: b"1"}, crash_id) for crash_id in IDS])
@@ -153,7 +153,7 @@ def test_what_changed_between_the_listing_and_the_lock_has_not_settled(
 ) -> None:
     """It was listed a minute ago."""
     with durable.opened(durable.open_root(tmp_path)) as dir_fd:
-        lock = Lock("lock", durable.lock(dir_fd, "lock")[0])
+        lock = Lock("lock", locks.lock(dir_fd, "lock")[0])
         now = now_at(dir_fd, lock)
         listed = now - 60_000_000_000
         changed = listed + changed_s * 1_000_000_000

@@ -26,7 +26,7 @@ import pytest
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.layouts import Layout
 from crashmover.testing import CRASH_ID, crash_of
 from tests import fs_faults
 from tests.cli_helpers import is_harmless, run_process, statuses, without_risks

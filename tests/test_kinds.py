@@ -48,14 +48,14 @@ def test_the_type_checker_names_each_place_that_has_to_know_a_new_kind(tmp_path:
     )
     found = re.findall(r"^crashmover/(\S+?):\d+: error: .*CRASH_REPORT", run.stdout, re.MULTILINE)
     assert set(found) == {
-        "checking.py",
         "cli/get.py",
         "cli/overview.py",
         "cli/save.py",
         "cli/selecting.py",
         "crash.py",
-        "external/fs/layout.py",
-        "job.py",
+        "engine/checker.py",
+        "engine/loading.py",
+        "external/fs/layouts.py",
         "soundness.py",
         "testing/samples.py",
     }, run.stdout

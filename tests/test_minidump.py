@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crashmover.errors import CorruptCrash
-from crashmover.minidump import MOST, Minidump, read_minidump
+from crashmover.minidump.reader import MOST, Minidump, read_minidump
 from tests.minidumps import (
     ANDROID,
     ARM64,

@@ -16,7 +16,7 @@ from crashmover.engine.mover import Existing, Mover, Outcome, Status
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.external.roles import ListedSource
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,

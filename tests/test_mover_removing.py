@@ -18,7 +18,7 @@ from crashmover.errors import (
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.testing import (
     BROWSER,
     CRASH_ID,

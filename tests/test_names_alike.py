@@ -12,7 +12,7 @@ import pytest
 from crashmover import Crash, FSPermanentStorage, Kind, Part
 from crashmover.errors import StorageError
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Layout
+from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.staging import StagedSave
 from crashmover.spelling import alike, refuse_taken
 from tests.cli_helpers import run

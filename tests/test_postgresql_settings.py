@@ -20,7 +20,7 @@ import pytest
 from crashmover import Crash, FSPermanentStorage, Kind, Part, open_storage
 from crashmover.errors import CrashChanged
 from crashmover.external.postgresql.connection_context import ConnectionContext, conninfo_of
-from crashmover.external.postgresql.saving import lock
+from crashmover.external.postgresql.tables import lock
 from crashmover.testing import CRASH_ID, contents, crash_of
 from crashmover.uri import StorageURI
 from tests.cli_helpers import run

@@ -8,6 +8,7 @@ import datetime as dt
 
 import pytest
 
+from crashmover import crashid
 from crashmover.errors import CorruptCrash
 from crashmover.external.bucket import layouts
 from crashmover.external.bucket.layouts import SOCORRO as keys
@@ -49,9 +50,9 @@ def test_the_other_parts_have_one_key_each() -> None:
     ],
 )
 def test_a_directory_is_a_day_or_is_not(name: str, day: dt.date | None) -> None:
-    assert layouts.parse_day_name(name) == day
+    assert crashid.parse_day_name(name) == day
     if day:
-        assert layouts.day_name(day) == name
+        assert crashid.day_name(day) == name
 
 
 @pytest.mark.parametrize(

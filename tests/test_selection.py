@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crashmover.errors import InvalidCrashID
-from crashmover.selection import CrashIDs, parse_day
+from crashmover.idset import CrashIDs
+from crashmover.selection import parse_day
 
 TODAY = dt.date(2026, 11, 24)
 IDS = [f"0bba929f-8721-460c-dead-a43{n}22071025" for n in range(3)]
@@ -226,3 +227,10 @@ def test_a_file_gives_each_id_it_has_once_or_none_at_all(lines: list[str]) -> No
         assert ids_in("\n".join(lines)) == list(dict.fromkeys(expected))
     except InvalidCrashID:
         assert "x" in lines
+
+
+def test_ids_are_given_by_day_too() -> None:
+    early = IDS[0][:-6] + "071024"
+    with CrashIDs() as ids:
+        ids.add(*IDS, early, IDS[0])
+        assert (list(ids), list(ids.by_day()), len(ids)) == ([*IDS, early], [early, *IDS], 4)

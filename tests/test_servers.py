@@ -129,6 +129,7 @@ with PostgreSQL() as a, Rclone() as b, Ministack() as c:
     assert not list(_living(pids))
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_the_run_says_which_servers_there_are() -> None:
     for quiet in ([], ["-q"]):
         done = pytest_run(QUICK, *quiet)
@@ -138,6 +139,7 @@ def test_the_run_says_which_servers_there_are() -> None:
         assert ", ministack " in done.stdout
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_a_missing_server_fails_the_run_unless_it_is_left_out_by_name() -> None:
     hide = {"PATH": "/nowhere"}
     script = (
@@ -162,6 +164,7 @@ def test_a_missing_server_fails_the_run_unless_it_is_left_out_by_name() -> None:
             assert "--without s3-signed" in done.stderr
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_tests_of_a_server_that_is_left_out_are_skipped_with_the_reason() -> None:
     test = "tests/test_servers.py::test_the_database_refuses_a_wrong_password"
     done = pytest_run(test, environment={"CRASHMOVER_TEST_WITHOUT": "postgresql,s3-strict"})

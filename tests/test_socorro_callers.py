@@ -29,7 +29,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
 from tests.conftest import Figures, UseAWS
 from tests.servers.postgresql import PostgreSQL

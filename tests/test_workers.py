@@ -23,7 +23,8 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothi
 
 HEAD = """
 import os, signal, sys, threading, time
-from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.engine.workers import Workers
+from crashmover.errors import WorkerKilled
 """
 
 

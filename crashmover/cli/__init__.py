@@ -99,7 +99,7 @@ class CommandLine(click.Group):
         except SystemExit:
             if ending.number is None:
                 raise
-            # All is cleaned up: wait neither for threads nor for whoever reads what we write.
+            # All is cleaned up: wait neither for threads nor for a reader of the output.
             os._exit(ExitCode.SIGNAL + ending.number)
         except click.exceptions.Exit as end:
             code = end.exit_code

@@ -23,6 +23,7 @@ from crashmover.cli.options import (
     range_options,
     source_option,
 )
+from crashmover.cli.progress import progress
 from crashmover.cli.selecting import (
     check_selection,
     ids_from_option,
@@ -101,7 +102,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         console.warn_of_reading(source, *destination.stores)
         if not options["digest"]:  # which finds out whether a store is sound in itself
             refuse_check_of_itself(source, destination.stores)
-        bar = stack.enter_context(console.progress(options["progress"], total))
+        bar = stack.enter_context(progress(options["progress"], total))
         found = Findings(is_named=total is not None, **_shown(destination, options))
         stopper = signals.Stopper(checker.stop)
         with signals.handling(stopper):

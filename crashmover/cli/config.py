@@ -93,7 +93,7 @@ def command(context: click.Context, /, as_json: bool) -> None:
 
 
 def _file(context: click.Context) -> dict[str, Any]:
-    """Return where the file is, whether it is there, and who says that it is this one.
+    """Return where the file is, whether it is there, and what says that it is this one.
 
     The path is None without a home directory.
     """

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Messages:
 
     @contextmanager
     def written_by(self, write: Callable[[str], None]) -> Iterator[None]:
-        """Let something else write the lines while this lasts."""
+        """Let a function write the lines while this lasts."""
         self._write, before = write, self._write
         try:
             yield
@@ -120,7 +120,7 @@ def refuse_closed(path: str, option: str) -> None:
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at a terminal, and sees what is asked."""
+    """Return True if a person sits at a terminal, and sees what is asked."""
     return all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
@@ -163,8 +163,18 @@ def warn_of_differences(store: "CrashDestination") -> None:
 
 
 def is_json() -> bool:
-    """Whether messages are for machines."""
+    """Return True if messages are for machines."""
     return _messages.as_json
+
+
+def is_quiet() -> bool:
+    """Return True if only what is amiss is to be said."""
+    return _messages.quiet
+
+
+def written_by(write: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Let a function write the lines while this lasts."""
+    return _messages.written_by(write)
 
 
 def format_asked_for(words: Sequence[str]) -> str:
@@ -205,7 +215,7 @@ class _Log(logging.Handler):
     """Makes messages of what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A library that logs amiss, or a standard error that nobody reads, must fail no crash.
+        # A library that logs amiss, or a standard error without a reader, must fail no crash.
         with suppress(Exception):
             text, level = record.getMessage(), record.levelname.lower()
             if _messages.as_json:
@@ -230,29 +240,3 @@ class Progress:
 
         :param size: how many bytes were moved
         """
-
-
-@contextmanager
-def progress(wanted: bool | None, total: int | None) -> Iterator[Progress]:
-    """Show progress on standard error while this lasts.
-
-    :param wanted: None means: if that is a terminal; nothing else is shown among messages for
-        machines, nor where it is to be quiet
-    :param total: how many crashes there are, where that is known
-    """
-    if wanted is None:
-        wanted = sys.stderr.isatty()
-    if not wanted or _messages.as_json or _messages.quiet:
-        yield Progress()
-        return
-    from crashmover.cli.bar import Bar, Lines
-
-    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
-        yield Lines(total)
-        return
-    bar = Bar(total)
-    if not bar.begin():
-        yield Lines(total)
-        return
-    with bar.rich, _messages.written_by(bar.write):
-        yield bar

@@ -5,20 +5,17 @@
 """``crashmover copy``."""
 
 import datetime as dt
-import fcntl
 import json
 import logging
-import resource
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
-from threading import Event, Timer
 from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
-from crashmover.cli import console, exit_codes, metrics, signals
+from crashmover.cli import console, exit_codes, metrics, process, signals
 from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
@@ -30,7 +27,8 @@ from crashmover.cli.options import (
     range_options,
     source_option,
 )
-from crashmover.cli.report import Summary, open_output, writing_report
+from crashmover.cli.progress import progress
+from crashmover.cli.report import Summary, writing_report
 from crashmover.cli.selecting import (
     check_selection,
     ids_from_option,
@@ -40,12 +38,10 @@ from crashmover.cli.selecting import (
 )
 from crashmover.crash import Kind
 from crashmover.engine.mover import Existing, Mover, Outcome
-from crashmover.errors import NO_THREAD, CrashMoverError, StorageError
+from crashmover.errors import CrashMoverError, StorageError
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.selection import QueuedIDs
-
-_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # from malloc.h of glibc
 
 
 @click.command("copy", epilog=exit_codes.HELP)
@@ -163,8 +159,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
       crashmover copy -s prod -d /archive -q pubsub://project/prefix --follow
     """
     _check_usage(crash_ids, options)
-    _allow_open_files()
-    _keep_memory_together()
+    process.allow_open_files()
+    process.keep_memory_together()
     with ExitStack() as stack:
         source = stack.enter_context(settings.open_source(options["sources"]))
         destination = stack.enter_context(settings.open_destination(options["destinations"]))
@@ -174,7 +170,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         else:
             selected = _selected(stack, source, mover.marker, crash_ids, options)
         if options["lock"]:
-            stack.enter_context(_locked(options["lock"]))
+            stack.enter_context(process.locked(options["lock"]))
         if not options["dry_run"]:
             console.warn_before_writing(destination, *([source] * options["remove_source"]))
         stack.enter_context(mover)
@@ -184,7 +180,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         if not options["dry_run"]:
             console.warn_of_risks(destination)
         report = stack.enter_context(writing_report(options["report"]))
-        bar = stack.enter_context(console.progress(options["progress"], selected.total))
+        bar = stack.enter_context(progress(options["progress"], selected.total))
         code = _run(
             mover, selected, options, report, bar, partial(_verdict, source, selected, options)
         )
@@ -201,29 +197,6 @@ def _check_usage(crash_ids: tuple[str, ...], options: dict[str, Any]) -> None:
         options["queue"] = None  # the environment's is for runs that name nothing else
     if options["follow"] and not options["queue"]:
         raise click.UsageError("--follow is of a queue: -q is missing")
-
-
-def _allow_open_files() -> None:
-    """Many workers hold many files open at a time: use what the system grants us."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _keep_memory_together() -> None:
-    """Let all threads share two heaps, and keep what is freed for what comes next.
-
-    With a heap for each thread, what one has freed is of no use to the others: that took 10 to 20 %
-    more memory, and was no faster.  To give the memory for each crash back to the system, and to
-    have it handed out anew for the next, took a fourth of the system's time for a copy.
-    """
-    import ctypes  # 10 ms that other commands need not wait for
-
-    with suppress(AttributeError):  # not every C library has it
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 def _mover(source: CrashSource, destination: CrashDestination, options: dict[str, Any]) -> Mover:
@@ -299,7 +272,8 @@ def _run(
     stopper = signals.Stopper(mover.stop, lambda: _give_back(queued))
     failure: CrashMoverError | None = None
     ahead = {"ahead": 1} if queued else {}  # no more than can be started now
-    with signals.handling(stopper), _time_limit(options["max_duration"], mover) as expired:
+    time_limit = process.time_limit(options["max_duration"], mover.stop)
+    with signals.handling(stopper), time_limit as expired:
         try:
             for outcome in mover.run(selected.ids, selected.listings, **ahead):
                 if queued:
@@ -364,39 +338,3 @@ def _give_back(queued: QueuedIDs | None) -> None:
     if queued:
         with suppress(CrashMoverError):
             queued.close()
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    with open_output(path, "a", "--lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say(f"crashmover: another run holds {path}; nothing was done")
-            raise click.exceptions.Exit(ExitCode.UNAVAILABLE) from None
-        yield
-
-
-@contextmanager
-def _time_limit(seconds: float | None, mover: Mover) -> Iterator[Event]:
-    """Stop the mover after so many seconds; give what says whether that has happened."""
-    expired = Event()
-    if seconds is None:
-        yield expired
-        return
-
-    def expire() -> None:
-        expired.set()
-        mover.stop()
-
-    timer = Timer(seconds, expire)
-    timer.daemon = True
-    try:
-        timer.start()
-    except RuntimeError:  # "can't start new thread"
-        console.say(f"crashmover: --max-duration: {NO_THREAD}; nothing was done")
-        raise click.exceptions.Exit(ExitCode.UNAVAILABLE) from None
-    try:
-        yield expired
-    finally:
-        timer.cancel()

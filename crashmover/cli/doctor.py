@@ -173,7 +173,7 @@ def _print(patients: list[Patient], checkups: Iterator[Checkup], as_json: bool) 
             verdicts.append(checkup.verdict)
             click.echo(line(patient.place, checkup))
     finally:
-        for _ in checkups:  # whoever reads may leave, and yet each probe must be taken away
+        for _ in checkups:  # the reader may leave, and yet each probe must be taken away
             pass
     warnings, failed = (verdicts.count(verdict) for verdict in ("warn", "failed"))
     text = f"checked {len(verdicts)}, warnings {warnings}, failed {failed}"

@@ -25,49 +25,9 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.roles import CrashSource
-from crashmover.minidump import MAGIC, read_minidump
-from crashmover.redactor import Redactor
+from crashmover.minidump.reader import MAGIC, read_minidump
+from crashmover.redaction import PUBLIC_ANNOTATIONS, PUBLIC_FIELDS, Redactor
 from crashmover.soundness import mismatch, missing
-
-PUBLIC_ANNOTATIONS = (
-    "ProductName",
-    "Version",
-    "BuildID",
-    "ReleaseChannel",
-    "Vendor",
-    "ProcessType",
-    "CrashTime",
-    "UptimeTS",
-    "StartupCrash",
-    "OOMAllocationSize",
-    "submitted_timestamp",
-)
-"""What is shown of a raw crash unasked.  Source of what is public: Mozilla Socorro,
-``socorro/schemas/raw_crash.schema.yaml``, permission "public".  ``MozCrashReason`` is not: it may
-hold what a user has typed; a processed crash has it without that."""
-
-PUBLIC_FIELDS = (
-    "signature",
-    "reason",
-    "address",
-    "moz_crash_reason",
-    "crashing_thread",
-    "crashing_thread_name",
-    "product",
-    "version",
-    "build",
-    "release_channel",
-    "process_type",
-    "os_name",
-    "os_version",
-    "os_pretty_version",
-    "cpu_arch",
-    "uptime",
-    "date_processed",
-    "success",
-)
-"""What is shown of a processed crash unasked, where the redactor leaves it in.  Source of what is
-public: Mozilla Socorro, ``socorro/schemas/processed_crash.schema.yaml``, permission "public"."""
 
 LARGEST_MINIDUMP = 64 << 20
 """Bytes of a dump that is looked into at most: it is fetched for that."""
@@ -258,7 +218,7 @@ def as_text(shown: Mapping[str, Any]) -> str:
     lines = [f"crash {shown['crash_id']}", f"store {printable(shown['store'])}"]
     lines += ["", "parts", *_part_lines(shown["parts"])]
     if all(part["kind"] != Kind.RAW_CRASH for part in shown["parts"]):
-        lines.append("  no raw_crash: so there is no crash, for whoever copies or checks")
+        lines.append("  no raw_crash: copies and checks see no crash here")
     if shown["annotations"]:
         lines += ["", "annotations", *_table(shown["annotations"])]
     if "processed" in shown:

@@ -19,7 +19,7 @@ KINDS = {"storage": "store", "queue": "queue"}
 
 @dataclass(frozen=True)
 class Place:
-    """A store or a queue, which nobody has contacted yet; or what is wrong with its name or URI.
+    """A store or a queue, which is not contacted yet; or what is wrong with its name or URI.
 
     :param kind: of `KINDS`
     :param name: in the configuration, if it comes from there

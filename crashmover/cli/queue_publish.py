@@ -29,7 +29,7 @@ from crashmover.cli.options import (
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
 from crashmover.external.roles import ListedSource
-from crashmover.selection import CrashIDs
+from crashmover.idset import CrashIDs
 
 
 class BodyType(click.ParamType):

@@ -24,7 +24,7 @@ from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
 from crashmover.engine.remover import RemovalResult, Remover, Status
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.selection import CrashIDs
+from crashmover.idset import CrashIDs
 
 _HANDFUL = 5  # crashes that are removed without a question
 
@@ -129,7 +129,7 @@ def _ask(storage: CrashStorageBase, ids: CrashIDs, options: dict[str, Any]) -> N
 
 
 def _can_ask(ids_from: Any) -> bool:
-    """Whether there is somebody to ask, and the answer will not be taken for crash ids."""
+    """Return True if a person can be asked, and the answer is not taken for crash ids."""
     is_taken = getattr(ids_from, "name", "") == "<stdin>"
     return not is_taken and console.can_ask()
 
@@ -172,8 +172,8 @@ def _run(
 def _tell_of_the_rest(
     removal: RemovalResult, removals: Iterator[RemovalResult], counts: Counter[Status]
 ) -> None:
-    """Nobody reads what is printed any more: say elsewhere what was removed by then, for many are
-    removed at once."""
+    """Say elsewhere what was removed before the reader of the output was gone: many are removed
+    at once."""
     untold = [removal]
     for removal in removals:
         counts[removal.status] += 1

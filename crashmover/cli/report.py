@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What a copy leaves behind for whoever ran it: its summary, and the report."""
+"""What a copy leaves behind: its summary, and the report."""
 
 import json
 import os

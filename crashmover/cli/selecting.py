@@ -15,7 +15,7 @@ from crashmover.crash import ALL_KINDS, Kind
 from crashmover.engine.plan import require_listed
 from crashmover.errors import InvalidCrashID
 from crashmover.external.roles import CrashSource, ListedSource
-from crashmover.selection import CrashIDs
+from crashmover.idset import CrashIDs
 
 
 def word_for(kind: Kind) -> str:

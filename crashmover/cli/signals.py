@@ -34,8 +34,10 @@ _SHOW_CURSOR = "\x1b[?25h"  # which the bar has hidden
 
 
 def _to_terminal(text: str) -> None:
-    """Tell whoever has pressed a key.  The bare call: what was interrupted by the signal may be
-    in the middle of writing, or hold a lock."""
+    """Tell the person who has pressed a key.
+
+    The bare call: what the signal interrupted may be in the middle of writing, or hold a lock.
+    """
     if is_json() or not os.isatty(2):
         return
     with suppress(OSError):
@@ -62,7 +64,7 @@ class Stopper:
         self._grace = grace
         self._is_over = False
         self._inner: Stopper | None = None
-        self._working: Stopper = self  # who handles the signals now
+        self._working: Stopper = self  # the one that handles the signals now
 
     def __call__(self, number: int, _frame: FrameType | None = None) -> None:
         if self.number is not None:

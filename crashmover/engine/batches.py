@@ -11,7 +11,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, Self, TypeVar
 
-from crashmover.engine.workers import WorkerKilled, Workers
+from crashmover.engine.workers import Workers
+from crashmover.errors import WorkerKilled
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -29,7 +29,7 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.roles import CrashSource
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import is_retryable
 
 

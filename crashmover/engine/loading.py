@@ -14,7 +14,7 @@ from crashmover.crash import COLLECTED, MARKERS, Crash, Kind, Part
 from crashmover.documents import json_object, json_part
 from crashmover.errors import CrashIDNotFound
 from crashmover.external.roles import CrashSource
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.soundness import demand_soundness, note_lacking
 
 

@@ -16,11 +16,11 @@ from crashmover.engine.destination import Destination, Existing
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
 from crashmover.engine.guard import Guard, outage
 from crashmover.engine.plan import check_copy, is_listed
-from crashmover.engine.workers import WorkerKilled, Workers
-from crashmover.errors import CrashMoverError
+from crashmover.engine.workers import Workers
+from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.pool import Pool
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 
 __all__ = ["Existing", "Mover", "Outcome", "Status"]
@@ -103,7 +103,10 @@ class Mover:
             *(store.tuning.savers or store.tuning.workers for store in stores),
         )
         self._in_processes = all(store.tuning.processes for store in everywhere)
-        self._batch_size = max(store.tuning.batch_for(self._worker_count) for store in stores)
+        self._batch_size = max(
+            *(store.tuning.prefetch for store in source.stores),
+            *(store.tuning.batch_for(self._worker_count) for store in stores),
+        )
         self._pool = Pool(self._worker_count * len(stores), "store")
         self._copier = Copier(
             self._source,

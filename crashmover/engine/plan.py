@@ -20,7 +20,7 @@ from crashmover.external.roles import (
     ReadableDestination,
     Store,
 )
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 
 
 def check_copy(

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from crashmover import documents
 from crashmover.engine.guard import Guard
-from crashmover.errors import CrashMoverError, StorageError
+from crashmover.errors import StorageError, WorkerKilled
 from crashmover.pool import Pool
 
 T = TypeVar("T")
@@ -34,10 +34,6 @@ _Answered = tuple[R, _Downs]
 
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class WorkerKilled(CrashMoverError):
-    """A worker process was killed in the middle of its work."""
 
 
 class Workers(Generic[T, R]):

@@ -80,7 +80,7 @@ class InMemoryCrashStorage(CrashStorageBase):
                 reason = "no raw crash to add dumps to"
                 raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
             kept = {key: data for key, data in old.items() if key[0] not in replaced}
-            # One assignment of a new dict: whoever reads sees the old crash or the new.
+            # One assignment of a new dict: a reader sees the old crash or the new.
             self._crashes[crash.crash_id] = kept | new
 
     def _would_replace(self, crash: Crash) -> bool:

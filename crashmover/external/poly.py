@@ -345,7 +345,7 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
         late: list[Removed] = []
         in_order = heapq.merge(*removals, key=lambda removal: crashid.sort_key(removal[0]))
         for crash_id, found in groupby(in_order, key=itemgetter(0)):
-            lost_before = list(lost)  # who is lost while we look further has done this one
+            lost_before = list(lost)  # a store that is lost meanwhile has done this one
             errors = lost_before + [error for _, error in found if error]
             failed = PolyCrashStorageError(errors, crash_id=crash_id) if errors else None
             if is_stopped():

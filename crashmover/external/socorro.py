@@ -31,7 +31,7 @@ from crashmover.crash import (
 from crashmover.documents import json_object, json_part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound, StorageUnavailable
 from crashmover.external.temporary import private_directory
-from crashmover.redactor import Redactor
+from crashmover.redaction import Redactor
 from crashmover.spelling import refuse_taken
 
 

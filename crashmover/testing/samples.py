@@ -112,7 +112,7 @@ def whole_or_none(storage: CrashStorageBase, *states: Contents) -> bool:
 
 
 def observed(key: Key, data: bytes, notice: Callable[[], None]) -> Part:
-    """A part that calls `notice` whenever somebody begins to read it."""
+    """A part that calls `notice` whenever a reader begins with it."""
 
     def opened() -> AbstractContextManager[BinaryIO]:
         notice()
@@ -134,7 +134,7 @@ def broken(key: Key, data: bytes, *, after: int) -> Part:
 
 
 class Pattern(io.RawIOBase):
-    """A large file that nobody has to keep; it refuses to be read in one piece."""
+    """A large file that takes no room; it refuses to be read in one piece."""
 
     def __init__(self, size: int) -> None:
         self._left = size

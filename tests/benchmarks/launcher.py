@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Runs a program, and writes what it took: ``launcher.py OUTPUT RESULT PROGRAM ARGUMENT...``
+"""Runs a program, and writes what it took: ``launcher.py OUTPUT RESULT PROGRAM ARGUMENT...``.
 
 A process is charged with the memory of the one that started it: so this one is small.  It
 looks at the memory of all the program's processes together, again and again until the end.

@@ -4,7 +4,6 @@
 
 """Layouts: which key each part of a crash has in a bucket.  Pure; the same for every provider."""
 
-import datetime as dt
 import json
 import re
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ MARKS = "v1/crashmover-mark"
 LONGEST_DUMP_NAMES = 1 << 20
 """Bytes of a list of dumps: no reader reads more."""
 
-_DAY = re.compile(r"[0-9]{8}", re.ASCII)
 _ENTROPY = re.compile(r"[0-9a-f]{3}", re.ASCII)
 
 
@@ -49,7 +47,7 @@ class BucketLayout:
     def raw_crash_keys(self, crash_id: str) -> tuple[str, ...]:
         """Return the keys that a raw crash may have: the key that is written, then the older
         ones, in the order in which they are looked for."""
-        day = day_name(crashid.date_of(crash_id))
+        day = crashid.day_name(crashid.date_of(crash_id))
         written = f"{RAW_CRASHES}/{day}/{crash_id}"
         if not self.reads_older:
             return (written,)
@@ -83,26 +81,6 @@ V1_ONLY = BucketLayout("v1-only", reads_older=False)
 """The same for a bucket that has no raw crash under an older key."""
 
 LAYOUTS = {layout.name: layout for layout in (SOCORRO, V1_ONLY)}
-
-
-def day_name(day: dt.date) -> str:
-    """Return the name of a day's directory."""
-    return day.strftime("%Y%m%d")
-
-
-def parse_day_name(name: str) -> dt.date | None:
-    """Return the day whose directory has this name, if it is one."""
-    if not _DAY.fullmatch(name):
-        return None
-    try:
-        return dt.date(int(name[:4]), int(name[4:6]), int(name[6:]))
-    except ValueError:
-        return None
-
-
-def is_impossible_day(name: str) -> bool:
-    """Return True if a directory's name has the digits of a day that no calendar has."""
-    return _DAY.fullmatch(name) is not None and parse_day_name(name) is None
 
 
 def is_entropy(name: str) -> bool:

@@ -6,9 +6,7 @@
 
 import datetime as dt
 import heapq
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from itertools import chain
 from threading import Lock
 from time import monotonic
@@ -20,6 +18,7 @@ from crashmover.external.bucket import layouts
 from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.layouts import OLD_RAW_CRASHES, RAW_CRASHES, BucketLayout
 from crashmover.external.passed_over import PassedOver
+from crashmover.idset import CrashIDs
 from crashmover.pool import Pool
 
 _PAGE = 1000
@@ -118,7 +117,7 @@ class Catalog:
         What lies in directories of days is listed lazily, day by day; what lies elsewhere,
         as in old buckets, is listed first and waits on disk.
         """
-        with closing(_SortedIDs()) as others:
+        with CrashIDs() as others:
             if self._layout.reads_older:
                 days = self._list_undated(others)
                 directories, _ = self._client.list_directory(OLD_RAW_CRASHES)
@@ -130,17 +129,17 @@ class Catalog:
             dated = chain.from_iterable(
                 self._of_day(day, day in days, day in old_days) for day in sorted(days | old_days)
             )
-            yield from _each_once(heapq.merge(dated, others, key=crashid.sort_key))
+            yield from crashid.merged(dated, others.by_day())
 
     def processed_crashes(self) -> Iterator[str]:
         """Yield the ids of those that have a processed crash.
 
         Their keys have no day in them: all are listed, however few days are asked for.
         """
-        with closing(_SortedIDs()) as ids:
+        with CrashIDs() as ids:
             for names in self._names(layouts.PROCESSED_CRASHES):
-                ids.add(self._of_range(names))
-            yield from ids
+                ids.add(*self._of_range(names))
+            yield from ids.by_day()
 
     def _names(self, directory: str, *, twice: bool = False) -> Iterator[list[str]]:
         """Yield what the keys in a directory have behind its name, page by page, from the first
@@ -154,14 +153,14 @@ class Catalog:
     def _days(self, directories: Iterable[str]) -> set[dt.date]:
         names = list(directories)
         self._note_impossible(names)
-        days = filter(None, map(layouts.parse_day_name, names))
+        days = filter(None, map(crashid.parse_day_name, names))
         return {day for day in days if self._since <= day <= self._until}
 
     def _note_impossible(self, directories: Iterable[str]) -> None:
         """Count the directories of days that no calendar has."""
-        first, last = layouts.day_name(self._since), layouts.day_name(self._until)
+        first, last = crashid.day_name(self._since), crashid.day_name(self._until)
         for name in directories:
-            if layouts.is_impossible_day(name) and first.zfill(8) <= name <= last:
+            if crashid.is_impossible_day(name) and first.zfill(8) <= name <= last:
                 self.passed_over.note(name, "", "a day that no calendar has")
 
     def _of_day(self, day: dt.date, new: bool, old: bool) -> Iterator[str]:
@@ -171,7 +170,7 @@ class Catalog:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{layouts.day_name(day)}", twice=True):
+        for names in self._names(f"{place}/{crashid.day_name(day)}", twice=True):
             if is_written:
                 self._missing.add_span(day, last, names[-1], names)
             for name in names:
@@ -182,13 +181,13 @@ class Catalog:
                 if crashid.is_valid(name) and crashid.date_of(name) == day:
                     yield name
                 else:
-                    self.passed_over.note_id(name, f"{place}/{layouts.day_name(day)}")
+                    self.passed_over.note_id(name, f"{place}/{crashid.day_name(day)}")
         if is_written:
             self._missing.add_span(day, last, None, ())
 
     # Elsewhere
 
-    def _list_undated(self, ids: "_SortedIDs") -> set[dt.date]:
+    def _list_undated(self, ids: CrashIDs) -> set[dt.date]:
         """Add the crashes beside the directories of days; return these days.
 
         A bucket that has any such crash has some past all days: one look there tells whether
@@ -198,10 +197,10 @@ class Catalog:
         if len(page) >= _PAGE:
             return self._days(self._walk(ids))
         directories, names = self._client.list_directory(RAW_CRASHES)
-        ids.add(self._of_range(names))
+        ids.add(*self._of_range(names))
         return self._days(directories)
 
-    def _walk(self, ids: "_SortedIDs") -> list[str]:
+    def _walk(self, ids: CrashIDs) -> list[str]:
         """As `BucketClient.list_directory`, a page at a time, however many there are."""
         directories: list[str] = []
         after: str | None = ""
@@ -211,7 +210,7 @@ class Catalog:
             for page in pages:
                 names = [key[len(RAW_CRASHES) + 1 :] for key in page]
                 below = next((name for name in names if "/" in name), None)
-                ids.add(self._of_range(names[: names.index(below)] if below else names))
+                ids.add(*self._of_range(names[: names.index(below)] if below else names))
                 if below:
                     directories.append(below.partition("/")[0])
                     # A key that is behind every key in the directory: 0 comes after the slash.
@@ -219,18 +218,18 @@ class Catalog:
                     break
         return directories
 
-    def _list_by_start(self, starts: Iterable[str], ids: "_SortedIDs") -> None:
+    def _list_by_start(self, starts: Iterable[str], ids: CrashIDs) -> None:
         """Add the crashes that lie in directories by the start of their ids."""
         with Pool(_LISTINGS_AT_ONCE, "list") as pool:
             for found in pool.map(self._of_start, starts):
-                ids.add(found)
+                ids.add(*found)
 
     def _of_start(self, start: str) -> list[str]:
         directory = f"{OLD_RAW_CRASHES}/{start}"
-        last_day = layouts.day_name(self._until)
+        last_day = crashid.day_name(self._until)
         found: list[str] = []
         for page in self._client.list_keys(
-            directory, f"{directory}/{layouts.day_name(self._since)}"
+            directory, f"{directory}/{crashid.day_name(self._since)}"
         ):
             there = set(page)
             names = self._of_range(map(_name, page))
@@ -249,37 +248,5 @@ class Catalog:
         return found
 
 
-class _SortedIDs:
-    """Crash ids that wait on disk, to be handed out in order."""
-
-    def __init__(self) -> None:
-        # An unnamed database is a temporary file that is gone when it is closed.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute(
-            "CREATE TABLE ids (day TEXT, id TEXT, PRIMARY KEY (day, id)) WITHOUT ROWID"
-        )
-        self._database.execute("BEGIN")
-
-    def add(self, ids: list[str]) -> None:
-        rows = ((layouts.day_name(crashid.date_of(crash_id)), crash_id) for crash_id in ids)
-        self._database.executemany("INSERT OR IGNORE INTO ids VALUES (?, ?)", rows)
-
-    def __iter__(self) -> Iterator[str]:
-        for (crash_id,) in self._database.execute("SELECT id FROM ids ORDER BY day, id"):
-            yield crash_id
-
-    def close(self) -> None:
-        self._database.close()
-
-
 def _name(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _each_once(ids: Iterable[str]) -> Iterator[str]:
-    last = None
-    for crash_id in ids:
-        if crash_id != last:
-            yield crash_id
-        last = crash_id

@@ -33,6 +33,7 @@ from crashmover.external.bucket.client import (
     replaced,
     subject,
 )
+from crashmover.external.translating import translating
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode
@@ -526,26 +527,10 @@ class ObstoreClient:
         directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
         return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
 
-    def _translating(self, key: str = "") -> "_Translating":
+    def _translating(self, key: str = "") -> translating:
         """Raise what the client raises as a `StorageError` of this store."""
-        return _Translating(self._connection, key)
-
-
-class _Translating:
-    """A context; no generator, because every object has one."""
-
-    __slots__ = ("_connection", "_key")
-
-    def __init__(self, connection: Connection, key: str) -> None:
-        self._connection = connection
-        self._key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, DRIVER_ERRORS):
-            raise self._connection.explain(error, subject(self._key)) from error
+        explain = self._connection.explain
+        return translating(DRIVER_ERRORS, lambda error: explain(error, subject(key)))
 
 
 class _MemoryBudget:

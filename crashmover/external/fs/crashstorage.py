@@ -4,13 +4,12 @@
 
 """FSPermanentStorage: crashes in a directory tree, crash-consistent and durable.
 
-A save writes the dumps and then the raw crash, each where no reader takes notice of it until all
-of it is in place, and forces them to the disk; a reader holds on to the state of the raw crash
-that it first saw, and notices when another has taken its place.
+A save writes the dumps and then the raw crash, where no reader looks until all of it is in place,
+and forces them to the disk.  A reader keeps the state of the raw crash that it first saw, and
+notices when another raw crash has taken its place.
 """
 
 import datetime as dt
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -23,32 +22,30 @@ from typing import Self
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part, marker_of
 from crashmover.errors import (
-    CrashExists,
     CrashIDNotFound,
-    CrashMoverError,
     InvalidURI,
     StorageError,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
 from crashmover.external.fs import durable, ownership
+from crashmover.external.fs.catalog import Catalog
+from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
+from crashmover.external.fs.finding import directories, find
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.grounds import risks_of_reading, risks_of_saving
-from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.links import open_directory
-from crashmover.external.fs.listing import Listings
+from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.mounts import mounts_of
 from crashmover.external.fs.oserrors import Translator, why_not_writable
 from crashmover.external.fs.probing import probe
-from crashmover.external.fs.reading import CrashFiles, status_if_there
-from crashmover.external.fs.removing import LoadedRemoval, Removal
+from crashmover.external.fs.reading import CrashFiles
+from crashmover.external.fs.removing import CrashRemoval, LoadedRemoval
 from crashmover.external.fs.sameness import Tree, is_same_tree
-from crashmover.external.fs.staging import StagedSave, save_in_groups
+from crashmover.external.fs.saving import Saving, save_in_groups
 from crashmover.external.fs.surroundings import look_around
 from crashmover.external.fs.trial import try_file_systems
-from crashmover.external.fs.walking import Walk
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.roles import Store, check_listing
 from crashmover.external.tuning import Tuning
@@ -56,12 +53,12 @@ from crashmover.uri import StorageURI
 
 _OCTAL = re.compile(r"-?(0o)?[0-7]{1,4}", re.ASCII)
 _SYNCFS_FROM = 8  # crashes; for fewer, forcing each file costs less than the whole disk
-_STAGE_TRIES = 10  # another process may remove the empty directory that we just stepped into
 
 
 class FSPermanentStorage(CrashStorageBase):
-    """Keeps crashes under `root`, as `layout` says; what is missing is made when the first
-    crash is saved.
+    """Keeps crashes under `root`, as `layout` says.
+
+    Missing directories are made when the first crash is saved.
 
     :param root: the directory, which may itself be a symbolic link; below it none is followed
     :param umask: what files (0666) and directories (0777) are made without; None: 022, where the
@@ -83,10 +80,10 @@ class FSPermanentStorage(CrashStorageBase):
         self.root = Path(os.path.abspath(root))
         self.layout = layout or Layout()
         self.uri = str(StorageURI("fs", path=str(self.root)))
-        self._listings = Listings(self.layout.json_file_suffix)
+        self._indexes = IndexCache(self.layout.json_file_suffix)
         self._translator = Translator(self.uri)
         self._passed_over = PassedOver()
-        self._files = partial(CrashFiles, self.root, self.layout, self._listings, self._translator)
+        self._files = partial(CrashFiles, self.root, self.layout, self._indexes, self._translator)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -104,7 +101,7 @@ class FSPermanentStorage(CrashStorageBase):
             raise InvalidURI(f"fs: {error}") from None
 
     def identity(self) -> object:
-        """The directory itself, by whatever path it was named, and the names in it."""
+        """Return the directory itself, by whatever path it was named, and the names in it."""
         try:
             status = os.stat(self.root)
         except OSError:
@@ -125,7 +122,6 @@ class FSPermanentStorage(CrashStorageBase):
         return Tree(self.root, self.layout, self._translator)
 
     def verify_access(self, *, write: bool = False) -> None:
-        """As the base class says; nothing is made or written."""
         there = self.root
         with self._translator.translating("cannot be written to" if write else "cannot be read"):
             while write and _is_missing(there):
@@ -135,7 +131,7 @@ class FSPermanentStorage(CrashStorageBase):
                 raise why_not_writable(there)
 
     def cautions(self) -> Iterator[str]:
-        """As the base class says: root is told whose directory it is."""
+        """Tell root whose directory it is."""
         if owner := ownership.another_owner(self.root):
             yield f"{self.uri}: it belongs to {owner}; what root saves there will be root's"
 
@@ -156,22 +152,18 @@ class FSPermanentStorage(CrashStorageBase):
         return [f"{self.uri}: {difference}" for difference in differences]
 
     def probe_write(self) -> dt.datetime:
-        """As the base class says; the time is that of the file server, if there is one."""
+        """Return the time by the file server's clock, if there is one."""
         with self._translator.translating("cannot be written to"):
             return probe(self.root, self.layout, self._modes)
 
     # Reading
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says."""
         crashid.validate(crash_id)
         raw: list[Part] | None = None if marker_of(kinds) is Kind.RAW_CRASH else []
         processed: list[Part] | None = None if Kind.PROCESSED_CRASH in kinds else []
-        with (
-            self._translator.translating("cannot be read", crash_id),
-            self._reading(crash_id) as root_fd,
-        ):
-            for where, dir_fd in self._directories(root_fd, crash_id):
+        with self._opened(crash_id) as root_fd:
+            for where, dir_fd in directories(root_fd, self.layout, crash_id):
                 files = self._files(crash_id, where, dir_fd)
                 if raw is None:
                     raw = files.raw_crash_and_dumps(dir_fd, kinds)
@@ -186,55 +178,31 @@ class FSPermanentStorage(CrashStorageBase):
             return Crash(crash_id, raw + (processed or []))
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """As the base class says."""
         crashid.validate(crash_id)
-        with (
-            self._translator.translating("cannot be read", crash_id),
-            suppress(CrashIDNotFound),
-            self._reading(crash_id) as root_fd,
-        ):
-            return self._find(root_fd, crash_id, kind) is not None
+        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
+            return find(root_fd, self.layout, crash_id, kind) is not None
         return False
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
         """Return the names of the dumps that lie where the crash would."""
         crashid.validate(crash_id)
         names: list[str] = []
-        with (
-            self._translator.translating("cannot be read", crash_id),
-            suppress(CrashIDNotFound),
-            self._reading(crash_id) as root_fd,
-        ):
-            for where, dir_fd in self._directories(root_fd, crash_id):
-                files = self._listings.names_of(crash_id, None, dir_fd, where)
+        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
+            for where, dir_fd in directories(root_fd, self.layout, crash_id):
+                files = self._indexes.names_of(crash_id, None, dir_fd, where)
                 names += map(self.layout.dump_name, filter(self.layout.is_dump, files))
         return list(dict.fromkeys(names))
 
     @contextmanager
-    def _reading(self, crash_id: str) -> Iterator[int]:
-        """Open the root; where it is not there yet, no crash is."""
-        try:
-            root_fd = durable.open_root(self.root)
-        except FileNotFoundError:
-            raise CrashIDNotFound(crash_id, uri=self.uri) from None
-        with opened(root_fd):
-            yield root_fd
-
-    def _directories(self, root_fd: int, crash_id: str) -> Iterator[tuple[Where, int]]:
-        """Yield each directory that there is of those where the crash may lie, open."""
-        for leaf in self.layout.leaves(crash_id):
-            with suppress(FileNotFoundError), opened(durable.walk_down(root_fd, leaf)) as fd:
-                yield leaf, fd
-                with opened(open_directory(fd, (crash_id,))) as own_fd:
-                    yield (*leaf, crash_id), own_fd
-
-    def _find(self, root_fd: int, crash_id: str, kind: Kind) -> Where | None:
-        """Return the directory that holds the part without which no reader sees that kind."""
-        name = self.layout.file_name(crash_id, kind.marker)
-        for where, dir_fd in self._directories(root_fd, crash_id):
-            if status_if_there(dir_fd, name):
-                return where
-        return None
+    def _opened(self, crash_id: str, action: str = "cannot be read") -> Iterator[int]:
+        """Open the root, to do something with a crash; where it is missing, so is the crash."""
+        with self._translator.translating(action, crash_id):
+            try:
+                root_fd = durable.open_root(self.root)
+            except FileNotFoundError:
+                raise CrashIDNotFound(crash_id, uri=self.uri) from None
+            with opened(root_fd):
+                yield root_fd
 
     # Listing
 
@@ -244,10 +212,9 @@ class FSPermanentStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says; what is in one directory is in memory at a time.
+        """List one directory at a time, which is in memory.
 
-        Where there is something else in the place of a directory, that is raised when all that
-        is elsewhere has been listed.
+        If something else is in the place of a directory, that is raised at the end.
         """
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
@@ -260,23 +227,20 @@ class FSPermanentStorage(CrashStorageBase):
             except FileNotFoundError:  # nothing was ever saved here
                 return
             with opened(root_fd):
-                walk = Walk(root_fd, self.layout, kind, passed_over)
+                walk = Catalog(root_fd, self.layout, kind, passed_over)
                 yield from walk.crashes(since, until)
 
     def passed_over(self) -> Iterator[str]:
-        """As the base class says, of directories and files."""
         if text := self._passed_over.text():
             yield f"{self.uri}: {text}"
 
     def strangers(self) -> Iterator[str]:
-        """As the base class says, by a look at a few directories."""
         if text := look_around(self.root, self.layout):
             yield f"{self.uri}: {text}"
 
     # Saving
 
     def save_crash(self, crash: Crash) -> None:
-        """As the base class says."""
         [error] = self.save_crashes([crash])
         if error:
             raise error
@@ -286,12 +250,11 @@ class FSPermanentStorage(CrashStorageBase):
         return self._save(crashes, create=False)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says: who saves a crash has its lock."""
         return self._save(crashes, create=True)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """As the base class says: the new raw crash takes the place of the old one, whose lock
-        keeps other savers out.  A reader of the old one notices.
+        """Put the new raw crash in the place of the old one, whose lock keeps other saves out.
+        A reader of the old one notices.
 
         A raw crash at an older place stays there with its dumps.  The processed crash goes to the
         place where a reader looks first.
@@ -306,12 +269,8 @@ class FSPermanentStorage(CrashStorageBase):
                 raise error
 
     def _is_at_older_place(self, crash_id: str) -> bool:
-        with (
-            self._translator.translating("cannot be read", crash_id),
-            suppress(CrashIDNotFound),
-            self._reading(crash_id) as root_fd,
-        ):
-            where = self._find(root_fd, crash_id, Kind.RAW_CRASH)
+        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
+            where = find(root_fd, self.layout, crash_id, Kind.RAW_CRASH)
             return where not in (None, self.layout.leaves(crash_id)[0])
         return False
 
@@ -324,8 +283,10 @@ class FSPermanentStorage(CrashStorageBase):
                 opened(durable.make_root(self.root, self._modes.directory)) as root_fd,
                 self._forcing(root_fd, len(crashes)) as forcing,
             ):
-                stage = partial(self._stage, root_fd, create, keeps_dumps)
-                save_in_groups(crashes, stage, forcing, results)
+                place = root_fd, self.uri, self.layout, self._modes, self._indexes
+                would_replace = self._would_replace if create else None
+                saving = Saving(*place, would_replace=would_replace, keeps_dumps=keeps_dumps)
+                save_in_groups(crashes, saving.stage, forcing, results)
         except OSError as error:
             results = [error] * len(crashes)
         return [
@@ -339,92 +300,38 @@ class FSPermanentStorage(CrashStorageBase):
         """Return what makes so many saves or removals durable."""
         return Forcing(root_fd, together=crashes >= _SYNCFS_FROM)
 
-    def _stage(self, root_fd: int, create: bool, keeps_dumps: bool, crash: Crash) -> StagedSave:
-        if not crash.parts:
-            raise CrashMoverError(f"{crash.crash_id}: nothing to save")
-        save = self._staged(root_fd, keeps_dumps, crash)
-        try:
-            if create:
-                save.wait_for_others()
-                if self._is_there(root_fd, save):
-                    raise CrashExists(crash.crash_id, uri=self.uri)
-        except BaseException:
-            save.close()
-            raise
-        return save
-
-    def _is_there(self, root_fd: int, save: StagedSave) -> bool:
-        """Whether saving the crash would replace a raw crash or a dump."""
-        crash_id = save.crash.crash_id
-        if not save.crash.raw_crash:
-            return self._would_replace(save.crash)
-        if save.was_visible():
-            return True
-        has_own = durable.exists(save.dir_fd, crash_id)  # a directory, of the older form
-        is_elsewhere = has_own or len(self.layout.leaves(crash_id)) > 1
-        return is_elsewhere and self._find(root_fd, crash_id, Kind.RAW_CRASH) is not None
-
-    def _staged(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> StagedSave:
-        where = self._where_to_save(root_fd, keeps_dumps, crash)
-        for _ in range(_STAGE_TRIES):
-            with suppress(FileNotFoundError):
-                dir_fd = durable.make_down(root_fd, where, self._modes.directory)
-                place = where, dir_fd, self._listings
-                return StagedSave(crash, self.layout, self._modes, *place, keeps_dumps=keeps_dumps)
-        raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
-
-    def _where_to_save(self, root_fd: int, keeps_dumps: bool, crash: Crash) -> Where:
-        """Return the place that the layout says.  Dumps alone go to their raw crash, and a raw
-        crash whose dumps are kept goes to these."""
-        if crash.raw_crash and keeps_dumps:
-            found = self._find(root_fd, crash.crash_id, Kind.RAW_CRASH)
-            return found or self.layout.leaves(crash.crash_id)[0]
-        if crash.raw_crash is None and crash.dumps:
-            found = self._find(root_fd, crash.crash_id, Kind.RAW_CRASH)
-            if found is None:
-                reason = "no raw crash to add dumps to"
-                raise CrashIDNotFound(crash.crash_id, uri=self.uri, reason=reason)
-            return found
-        return self.layout.leaves(crash.crash_id)[0]
-
     # Removing
 
     def remove(self, crash_id: str) -> None:
         """Remove the crash's files wherever the layout has them, and then the directories
         that are left empty; the raw crash goes first, so that no reader sees a torn crash."""
         crashid.validate(crash_id)
-        with (
-            self._translator.translating("cannot be removed", crash_id),
-            self._reading(crash_id) as root_fd,
-        ):
-            remove = Removal(self.layout, self._listings, root_fd, crash_id)
-            removed = [remove(where) for where in self.layout.directories(crash_id)]
+        with self._opened(crash_id, "cannot be removed") as root_fd:
+            removal = CrashRemoval(self.layout, self._indexes, root_fd, crash_id)
+            removed = list(map(removal.remove, self.layout.directories(crash_id)))
         if not any(removed):
             raise CrashIDNotFound(crash_id, uri=self.uri)
 
     def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says: files that lie elsewhere stay, too; and nobody who has to wait
-        for the crash's lock comes in between."""
-        with (
-            self._translator.translating("cannot be removed", crash.crash_id),
-            self._reading(crash.crash_id) as root_fd,
-        ):
-            remove = LoadedRemoval(self.layout, self._listings, root_fd, crash)
+        """Remove it under its lock, so that no other save comes in between.  Files that lie
+        elsewhere stay."""
+        with self._opened(crash.crash_id, "cannot be removed") as root_fd:
+            removal = LoadedRemoval(self.layout, self._indexes, root_fd, crash)
             places = self.layout.directories(crash.crash_id)
             for where in places:
-                remove.look(where)
-            removed = [remove(where) for where in places]
+                removal.check(where)
+            removed = list(map(removal.remove, places))
         if not any(removed):
             raise CrashIDNotFound(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """As the base class says; all of them are made final together."""
+        """Remove crashes, and make that durable for all of them together."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         try:
             with opened(durable.open_root(self.root)) as root_fd:
                 forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
+                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
                 removals = emptying.crashes(crash_ids)
         except FileNotFoundError:  # nothing was ever saved here
             return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
@@ -435,8 +342,8 @@ class FSPermanentStorage(CrashStorageBase):
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
     ) -> Iterator[Removed]:
-        """As the base class says.  What somebody has left there who died is cleared away, and
-        what is not the store's stays."""
+        """Remove crashes, and what processes that died have left there.  Files that are not the
+        store's stay."""
         with self._translator.translating("cannot be listed"):
             try:
                 root_fd = durable.open_root(self.root)
@@ -444,11 +351,11 @@ class FSPermanentStorage(CrashStorageBase):
                 return
             with opened(root_fd):
                 forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._listings, root_fd, forcing)
+                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
                 for removal in emptying.days(since, until, is_stopped):
                     yield removal.crash_id, self._not_removed(removal)
 
-    def _not_removed(self, removal: Removal) -> StorageError | None:
+    def _not_removed(self, removal: CrashRemoval) -> StorageError | None:
         """Return why a crash was not removed."""
         crash_id, error = removal.crash_id, removal.error
         if error:

@@ -2,59 +2,54 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Files that are there in whole and for good, or not at all.
+"""Durable files and directories: each is there in whole and for good, or not at all.
 
-A file is written under a temporary name in the directory where it will be, forced to the
-disk, and renamed; or, where nobody takes notice of it yet, under its own.  Directories are
-stepped into one by one, never through a symbolic link.
+A file is written under a temporary name in the directory where it will be, forced to the disk, and
+renamed.  Where no reader looks for it yet, it is written under its own name.  Directories are
+entered one by one, never through a symbolic link.
 
-The temporary name is a function of the final one and is locked (``flock``) while it is in
-use: that keeps two processes from saving one crash at the same time, and when a process is
-killed, what it left is taken over by the next save of that crash instead of piling up.
+The temporary name is a function of the final one.  When a process is killed, the next save of that
+crash takes over what the process left.
 
 Whatever goes wrong here is an `OSError`; `FSPermanentStorage` says what it means.
 """
 
 import errno
-import fcntl
 import os
 import resource
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-from crashmover.external.fs import openat2
-
-LOCK_TIMEOUT = 30.0
-"""Seconds to wait for another process that is saving the same crash."""
+from crashmover.external.fs import syscalls
 
 MOST_HELD = 64
 """Directories that a process holds at a time."""
 
-TEMPORARY = ".tmp"
-"""What a temporary name ends with."""
+_TEMPORARY = ".tmp"
 
 _SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
-_PRIVATE = 0o600  # the mode of a new file, where nothing else is said
+PRIVATE = 0o600
+"""The mode of a new file, unless another is given."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO under a crash's name must not hang us; regular files ignore it.
-_NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How to open a file.  O_NONBLOCK: a FIFO under a crash's name must not hang this process, and
+regular files ignore it."""
 
 _CHUNK = 1 << 20
 
 UNABLE = frozenset(
     (errno.EACCES, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
 )
-"""What a file system answers to a valid call on a file of our own that it does not have."""
+"""What a file system answers to a valid call, on a file of this process, that it does not have."""
 
 
 def refused(what: str) -> OSError:
-    """The error for something that is there, and that we will not follow or touch."""
+    """Return the error for something that is there, and is not to be followed or touched."""
     return OSError(errno.ELOOP, what)
 
 
@@ -71,9 +66,9 @@ def step(parent_fd: int, name: str) -> int:
 
 def walk_down(root_fd: int, names: Sequence[str]) -> int:
     """Open the directory that is `names` below another."""
-    if openat2.is_there():
+    if syscalls.has_openat2():
         try:
-            return openat2.open_below(root_fd, "/".join(names) or ".", _DIRECTORY)
+            return syscalls.open_below(root_fd, "/".join(names) or ".", _DIRECTORY)
         except FileNotFoundError:
             raise
         except OSError:  # whatever it is, the other way says it, and where
@@ -103,7 +98,7 @@ def _make(parent_fd: int, name: str, mode: int) -> int:
     """Make a directory and open it."""
     try:
         os.mkdir(name, mode, dir_fd=parent_fd)
-    except FileExistsError:  # somebody else was quicker
+    except FileExistsError:  # another process was quicker
         return step(parent_fd, name)
     fd = step(parent_fd, name)
     permissions = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -151,7 +146,7 @@ class closed_on_error(opened):
 
 
 class HeldDirectory:
-    """A directory that stays open as long as somebody has this."""
+    """A directory that stays open as long as this object lives."""
 
     __slots__ = ("fd",)
     _all: ClassVar[set[int]] = set()
@@ -162,8 +157,11 @@ class HeldDirectory:
 
     @classmethod
     def of(cls, dir_fd: int) -> Self | None:
-        """Hold a directory that is open; None where enough of them are held, or no further file
-        may be open: there are other uses for those."""
+        """Hold a directory that is open.
+
+        Return None if about `MOST_HELD` are held, or few further files may be open: other work
+        needs those.
+        """
         if len(cls._all) >= MOST_HELD:
             return None
         try:
@@ -177,7 +175,7 @@ class HeldDirectory:
         return cls(fd)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """A copy, in this process or another, holds nothing: it is read by its path."""
+        """Pickle None: a copy, in this process or another, is read by its path."""
         return type(None), ()
 
     def __del__(self) -> None:
@@ -228,10 +226,12 @@ def open_root(path: Path) -> int:
 
 
 def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
-    """Open a file to read it, and return its status too; what is no regular file (a link, a
-    FIFO) is refused."""
+    """Open a file to read it, and return its status too.
+
+    :raises OSError: it is a link, a FIFO, or another thing that is not a regular file
+    """
     try:
-        fd = os.open(name, os.O_RDONLY | _NO_LINK, dir_fd=dir_fd)
+        fd = os.open(name, os.O_RDONLY | NO_LINK, dir_fd=dir_fd)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise refused(f"{name} is a symbolic link") from None
@@ -249,7 +249,7 @@ def status(dir_fd: int, name: str) -> os.stat_result:
 
 
 def exists(dir_fd: int, name: str) -> bool:
-    """Whether anything has that name."""
+    """Return True if anything has that name."""
     try:
         status(dir_fd, name)
     except FileNotFoundError:
@@ -258,104 +258,28 @@ def exists(dir_fd: int, name: str) -> bool:
 
 
 def temporary_name(name: str) -> str:
-    """What a file is called until it is whole; readers ignore names with a dot first."""
-    return f".{name}{TEMPORARY}"
+    """Return what a file is called until it is whole; readers ignore names with a dot first."""
+    return f".{name}{_TEMPORARY}"
 
 
-def lock(
-    dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT, *, mode: int = _PRIVATE
-) -> tuple[int, bool]:
-    """Open and lock the file `name`, empty; return its descriptor and whether it was there
-    before, left by a process that died.
-
-    :param mode: of a new file, less what the process's own umask takes away
-    :raises BlockingIOError: somebody else holds it, and went on holding it
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        fd, found = _open_or_create(dir_fd, name, mode)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(fd, dir_fd, name):
-                if found:
-                    os.ftruncate(fd, 0)
-                return fd, found
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise BlockingIOError(errno.EAGAIN, "another process is saving it") from None
-            time.sleep(0.01)
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+def final_name(name: str) -> str | None:
+    """Return what a file will be called that has this temporary name; None if it has none."""
+    is_temporary = name.startswith(".") and name.endswith(_TEMPORARY)
+    return name[1 : -len(_TEMPORARY)] if is_temporary else None
 
 
-def wait_for_unlocked(dir_fd: int, name: str, timeout: float = LOCK_TIMEOUT) -> bool:
-    """Return when nobody holds the lock of a file; at once, and False, where there is no file.
-
-    :raises BlockingIOError: somebody went on holding it
-    """
-    try:
-        fd, _ = open_regular(dir_fd, name)
-    except FileNotFoundError:
-        return False
-    deadline = time.monotonic() + timeout
-    with opened(fd):
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BlockingIOError(errno.EAGAIN, "another process is saving it") from None
-            time.sleep(0.01)
-
-
-def create_new(dir_fd: int, name: str, mode: int = _PRIVATE) -> int:
+def create_new(dir_fd: int, name: str, mode: int = PRIVATE) -> int:
     """Open the file `name`, which is not there yet.
 
     :param mode: of the file, less what the process's own umask takes away
     :raises FileExistsError: it is
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
     return os.open(name, flags, mode, dir_fd=dir_fd)
 
 
-def create(dir_fd: int, name: str, mode: int = _PRIVATE) -> int:
-    """Open the file `name`, empty, where a lock on another keeps all other processes from it."""
-    fd, found = _open_or_create(dir_fd, name, mode)
-    if found:  # a process has died that held that lock
-        with closed_on_error(fd):
-            if not _is_still(fd, dir_fd, name):
-                raise BlockingIOError(errno.EAGAIN, f"{name} is removed again and again")
-            os.ftruncate(fd, 0)
-    return fd
-
-
-def _open_or_create(dir_fd: int, name: str, mode: int) -> tuple[int, bool]:
-    while True:
-        try:
-            return create_new(dir_fd, name, mode), False
-        except FileExistsError:
-            pass
-        with suppress(FileNotFoundError):
-            return os.open(name, os.O_RDWR | _NO_LINK, dir_fd=dir_fd), True
-
-
-def _is_still(fd: int, dir_fd: int, name: str) -> bool:
-    """Whether the open file is the one of that name, and has no other name to be hurt by."""
-    ours = os.fstat(fd)
-    if not stat.S_ISREG(ours.st_mode) or ours.st_nlink > 1:
-        raise refused(f"{name} is not a temporary file of ours")
-    try:
-        return os.path.samestat(ours, status(dir_fd, name))
-    except FileNotFoundError:
-        return False
-
-
 def is_same_file(fd: int, dir_fd: int, name: str) -> bool:
-    """Whether the open file is the one of that name."""
+    """Return True if the open file is the one of that name."""
     return os.path.samestat(os.fstat(fd), status(dir_fd, name))
 
 
@@ -365,7 +289,7 @@ def rename(dir_fd: int, old: str, new: str) -> None:
 
 
 def same_bytes(dir_fd: int, name: str, other: str) -> bool:
-    """Whether two files of a directory hold the same."""
+    """Return True if two files of a directory have the same bytes."""
     with (
         os.fdopen(open_regular(dir_fd, name)[0], "rb", buffering=0) as file,
         os.fdopen(open_regular(dir_fd, other)[0], "rb", buffering=0) as another,

@@ -2,11 +2,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Emptying: many crashes are removed, or all of a day, and what takes long is done once for all.
+"""Emptying: many crashes are removed, or all of a day, and made durable together.
 
-What takes long is to force a removal to the disk.  Each crash is still removed by itself, under
-its lock, as `removing` does it: so nobody who saves one meanwhile, and nobody who is killed in
-the middle, makes another case than there is with one crash.
+Forcing a removal to the disk takes long.  Each crash is still removed by itself, under its lock, as
+`removing` does it.  So a save meanwhile, or a kill in the middle, is the same case as with one
+crash.
 """
 
 import datetime as dt
@@ -20,14 +20,15 @@ from operator import attrgetter
 
 from crashmover.crash import MARKERS, Kind
 from crashmover.external.fs import durable
+from crashmover.external.fs.catalog import at_place, is_within
+from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layout import ID_LENGTH, MAX_DEPTH, RADIX, Layout, Where
+from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
-from crashmover.external.fs.listing import Listings, files_anew
-from crashmover.external.fs.removing import Removal, Seen, remove_empty, remove_left_over
+from crashmover.external.fs.locks import CrashLocks
+from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty
 from crashmover.external.fs.settling import SETTLED_NS, now_at
-from crashmover.external.fs.walking import at_place, is_within
 
 _TOGETHER = 512  # crashes of a day that are made final at once
 
@@ -38,7 +39,7 @@ _place_of = attrgetter("where")
 class Emptying:
     """Removes crashes, in one run.
 
-    :param listings: of the store
+    :param indexes: of the store
     :param root_fd: its directory, open before anything is removed
     :param forcing: gives what makes the removal of so many durable
     """
@@ -46,16 +47,16 @@ class Emptying:
     def __init__(
         self,
         layout: Layout,
-        listings: Listings,
+        indexes: IndexCache,
         root_fd: int,
         forcing: Callable[[int], Forcing],
     ) -> None:
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
         self._root_fd = root_fd
         self._forcing = forcing
 
-    def crashes(self, crash_ids: Sequence[str]) -> list[Removal]:
+    def crashes(self, crash_ids: Sequence[str]) -> list[CrashRemoval]:
         """Remove these crashes, and the directories that are left empty."""
         removals = list(map(self._removal, crash_ids))
         places = set[Where]()
@@ -63,7 +64,7 @@ class Emptying:
             for removal in removals:
                 try:
                     for where in self._layout.directories(removal.crash_id):
-                        if removal.take_out(where, before=partial(forcing.begin, where)):
+                        if removal.remove_files(where, before=partial(forcing.begin, where)):
                             places.add(where)
                 except OSError as error:
                     removal.error = error
@@ -74,7 +75,7 @@ class Emptying:
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
-    ) -> Iterator[Removal]:
+    ) -> Iterator[CrashRemoval]:
         """Remove the crashes of these days; yield, in order, those that were visible, and those of
         which something could not be removed.
 
@@ -89,7 +90,7 @@ class Emptying:
         if failures:
             raise failures[0]
 
-    def _empty(self, day: "_Day", is_stopped: Callable[[], bool]) -> Iterator[Removal]:
+    def _empty(self, day: "_Day", is_stopped: Callable[[], bool]) -> Iterator[CrashRemoval]:
         by_id = groupby(sorted(day.seen, key=_id_of), key=_id_of)
         each = (list(seen) for _, seen in by_id)
         while not is_stopped() and (batch := list(islice(each, _TOGETHER))):
@@ -98,10 +99,10 @@ class Emptying:
                     yield removal
         day.remove_empty()
 
-    def _removal(self, crash_id: str) -> Removal:
-        return Removal(self._layout, self._listings, self._root_fd, crash_id)
+    def _removal(self, crash_id: str) -> CrashRemoval:
+        return CrashRemoval(self._layout, self._indexes, self._root_fd, crash_id)
 
-    def _together(self, batch: list[list[Seen]]) -> Iterable[Removal]:
+    def _together(self, batch: list[list[Seen]]) -> Iterable[CrashRemoval]:
         """Remove what was seen of some crashes, directory by directory, and force that to the
         disk."""
         removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
@@ -111,44 +112,47 @@ class Emptying:
             for where, seen in groupby(everything, key=_place_of):
                 places.add(where)
                 found = [(each, removals[each.crash_id]) for each in seen]
-                self._take_out_of(where, found, forcing)
+                self._remove_in(where, found, forcing)
             self._force(forcing, places, removals.values())
         return removals.values()
 
-    def _take_out_of(
-        self, where: Where, found: list[tuple[Seen, Removal]], forcing: Forcing
+    def _remove_in(
+        self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
     ) -> None:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
                 forcing.begin(where, dir_fd)
                 for seen, removal in found:
-                    self._take_out(dir_fd, seen, removal)
+                    self._remove_seen(dir_fd, seen, removal)
         except FileNotFoundError:  # another process has removed them, and the directory
             return
         except OSError as error:
             for _, removal in found:
                 removal.error = error
 
-    def _take_out(self, dir_fd: int, seen: Seen, removal: Removal) -> None:
+    def _remove_seen(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
         try:
-            removal.take_out_seen(dir_fd, seen)
+            removal.remove_seen(dir_fd, seen)
         except FileNotFoundError:
             return
         except OSError as error:
             removal.error = error
             return
         if seen.is_left_over:
+            locks = CrashLocks(dir_fd, self._layout, seen.crash_id)
             for kind in MARKERS:
                 with suppress(OSError):
-                    clear(dir_fd, self._layout, seen.crash_id, kind)
+                    locks.clear(kind, without_lock=kind is Kind.RAW_CRASH)
 
-    def _force(self, forcing: Forcing, places: set[Where], removals: Iterable[Removal]) -> None:
+    def _force(
+        self, forcing: Forcing, places: set[Where], removals: Iterable[CrashRemoval]
+    ) -> None:
         """Force what was removed to the disk."""
         try:
             for where in filter(forcing.is_single, places):
                 self._force_one(where)
             forcing.finish_file_systems(places)
-        except OSError as error:  # nobody knows which are gone for good
+        except OSError as error:  # it is not known which are gone for good
             for removal in removals:
                 if removal.was_there:
                     removal.error = removal.error or error
@@ -163,25 +167,6 @@ class Emptying:
             ):
                 os.fsync(dir_fd)
                 return
-
-
-def clear(dir_fd: int, layout: Layout, crash_id: str, kind: Kind) -> None:
-    """Remove what somebody has left of a crash who died; what is held by somebody is in use.
-
-    :param kind: the part whose lock it was under
-    """
-    name = layout.file_name(crash_id, kind)
-    lock = durable.temporary_name(name)
-    if kind is Kind.PROCESSED_CRASH and not durable.exists(dir_fd, lock):
-        return
-    fd, _ = durable.lock(dir_fd, lock, 0.0)
-    with opened(fd):
-        if kind is Kind.RAW_CRASH:
-            if not durable.exists(dir_fd, name):  # or the next save would take them for its own
-                for file in filter(layout.is_dump, files_anew(dir_fd, crash_id, lock)):
-                    durable.remove_file(dir_fd, file)
-            remove_left_over(dir_fd, layout, crash_id, lock)
-        durable.remove_file(dir_fd, lock)
 
 
 class _Day:
@@ -201,7 +186,7 @@ class _Day:
         self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._settled_ns = 0
-        self._look_into((name, layout.name_branch_base))
+        self._look_into(layout.top(name))
 
     def remove_empty(self) -> None:
         """Remove the directories that are empty now, of those that were there."""
@@ -246,14 +231,14 @@ class _Day:
                 if self._is_ours(name, where) and not is_passed_over:
                     below.append(name)
                 continue
-            is_temporary = name[0] == "." and name.endswith(durable.TEMPORARY)
-            file = name[1:].removesuffix(durable.TEMPORARY) if is_temporary else name
+            final = durable.final_name(name)
+            file = name if final is None else final
             crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
             if not self._layout.is_known(file):
-                if suffix.startswith(".") and not is_temporary:
+                if suffix.startswith(".") and final is None:
                     beside[crash_id] = min(file, beside.get(crash_id, file))
                 continue
-            if is_temporary:
+            if final is not None:
                 left_over.add(crash_id)
                 continue
             suffixes[crash_id].append(suffix)
@@ -274,9 +259,7 @@ class _Day:
         return self._known.setdefault(found, found)
 
     def _is_ours(self, name: str, where: Where) -> bool:
-        """Whether there may be crashes in a directory of that name."""
+        """Return True if there may be crashes in a directory of that name."""
         if len(name) == ID_LENGTH:  # the older form
             return self._layout.belongs(name, where)
-        above = where[2:]
-        is_way = len(above) < MAX_DEPTH and all(map(RADIX.fullmatch, above))
-        return is_way and RADIX.fullmatch(name) is not None
+        return self._layout.leads_on(name, where)

@@ -4,7 +4,6 @@
 
 """Forcing what was written to the disk: file by file, or the whole file system at once."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Collection, Sequence
@@ -12,8 +11,9 @@ from functools import cache
 from typing import Self
 
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Where
-from crashmover.external.fs.mounts import is_fuse, type_of
+from crashmover.external.fs.layouts import Where
+from crashmover.external.fs.mounts import is_fuse
+from crashmover.external.fs.syscalls import file_system_type, sync_file_system
 
 # Where syncfs is known to write everything and to report what it could not write.  Not
 # FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
@@ -92,9 +92,8 @@ class Forcing:
         """As `finish`, but for directories that are forced one by one: these are the caller's."""
         for device in {self._devices[where] for where in places if where in self._devices}:
             fd = self._fds[device]
-            if fd is not None and _libc().syncfs(fd) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
+            if fd is not None:
+                sync_file_system(fd)
 
     def is_single(self, where: Where) -> bool:
         """Whether a directory is to be forced by itself, with its files."""
@@ -122,12 +121,7 @@ def can_sync_file_system(fd: int) -> bool:
     """Whether syncfs makes everything durable on the file system that `fd` is on."""
     if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
         return False
-    return type_of(fd) in _SYNCFS_TYPES
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    return file_system_type(fd) in _SYNCFS_TYPES
 
 
 @cache

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import Where
+from crashmover.external.fs.layouts import Where
 
 _TARGET = re.compile(r"(\.\./)+[^./][^/]*/[0-9]{2}/[0-9]{2}_[0-9]+/?", re.ASCII)
 

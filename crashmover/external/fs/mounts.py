@@ -7,16 +7,14 @@
 Source of the form: proc_pid_mountinfo(5).
 """
 
-import ctypes
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePath
 
-from crashmover.external.fs.layout import day_in
+from crashmover import crashid
+from crashmover.external.fs.syscalls import file_system_type
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _IN_MEMORY = {"tmpfs", "ramfs"}
@@ -78,7 +76,7 @@ def is_local(fd: int) -> bool:
     Its times are by this machine's clock, and what it says of a file is never out of date.  This
     is not so for FUSE and network file systems, nor where the system does not tell.
     """
-    return type_of(fd) in _LOCAL_TYPES
+    return file_system_type(fd) in _LOCAL_TYPES
 
 
 def has_directory_times(fd: int) -> bool:
@@ -86,25 +84,12 @@ def has_directory_times(fd: int) -> bool:
 
     Some FUSE file systems, such as rclone's mount, do not keep them.
     """
-    return type_of(fd) in _LOCAL_TYPES | {_NFS}
+    return file_system_type(fd) in _LOCAL_TYPES | {_NFS}
 
 
 def is_fuse(fd: int) -> bool:
     """Return True if an open file is on a FUSE file system."""
-    return type_of(fd) == _FUSE
-
-
-def type_of(fd: int) -> int | None:
-    """Return the number of the file system's type; None where the system does not tell."""
-    if sys.platform != "linux":
-        return None
-    buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
-    return None if _libc().fstatfs(fd, buffer) != 0 else buffer[0] & 0xFFFFFFFF
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    return file_system_type(fd) == _FUSE
 
 
 def mounts() -> list[Mount]:
@@ -143,7 +128,7 @@ def mounts_of(directory: Path) -> Iterator[Mount]:
         yield mount
     latest = {mount.point: mount for mount in found}  # of several at one place, it hides the others
     for names in dict.fromkeys(below(root, found)):
-        if day_in(names[0]):
+        if crashid.parse_day_name(names[0]):
             yield latest[root / PurePath(*names)]
 
 

@@ -17,6 +17,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
+from crashmover.external.translating import translating
 
 # ENOENT: the root; waiting does not bring a mistyped path into being.
 _DENIED = {
@@ -79,29 +80,18 @@ class Translator:
         """Return `error` with all but the error filled in."""
         return lambda error: self.error(error, action, crash_id)
 
-    def translating(self, action: str, crash_id: str | None = None) -> "_Translating":
+    def translating(self, action: str, crash_id: str | None = None) -> translating:
         """Raise the store's error for any of the operating system's."""
-        return _Translating(self, action, crash_id)
+        return translating(_TRANSLATED, lambda error: self._translated(error, action, crash_id))
 
-
-class _Translating:
-    """A context; no generator, because every file of a crash has one."""
-
-    __slots__ = ("_action", "_crash_id", "_translator")
-
-    def __init__(self, translator: Translator, action: str, crash_id: str | None) -> None:
-        self._translator = translator
-        self._action = action
-        self._crash_id = crash_id
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        uri = self._translator.uri
+    def _translated(self, error: Exception, action: str, crash_id: str | None) -> Exception:
         if isinstance(error, OSError):
-            raise self._translator.error(error, self._action, self._crash_id) from error
+            return self.error(error, action, crash_id)
         if isinstance(error, InvalidDumpName):
-            raise CorruptCrash(str(error), crash_id=self._crash_id, uri=uri) from error
-        if isinstance(error, CorruptCrash | CrashChanged):
-            error.uri = error.uri or uri
+            return CorruptCrash(str(error), crash_id=crash_id, uri=self.uri)
+        if isinstance(error, StorageError):
+            error.uri = error.uri or self.uri
+        return error
+
+
+_TRANSLATED = (OSError, InvalidDumpName, CorruptCrash, CrashChanged)

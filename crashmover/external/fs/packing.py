@@ -4,21 +4,18 @@
 
 """Packing and unpacking the files of processed crashes, which are gzipped."""
 
-import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from crashmover.crash import CHUNK, Part, Write
 from crashmover.errors import CorruptCrash
+from crashmover.partfiles import file_of_chunks
 
 zlib: Any
 try:  # three to four times as fast, where it is installed: setup.cfg says on which machines
     from isal import isal_zlib as zlib
 except ImportError:
     import zlib
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _LEVEL = 1
 _GZIP = 31  # zlib's number for this format, with the largest window
@@ -48,7 +45,14 @@ def pump_both(file: BinaryIO, corrupt: CorruptCrash, write: Write, write_unpacke
 
 def gunzipped(file: BinaryIO, corrupt: CorruptCrash) -> BinaryIO:
     """Return a gzipped file, unpacked as it is read; what is damaged raises `corrupt`."""
-    return cast(BinaryIO, _Gunzip(file, corrupt))
+    return file_of_chunks(_unpacked(file, corrupt), file.close)
+
+
+def _unpacked(file: BinaryIO, corrupt: CorruptCrash) -> Iterator[bytes]:
+    unpacker = _Unpacker(corrupt)
+    while packed := file.read(CHUNK):
+        yield from unpacker.pieces(packed)
+    unpacker.finish()
 
 
 def _ignore(piece: memoryview) -> None:
@@ -88,31 +92,3 @@ class _Unpacker:
         """Say that nothing comes any more."""
         if self._is_empty or self._member is not None:
             raise self._corrupt
-
-
-class _Gunzip(io.RawIOBase):
-    def __init__(self, file: BinaryIO, corrupt: CorruptCrash) -> None:
-        self._file = file
-        self._pieces = self._unpacked(_Unpacker(corrupt))
-        self._piece = memoryview(b"")
-
-    def _unpacked(self, unpacker: _Unpacker) -> Iterator[bytes]:
-        while packed := self._file.read(CHUNK):
-            yield from unpacker.pieces(packed)
-        unpacker.finish()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        if not self._piece:
-            self._piece = memoryview(next(self._pieces, b""))
-        count = min(len(view), len(self._piece))
-        view[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Probing: all the steps of a save but the last, in a directory that nobody looks into.
+"""Probing: all the steps of a save but the last, in a hidden directory.
 
 No directory of a day is made for it, nor the root: another process, which found it there, would be
 in trouble when it is removed again.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.staging import StagedSave
 from crashmover.external.probing import probe_crash

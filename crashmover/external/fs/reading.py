@@ -15,44 +15,32 @@ from typing import BinaryIO
 from crashmover.crash import Kind, Part, Write
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
+from crashmover.external.fs.directory_index import Generation, IndexCache, generation, state_of
 from crashmover.external.fs.durable import HeldDirectory, opened
-from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation, state_of
+from crashmover.external.fs.finding import status_if_there
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
-from crashmover.external.fs.statx import status_from_server
+from crashmover.external.fs.syscalls import status_from_server
 from crashmover.partfiles import open_file
 
 _OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
 
 
-def status_if_there(dir_fd: int, name: str) -> os.stat_result | None:
-    """Return the status of a crash's file; None if it is missing.
-
-    While a process replaces a file, exFAT by FUSE calls it missing for a moment.  So what is
-    missing is looked for again where the file system is not a usual local one.
-    """
-    with suppress(FileNotFoundError):
-        return durable.status(dir_fd, name)
-    with suppress(FileNotFoundError):
-        return None if is_local(dir_fd) else durable.status(dir_fd, name)
-    return None
-
-
 class CrashFiles:
     """What there is of a crash in one directory.
 
     :param where: the directory, below `root`
-    :param dir_fd: the same, open; it is kept open for whoever reads the parts, if it may be
+    :param dir_fd: the same, open; it is kept open to read the parts, if possible
     """
 
     def __init__(
         self,
         root: Path,
         layout: Layout,
-        listings: Listings,
+        indexes: IndexCache,
         translator: Translator,
         crash_id: str,
         where: Where,
@@ -66,7 +54,7 @@ class CrashFiles:
         self.held = HeldDirectory.of(dir_fd)
         self._is_local = False
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
 
     def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
         """Return these, as far as they are among the kinds; None where there is no raw crash."""
@@ -87,7 +75,7 @@ class CrashFiles:
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
-        for name in self._listings.names_of(self.crash_id, state, dir_fd, self.where):
+        for name in self._indexes.names_of(self.crash_id, state, dir_fd, self.where):
             if self._layout.is_dump(name):
                 try:
                     status = durable.status(dir_fd, name)
@@ -158,7 +146,7 @@ class CrashFiles:
             return False
 
     def changed(self) -> StorageUnavailable:
-        """The error for a crash that is not any more what it was when it was found."""
+        """Return the error for a crash that has changed since it was found."""
         reason = "it was replaced or removed while it was read"
         return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
 

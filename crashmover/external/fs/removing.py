@@ -2,35 +2,22 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Removing a crash, and what is left of one.
+"""Removing one crash: from one directory after the other, under its lock, the raw crash first."""
 
-The lock under which a crash is removed is a file, as every lock here, and a disk may have no room
-for another file: just when somebody wants to remove crashes from it.  Then the file that is to be
-removed first becomes the lock.
-"""
-
-import ctypes
 import errno
-import fcntl
 import os
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 
 from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.directory_index import IndexCache, generation, state_of
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.links import open_directory
-from crashmover.external.fs.listing import Listings, files_anew, generation, state_of
+from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.settling import Lock
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NOT_OURS = {errno.EACCES, errno.EPERM, errno.ELOOP}  # the last, of what `durable` refuses
-_RENAME_NOREPLACE = 1  # from linux/fs.h
-_TO_LOCK = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
 
 
 @dataclass(slots=True)
@@ -53,7 +40,7 @@ class Seen:
     beside: str = ""
 
     def has_settled(self, now: os.stat_result | None) -> bool:
-        """Whether that is so where the raw crash is in that state."""
+        """Return True if that is so where the raw crash is in that state."""
         if now is None:
             return self.inode == 0
         return now.st_ino == self.inode and now.st_ctime_ns < self.settled_ns
@@ -63,42 +50,43 @@ def _nothing(dir_fd: int) -> None:
     """Do nothing with a directory."""
 
 
-class Removal:
+class CrashRemoval:
     """Removes a crash from one directory after the other.
 
-    :param listings: of the store
+    :param indexes: of the store
     :param root_fd: its root, open
     """
 
     _needs_locks = False  # also that of a processed crash which is saved by itself
 
-    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash_id: str) -> None:
+    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash_id: str) -> None:
         self.crash_id = crash_id
         self.was_there = False
         """Whether there was anything of it."""
         self.was_visible = False
         """Whether there was a raw or processed crash."""
         self.error: OSError | None = None
-        """Why it is not known to be gone; for whoever removes several."""
+        """Why it is not known to be gone."""
         self._layout = layout
-        self._listings = listings
+        self._indexes = indexes
         self._root_fd = root_fd
 
-    def __call__(self, where: Where) -> bool:
-        """Remove what lies in that directory, the raw crash first, and the directories that are
-        left empty; return whether there was anything."""
-        if not self.take_out(where, after=os.fsync):
+    def remove(self, where: Where) -> bool:
+        """Remove what lies in that directory, and the directories that are left empty; return
+        whether there was anything."""
+        if not self.remove_files(where, after=os.fsync):
             return False
         remove_empty(self._root_fd, where)
         return True
 
-    def take_out(
+    def remove_files(
         self,
         where: Where,
         before: Callable[[int], object] = _nothing,
         after: Callable[[int], object] = _nothing,
     ) -> bool:
-        """As a call, but the directories stay.
+        """Remove the crash's files from that directory, the raw crash first; return whether there
+        were any.
 
         :param before: is given the directory, open, before anything is removed from it
         :param after: is given it then, to force it to the disk
@@ -107,13 +95,16 @@ class Removal:
             with durable.opened(open_directory(self._root_fd, where)) as dir_fd:
                 before(dir_fd)
                 names = self._raw_crash_or_names(dir_fd, where)
+                locks = self._locks(dir_fd)
                 if not names:
-                    self._remove_left_locks(dir_fd)
+                    for kind in MARKERS:  # left by a removal whose process died at its very end
+                        with suppress(OSError):
+                            locks.clear(kind)
                     return False
                 self._check_dumps(dir_fd, names, lambda: self._beside(dir_fd, where))
                 with (
-                    locked(dir_fd, self._layout, self.crash_id, names[0]) as lock,
-                    _processed_locked(dir_fd, self._layout, self.crash_id, self._needs_locks),
+                    locks.of_removal(names[0]) as lock,
+                    locks.of_processed(is_needed=self._needs_locks),
                 ):
                     now = self._names(dir_fd, where, lock)
                     # On a full disk the first is the lock by now, and all have been looked at.
@@ -130,7 +121,7 @@ class Removal:
         self.was_there = True
         return True
 
-    def take_out_seen(self, dir_fd: int, seen: Seen) -> None:
+    def remove_seen(self, dir_fd: int, seen: Seen) -> None:
         """Remove from an open directory what was seen there; or, where that has changed since,
         what is there now."""
         names = [self.crash_id + suffix for suffix in seen.suffixes]
@@ -139,7 +130,7 @@ class Removal:
         self._check_dumps(dir_fd, names, lambda: seen.beside)
         before = self._raw_crash(dir_fd)
         is_same = seen.has_settled(before)
-        with locked(dir_fd, self._layout, self.crash_id, names[0], turn=is_same) as lock:
+        with self._locks(dir_fd).of_removal(names[0], turn=is_same) as lock:
             held = os.fstat(lock.fd)
             after = held if held.st_ino == seen.inode else self._raw_crash(dir_fd)
             # A process that dies and leaves dumps that have no raw crash leaves the lock, too.
@@ -167,7 +158,7 @@ class Removal:
             raise OSError(errno.EEXIST, reason)
 
     def _beside(self, dir_fd: int, where: Where) -> str:
-        listed = self._listings.names_of(self.crash_id, None, dir_fd, where)
+        listed = self._indexes.names_of(self.crash_id, None, dir_fd, where)
         return min((name for name in listed if not self._layout.is_known(name)), default="")
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
@@ -175,16 +166,8 @@ class Removal:
         is none."""
         return ""
 
-    def _remove_left_locks(self, dir_fd: int) -> None:
-        """Remove, as far as can be, what a removal has left that died at its very end."""
-        for kind in MARKERS:
-            name = durable.temporary_name(self._layout.file_name(self.crash_id, kind))
-            with suppress(OSError), durable.opened(os.open(name, _TO_LOCK, dir_fd=dir_fd)) as fd:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if durable.is_same_file(fd, dir_fd, name):  # who held it may have put it in place
-                    if kind is Kind.RAW_CRASH:
-                        remove_left_over(dir_fd, self._layout, self.crash_id, name)
-                    durable.remove_file(dir_fd, name)
+    def _locks(self, dir_fd: int) -> CrashLocks:
+        return CrashLocks(dir_fd, self._layout, self.crash_id)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
@@ -205,13 +188,13 @@ class Removal:
         status = self._raw_crash(dir_fd)
         # A process that died may have added dumps to what had settled, and then left the lock.
         state = generation(status) if status and not (lock and lock.was_left) else None
-        listed = self._listings.names_of(self.crash_id, state, dir_fd, where, lock)
+        listed = self._indexes.names_of(self.crash_id, state, dir_fd, where, lock)
         single = [self._layout.file_name(self.crash_id, kind) for kind in MARKERS]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 
 
-class LoadedRemoval(Removal):
+class LoadedRemoval(CrashRemoval):
     """Removes the files that a crash was loaded from, where there are no others of it.
 
     :raises CrashChanged: there are
@@ -219,12 +202,12 @@ class LoadedRemoval(Removal):
 
     _needs_locks = True
 
-    def __init__(self, layout: Layout, listings: Listings, root_fd: int, crash: Crash) -> None:
-        super().__init__(layout, listings, root_fd, crash.crash_id)
+    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash: Crash) -> None:
+        super().__init__(layout, indexes, root_fd, crash.crash_id)
         self._states = {part.state for part in crash.parts}
 
-    def look(self, where: Where) -> None:
-        """Look into a directory, before anything is removed from any."""
+    def check(self, where: Where) -> None:
+        """Check a directory, before anything is removed from any."""
         with (
             suppress(FileNotFoundError),
             durable.opened(open_directory(self._root_fd, where)) as dir_fd,
@@ -234,7 +217,7 @@ class LoadedRemoval(Removal):
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         for name in names:
-            # Whoever removes one at this moment goes by no lock.
+            # A program that removes one at this moment goes by no lock.
             with suppress(FileNotFoundError):
                 if state_of(durable.status(dir_fd, name)) not in self._states:
                     return os.path.join(*where, name)
@@ -252,115 +235,10 @@ def remove_empty(root_fd: int, where: Where) -> None:
 
 
 def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> bool:
-    """Whether nobody has touched a raw crash, as those do who add dumps; its change time is
-    another when it has become the lock."""
+    """Return True if a raw crash has not been touched, as a save that adds dumps does.
+
+    Its change time is another when it has become the lock.
+    """
     if before is None or after is None:
         return before is after
     return (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-
-
-@contextmanager
-def locked(
-    dir_fd: int, layout: Layout, crash_id: str, first: str, *, turn: bool = False
-) -> Iterator[Lock]:
-    """Hold the lock of a crash, and remove it in the end; where what was to be done was not, it
-    stays there, as if somebody had died.
-
-    :param first: the file that is removed first, and may be gone already when this is entered
-    :param turn: whether that had better become the lock: where many are removed, ext4 takes long
-        to make a file
-    """
-    name = durable.temporary_name(layout.file_name(crash_id, Kind.RAW_CRASH))
-    lock = _lock(dir_fd, name, first, turn)
-    with durable.opened(lock.fd):
-        if lock.was_left:
-            remove_left_over(dir_fd, layout, crash_id, lock.name)
-        yield lock
-        durable.remove_file(dir_fd, name)
-
-
-def remove_left_over(dir_fd: int, layout: Layout, crash_id: str, lock_name: str) -> None:
-    """Remove, as far as can be, the temporary files of a crash's dumps, which a process that died
-    has left: the next save of the crash may not have the same dumps.
-
-    :param lock_name: the file of the raw crash's lock, which this process holds
-    """
-    for name in files_anew(dir_fd, f".{crash_id}", lock_name):
-        final = name[1:].removesuffix(durable.TEMPORARY)
-        if name == durable.temporary_name(final) and layout.is_dump(final):
-            with suppress(OSError):
-                durable.remove_file(dir_fd, name)
-
-
-@contextmanager
-def _processed_locked(
-    dir_fd: int, layout: Layout, crash_id: str, is_needed: bool
-) -> Iterator[None]:
-    """Hold the lock of a crash's processed crash, which may be saved by itself, too.  Where a disk
-    has no room for that, it hardly has any for who would save one.
-
-    :param is_needed: or else what is there and is not ours to lock is removed
-    """
-    name = durable.temporary_name(layout.file_name(crash_id, Kind.PROCESSED_CRASH))
-    try:
-        fd, _ = durable.lock(dir_fd, name)
-    except OSError as error:
-        is_not_ours = error.errno in _NOT_OURS and not is_needed
-        if error.errno not in _FULL and not is_not_ours:
-            raise
-        yield
-        if is_not_ours:
-            durable.remove_file(dir_fd, name)
-        return
-    with durable.opened(fd):
-        try:
-            yield
-        finally:
-            durable.remove_file(dir_fd, name)
-
-
-def _lock(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
-    if turn:
-        with suppress(OSError):  # whatever it is, the other way gets over it, or says it
-            return Lock(name, _turned_into_lock(dir_fd, name, first), turned=True)
-    try:
-        return Lock(name, *durable.lock(dir_fd, name))
-    except OSError as error:
-        if error.errno not in _FULL or turn:
-            raise
-        return Lock(name, _turned_into_lock(dir_fd, name, first, error), turned=True)
-
-
-def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None = None) -> int:
-    """Lock a file and rename it; nobody takes notice of what has a temporary name.
-
-    :raises OSError: `full`, where that is not possible
-    """
-    full = full or OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    fd = os.open(first, _TO_LOCK, dir_fd=dir_fd)
-    with durable.closed_on_error(fd):
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # which are refused as a lock
-            raise full
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _rename_to_nothing(dir_fd, first, name, full)
-        if not durable.is_same_file(fd, dir_fd, name):
-            raise BlockingIOError(errno.EAGAIN, "another process has just saved it")
-    return fd
-
-
-def _rename_to_nothing(dir_fd: int, old: str, new: str, full: OSError) -> None:
-    """Give a file a name that nothing has; raise `full` where the system cannot do that."""
-    rename = _renameat2()
-    if rename is None:
-        raise full
-    if rename(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), _RENAME_NOREPLACE) != 0:
-        number = ctypes.get_errno()
-        if number != errno.EEXIST:
-            raise full
-        raise BlockingIOError(errno.EAGAIN, "another process is saving it")
-
-
-@cache
-def _renameat2() -> Callable[..., int] | None:
-    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

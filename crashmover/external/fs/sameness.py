@@ -27,7 +27,7 @@ from crashmover.errors import NotTwoStores
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.grounds import DISKS
-from crashmover.external.fs.layout import Layout, Where
+from crashmover.external.fs.layouts import Layout, Where
 from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
 from crashmover.external.fs.oserrors import Translator
 
@@ -101,21 +101,17 @@ def _judge(one: Tree, other: Tree, where: Where) -> bool:
 def _places(one: Tree, other: Tree, found: list[Mount]) -> list[tuple[Where, Where]]:
     """Return the pairs of directories that crashes may have in common, each from its root down:
     the roots, and wherever a file system is mounted below one of them."""
-    bases = one.layout.name_branch_base, other.layout.name_branch_base
-    ours = {(where, _renamed(where, bases[0], bases[1])) for where in _mounted(one, found)}
-    theirs = {(_renamed(where, bases[1], bases[0]), where) for where in _mounted(other, found)}
+    mine, yours = one.layout, other.layout
+    ours = {(where, mine.place_in(yours, where)) for where in _mounted(one, found)}
+    theirs = {(yours.place_in(mine, where), where) for where in _mounted(other, found)}
     pairs = [((), ()), *sorted(ours | theirs)]
     # In a directory of a day each base has a directory of its own.
-    return [pair for pair in pairs if bases[0] == bases[1] or len(pair[0]) > 1]
+    is_same_base = mine.name_branch_base == yours.name_branch_base
+    return [pair for pair in pairs if is_same_base or len(pair[0]) > 1]
 
 
 def _mounted(tree: Tree, found: list[Mount]) -> Iterator[Where]:
     return below(Path(os.path.realpath(tree.root)), found)
-
-
-def _renamed(where: Where, old: str, new: str) -> Where:
-    """Return where the same crashes are in the other tree."""
-    return (where[0], new, *where[2:]) if len(where) > 1 and where[1] == old else where
 
 
 def _is_same_directory(

@@ -2,42 +2,35 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Saving: a crash's files are written beside where they will be, and then put in place, as
-many crashes at a time as shall become durable together.
-"""
+"""Staging: one crash's files are written beside where they will be, and then put in place."""
 
 import datetime as dt
 import errno
 import os
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 
 from crashmover.crash import COLLECTED, Crash, Kind
-from crashmover.external.fs import durable
-from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.layout import Layout, Where
-from crashmover.external.fs.listing import Generation, Listings, generation
+from crashmover.external.fs import durable, locks
+from crashmover.external.fs.directory_index import Generation, IndexCache, generation
+from crashmover.external.fs.layouts import Layout, Where
+from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
-from crashmover.external.fs.removing import remove_left_over
 from crashmover.external.fs.settling import Lock
 from crashmover.partfiles import FileWriter
 from crashmover.spelling import alike, taken_for_one
 from crashmover.unbroken import unbroken
 
-_GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
-
 
 class StagedSave:
-    """The steps of one save, in the order in which a group of saves takes them:
+    """The steps of one save, in the order in which a group of saves takes them.
 
     `write`, (force to disk), `hide`, (force), `publish_dumps`, (force), `publish_marker`, (force),
     `close`; and `undo` at any time before `close`.
 
     :param modes: of the files
-    :param listings: of the store; None where no crash is there before
+    :param indexes: of the store; None where no crash is there before
     :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
 
@@ -48,13 +41,13 @@ class StagedSave:
         modes: Modes,
         where: Where,
         dir_fd: int,
-        listings: Listings | None = None,
+        indexes: IndexCache | None = None,
         *,
         keeps_dumps: bool = False,
     ) -> None:
         self.crash = crash
         self._modes = modes
-        self._listings = listings or Listings(layout.json_file_suffix)
+        self._indexes = indexes or IndexCache(layout.json_file_suffix)
         self._keeps_dumps = keeps_dumps
         self.where = where
         self.dir_fd = dir_fd
@@ -71,7 +64,7 @@ class StagedSave:
         self._has_orphans = False  # whether there may be dumps of no crash, left by a save
         self._old: set[str] | None = None  # the dumps of a state that `hide` has made invisible
         self._is_same = False  # whether the crash stays visible, as its dumps are the same
-        self._visible: bool | None = None  # whether the raw crash is there; None: nobody has looked
+        self._visible: bool | None = None  # whether the raw crash is there; None: not looked yet
         try:
             self._lock()
         except BaseException:
@@ -87,14 +80,13 @@ class StagedSave:
         if kinds & COLLECTED:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
-                lock_name = durable.temporary_name(self._marker)
-                remove_left_over(self.dir_fd, self._layout, self.crash.crash_id, lock_name)
+                CrashLocks(self.dir_fd, self._layout, self.crash.crash_id).remove_left_over()
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._processed)
 
     def _lock_one(self, name: str) -> bool:
         temporary = durable.temporary_name(name)
-        self._locks[name], found = durable.lock(self.dir_fd, temporary, mode=self._modes.file)
+        self._locks[name], found = locks.lock(self.dir_fd, temporary, mode=self._modes.file)
         self._temporary.add(name)
         return found
 
@@ -110,22 +102,22 @@ class StagedSave:
             else:
                 self._put.append(name)
                 return fd
-        fd = durable.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
+        fd = locks.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
         self._temporary.add(name)
         return fd
 
     def wait_for_others(self) -> None:
-        """Return when whoever has just put the raw crash in place has forced it to the disk, or
-        has taken it away again because that failed.
+        """Return when the raw crash is durable that another process has just put in place, or is
+        taken away again because that failed.
 
-        Putting it in place let go of its lock, which is ours now; but until it is final, its file
-        is still locked, under its final name.
+        Putting it in place released its lock, which this save holds now.  But until it is durable,
+        its file is still locked, under its final name.
         """
-        if not durable.wait_for_unlocked(self.dir_fd, self._marker):
+        if not locks.wait_for_unlocked(self.dir_fd, self._marker):
             self._visible = False
 
     def was_visible(self) -> bool:
-        """Whether the raw crash is there, as far as those go by the locks who save."""
+        """Return True if the raw crash is there, as long as other saves go by the locks."""
         if self._visible is None:
             self._visible = self._is_visible()
         return self._visible
@@ -238,8 +230,8 @@ class StagedSave:
             raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
 
     def time_of_dumps(self) -> dt.datetime:
-        """Return when the first of the dumps that are in place was written, by whoever's clock
-        the file system goes by."""
+        """Return when the first of the dumps that are in place was written, by the file system's
+        clock."""
         written = min(durable.status(self.dir_fd, name).st_mtime for name in self._dump_names)
         return dt.datetime.fromtimestamp(written, dt.UTC)
 
@@ -313,7 +305,7 @@ class StagedSave:
         if self._marker in self._temporary:
             lock = Lock(durable.temporary_name(self._marker), self._locks[self._marker])
         place = self.dir_fd, self.where
-        names = self._listings.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
+        names = self._indexes.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
         return {name for name in names if self._layout.is_dump(name)}
 
     def _settled_state(self) -> Generation | None:
@@ -331,7 +323,7 @@ class StagedSave:
         )
 
     def _is_marker_ours(self) -> bool:
-        """Whether the file that we have locked still has its final or its temporary name."""
+        """Return True if the file that is locked still has its final or its temporary name."""
         for name in (self._marker, durable.temporary_name(self._marker)):
             with suppress(OSError):
                 if durable.is_same_file(self._locks[self._marker], self.dir_fd, name):
@@ -344,128 +336,3 @@ class StagedSave:
         durable.rename(self.dir_fd, durable.temporary_name(name), name)
         self._temporary.discard(name)
         self._renamed.append(name)
-
-
-class GroupCommit:
-    """Saves that become durable together: two waits for the disk for all of them.
-
-    What one save raises is its own result; when forcing to the disk fails, all of the group
-    have failed, for nobody knows what was written.
-
-    :param results: for each crash by its index, None or why it was not saved
-    """
-
-    def __init__(self, forcing: Forcing, results: list[Exception | None]) -> None:
-        self._forcing = forcing
-        self._results = results
-        self._saves: dict[int, StagedSave] = {}
-        self._ids: set[str] = set()
-        self._begun = 0.0
-
-    def is_due(self, crash_id: str) -> bool:
-        """Whether to commit before this crash is added."""
-        if not self._saves:
-            return False
-        return crash_id in self._ids or time.monotonic() - self._begun > _GROUP_SECONDS
-
-    def add(self, index: int, stage: Callable[[], StagedSave]) -> None:
-        """Write one crash's files."""
-        if not self._saves:
-            self._begun = time.monotonic()
-        try:
-            save = self._begin(index, stage)
-            force = self._forcing.begin(save.where, save.dir_fd)
-            save.write(self._forcing.device(save.where), force=force)
-        except Exception as error:
-            self._fail(index, error)
-
-    @unbroken
-    def _begin(self, index: int, stage: Callable[[], StagedSave]) -> StagedSave:
-        save = self._saves[index] = stage()
-        self._ids.add(save.crash.crash_id)
-        return save
-
-    def commit(self) -> None:
-        """Put all in place and make it durable."""
-        self._hide()
-        self._each(StagedSave.publish_dumps)
-        self._force(self._saves.values(), new=True)
-        self._each(StagedSave.publish_marker)
-        self._force(self._saves.values(), new=False)
-        self._close()
-
-    def abandon(self) -> None:
-        """Undo all that is not committed."""
-        for save in self._saves.values():
-            save.undo()
-        self._close()
-
-    def _each(self, do: Callable[[StagedSave], None]) -> None:
-        for index, save in list(self._saves.items()):
-            try:
-                do(save)
-            except Exception as error:
-                self._fail(index, error)
-
-    def _hide(self) -> None:
-        """Hide what is to be replaced.  Once this is on the disk, no power cut brings an old raw
-        crash back beside new dumps."""
-        hidden: list[StagedSave] = []
-
-        def hide(save: StagedSave) -> None:
-            if save.hide():
-                hidden.append(save)
-
-        self._each(hide)
-        self._force(hidden, new=False)
-
-    def _force(self, saves: Collection[StagedSave], *, new: bool) -> None:
-        self._each(self._force_renamed)
-        if not saves:
-            return
-        try:
-            self._forcing.finish([save.where for save in saves], new=new)
-        except OSError as error:
-            for index in list(self._saves):
-                self._fail(index, error)
-
-    def _force_renamed(self, save: StagedSave) -> None:
-        if self._forcing.forgets_names(save.where):
-            save.force_renamed()
-
-    @unbroken
-    def _fail(self, index: int, error: Exception) -> None:
-        self._results[index] = error
-        if save := self._saves.pop(index, None):
-            save.undo()
-            save.close()
-
-    @unbroken
-    def _close(self) -> None:
-        self._ids.clear()
-        while self._saves:
-            self._saves.popitem()[1].close()
-
-
-def save_in_groups(
-    crashes: Sequence[Crash],
-    stage: Callable[[Crash], StagedSave],
-    forcing: Forcing,
-    results: list[Exception | None],
-) -> None:
-    """Save crashes, as many at a time as can be made durable together.
-
-    :param stage: begins with one
-    :param results: for each crash, None; or is told why it was not saved
-    """
-    group = GroupCommit(forcing, results)
-    try:
-        # By id: whoever locks some of the same crashes locks them in the same order.
-        for index in sorted(range(len(crashes)), key=lambda i: crashes[i].crash_id):
-            crash = crashes[index]
-            if group.is_due(crash.crash_id):
-                group.commit()
-            group.add(index, partial(stage, crash))
-        group.commit()
-    finally:
-        group.abandon()

@@ -15,9 +15,11 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from crashmover import crashid
 from crashmover.crash import Kind
+from crashmover.crashid import parse_day_name
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import ID_LENGTH, RADIX, Layout, crash_id_in, day_in
+from crashmover.external.fs.layouts import ID_LENGTH, Layout
 from crashmover.external.passed_over import looks_like_id, why_invalid
 
 _ENTRIES = 1000  # of a directory that are looked at
@@ -32,7 +34,7 @@ def look_around(root: Path, layout: Layout) -> str:
     names = [name for name in _names(root) if not name.lower().startswith(_STRAY)]
     if not names:
         return ""
-    days = [name for name in names if day_in(name)]
+    days = [name for name in names if parse_day_name(name)]
     what = _in_days(root, days, layout) if days else _above(root) or _in(root, names)
     return what and f"no crash is here in this layout, but {what}"
 
@@ -45,7 +47,7 @@ def _in_days(root: Path, days: list[str], layout: Layout) -> str:
         if layout.name_branch_base not in below:
             foreign = foreign or _beside_no_base(root, day, below)
             continue
-        for directory, found in _files_of_crashes(root / day / layout.name_branch_base):
+        for directory, found in _files_of_crashes(root.joinpath(*layout.top(day)), layout):
             if _have_crash(found, layout):
                 return ""
             if not foreign and (other := _foreign_among(directory, found, layout)):
@@ -70,10 +72,10 @@ def _have_crash(names: list[str], layout: Layout) -> bool:
     """
     others = {name[:ID_LENGTH] for name in names if not layout.is_known(name)}
     for name in names:
-        crash_id = crash_id_in(name)
+        crash_id = name[:ID_LENGTH]
         is_raw = name[ID_LENGTH:] == layout.json_file_suffix
         is_processed = name[ID_LENGTH:] == layout.jsonz_file_suffix and crash_id not in others
-        if crash_id and (is_raw or is_processed):
+        if (is_raw or is_processed) and crashid.is_valid(crash_id):
             return True
     return False
 
@@ -96,7 +98,7 @@ def _foreign_among(directory: Path, names: list[str], layout: Layout) -> str:
 def _above(root: Path) -> str:
     """Explain a directory that is part of a store."""
     for parent in (root, *islice(root.parents, _DEEPEST)):
-        if day_in(parent.name):
+        if parse_day_name(parent.name):
             return f"it lies in the directory of a day (is the store {parent.parent}?)"
     return ""
 
@@ -111,7 +113,7 @@ def _in(root: Path, names: list[str]) -> str:
         return f"{kind} (is this what another program, such as fetch-data, has written?)"
     for name in _directories(root)[:_DIRECTORIES]:
         below = _directories(root / name)
-        if any(map(day_in, below)):
+        if any(map(parse_day_name, below)):
             return f"{name} has directories of days (is the store {root / name}?)"
         if _kind_among(below) or {"v1", "v2"} & set(below):
             return f"{name} has crashes in another layout"
@@ -122,7 +124,7 @@ def _kind_among(names: list[str]) -> str:
     return next((kind for kind in _KINDS if kind in names), "")
 
 
-def _files_of_crashes(directory: Path) -> Iterator[tuple[Path, list[str]]]:
+def _files_of_crashes(directory: Path, layout: Layout) -> Iterator[tuple[Path, list[str]]]:
     """Yield the directories below one of names that have files of crashes, and their names."""
     left = [directory]
     for _ in range(_DIRECTORIES):
@@ -132,12 +134,12 @@ def _files_of_crashes(directory: Path) -> Iterator[tuple[Path, list[str]]]:
         names = [name for name in _names(directory) if len(name) > ID_LENGTH]
         if found := sorted(name for name in names if looks_like_id(name[:ID_LENGTH])):
             yield directory, found
-        below = [n for n in _directories(directory) if _is_way(n)]
+        below = [n for n in _directories(directory) if _is_way(n, layout)]
         left += (directory / name for name in reversed(below))
 
 
-def _is_way(name: str) -> bool:
-    return RADIX.fullmatch(name.lower()) is not None or looks_like_id(name)
+def _is_way(name: str, layout: Layout) -> bool:
+    return layout.leads_on(name.lower(), ()) or looks_like_id(name)
 
 
 def _names(directory: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Print the script that makes the tables, for those whose database user may not:
+"""Print the script that makes the tables, for those whose database user may not.
 
 python -m crashmover.external.postgresql --schema crashes | psql ...
 """

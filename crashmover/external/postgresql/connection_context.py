@@ -9,6 +9,7 @@ import re
 import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Self
 
@@ -21,6 +22,7 @@ from crashmover.external.postgresql.connection import TIMEOUT, Connection, conne
 from crashmover.external.postgresql.lending import PATIENCE, Lending
 from crashmover.external.postgresql.pgerrors import explain
 from crashmover.external.postgresql.poolers import DeadlineExceeded
+from crashmover.external.translating import translating
 from crashmover.uri import StorageURI
 
 __all__ = ["TIMEOUT", "Connection", "ConnectionContext", "conninfo_of"]
@@ -79,13 +81,9 @@ class ConnectionContext:
         with self.transaction() as connection:
             connection.execute("SELECT")
 
-    @contextmanager
-    def translating(self, crash_id: str | None = None) -> Iterator[None]:
+    def translating(self, crash_id: str | None = None) -> translating:
         """Raise a `StorageError` instead of what psycopg raises."""
-        try:
-            yield
-        except psycopg.Error as error:
-            raise self.explain(error, crash_id) from error
+        return translating(psycopg.Error, partial(self.explain, crash_id=crash_id))
 
     def explain(self, error: psycopg.Error, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead: `StorageUnavailable` where another attempt may help,
@@ -157,7 +155,7 @@ def _closed_on_error(connection: Connection) -> Iterator[None]:
 
 
 def _is_alive(connection: Connection) -> bool:
-    """Whether nothing has come from the server while nobody asked: it says goodbye so."""
+    """Return True if nothing has come from the server unasked: it says goodbye so."""
     if connection.closed:
         return False
     poll = select.poll()

@@ -108,10 +108,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         options = replace(uri, query=own).options(**_OWN_OPTIONS)
         return cls(conninfo, **options, uri=str(uri))
 
-    def schema_script(self) -> str:
-        """Return the script that makes the tables, for whoever may."""
-        return schemas.script(self.schema)
-
     def identity(self) -> object:
         """The server, the database and the schema, as far as they are said."""
         return self._identity
@@ -140,11 +136,10 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             yield f"{self.uri}: {line}"
 
     def probe_write(self) -> None:
-        """As the base class says, in a transaction that is rolled back."""
+        """Save a crash in a transaction that is rolled back."""
         self._saver.rehearse(probe_crash())
 
     def clock(self) -> dt.datetime | None:
-        """As the base class says."""
         with self._context() as connection:
             row = connection.execute("SELECT clock_timestamp()").fetchone()
         return row[0] if row else None
@@ -156,7 +151,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     # Reading
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says."""
         [found] = self.load_crashes([crash_id], kinds)
         if isinstance(found, Exception):
             raise found
@@ -165,7 +159,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def load_crashes(
         self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
     ) -> Iterator[Crash | Exception]:
-        """As the base class says, with one query for all of them."""
+        """Load crashes with one query for all of them."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         marker = marker_of(kinds)
@@ -200,7 +194,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             return CorruptCrash(str(error), crash_id=crash_id, uri=self.uri)
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """As the base class says."""
         crashid.validate(crash_id)
         return bool(self._fetch(_HAS, (*key_of(crash_id), kind.marker.value), crash_id))
 
@@ -215,13 +208,12 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says, in one query for a thousand crashes; no transaction is open
-        in between."""
+        """List crashes, a thousand a query; no transaction is open in between."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
     def passed_over(self) -> Iterator[str]:
-        """As the base class says, of rows, and of weeks that are being detached."""
+        """Say it of rows, and of weeks that are being detached."""
         if text := self._passed_over.text():
             yield f"{self.uri}: {text}"
         for week in self._hidden:
@@ -284,41 +276,39 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     # Saving and removing
 
     def save_crash(self, crash: Crash) -> None:
-        """As the base class says."""
         [error] = self.save_crashes([crash])
         if error:
             raise error
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says; small crashes share a transaction, a large one has its own."""
+        """Save crashes: small ones share a transaction, a large one has its own."""
         return self._saver.save(crashes, how=How.REPLACE)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says: the table has one row for one key."""
+        """Create crashes: the table has one row for one key."""
         return self._saver.save(crashes, how=How.CREATE)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """As the base class says, in one transaction."""
+        """Replace the raw crash in one transaction."""
         [error] = self._saver.save([crash], how=How.KEEP_DUMPS)
         if error:
             raise error
 
     def remove(self, crash_id: str) -> None:
-        """As the base class says."""
         crashid.validate(crash_id)
         [error] = self._removed([crash_id])
         if error:
             raise error
 
     def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says, in one transaction: nobody comes in between."""
+        """Remove it in one transaction: no other session comes in between."""
         with suppress(MissingTables):
             if self._remover.remove_loaded(crash):
                 return
         raise self._not_found([crash.crash_id])(crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """As the base class says, some hundreds in one transaction."""
+        """Remove crashes, some hundreds in one transaction."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         batches = range(0, len(crash_ids), _REMOVED_AT_ONCE)
@@ -362,7 +352,7 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
     ) -> Iterator[Removed]:
-        """As the base class says; a whole week at once, where its partition may be dropped.
+        """Remove a whole week at once where its partition may be dropped.
 
         :raises WeekRefused: at the end, where a week is out of sight, and its crashes stay
         """

@@ -21,9 +21,8 @@ import psycopg
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.saving import ROW
 from crashmover.external.postgresql.streaming import stream
-from crashmover.external.postgresql.tables import key_of
+from crashmover.external.postgresql.tables import ROW, key_of
 from crashmover.partfiles import file_of_chunks
 
 _LOAD: LiteralString = """
@@ -79,7 +78,7 @@ class Reader:
         self._schema = schema
 
     def location(self, kind: Kind, name: str) -> str:
-        """Say which of a crash's rows hold a part, to whoever knows SQL."""
+        """Return which of a crash's rows hold a part, in the words of SQL."""
         named = f" name='{name}'" if name else ""
         return f"{self._schema}.crash_parts kind='{kind}'{named}"
 
@@ -112,8 +111,8 @@ class Reader:
         """Yield what is in all rows of these crashes now, crash by crash in the order of their
         ids, as it comes: while the first is used, the server goes on.
 
-        That ends early where the server has enough of it and goes on with other statements: it
-        may have a limit for how long one takes, and this one takes as long as whoever reads.
+        The server may have a limit for how long a statement takes, and this one takes as long as
+        its reader.  So it may end early, and the server goes on with other statements.
         """
         pid = os.getpid()
         with self.context() as connection:
@@ -124,7 +123,7 @@ class Reader:
                 ):
                     key = crash_id.decode(), kind.decode(), name.decode()
                     yield (*key, int.from_bytes(chunk), version.decode()), data
-            except GeneratorExit:  # nobody wants the rest, nor to wait until it is cancelled
+            except GeneratorExit:  # the rest is not wanted, and cancelling takes long
                 if pid != os.getpid() and not connection.closed:
                     _leave_to_parent(connection)
                 connection.close()
@@ -161,12 +160,12 @@ def _array(values: Iterable[object]) -> bytes:
 
 
 class Reading:
-    """Crashes that are read together, as a rule one after the other, in the order of their ids:
-    small ones come in a stream, a little ahead of who asks for them, as far as the next that is
-    not small.
+    """Crashes that are read together, as a rule one after the other, in the order of their ids.
 
-    There is no second statement while one goes on.  It might wait for somebody who wants the
-    table for himself, and he for the stream, and the stream for who reads.
+    Small ones come in a stream, a little ahead of their reader, as far as the next large one.
+
+    There is no second statement while one goes on.  It might wait for a session that wants the
+    table for itself, that session for the stream, and the stream for its reader.
 
     :param crashes: the rows of each
     """
@@ -218,7 +217,7 @@ class Reading:
 
     def read(self, crash_id: str, row: Row) -> bytes:
         """Return the bytes in a row; raises as `Reader.chunk`."""
-        if self._pid == os.getpid():  # a stream is not for the children of who began it
+        if self._pid == os.getpid():  # a forked process has no part in the stream
             with self._lock:
                 data = self._streamed(crash_id, row)
             if data is not None:
@@ -260,8 +259,10 @@ class Reading:
         self._crashes = groupby(self._stream, key=lambda row: row[0][0])
 
     def _forget(self) -> None:
-        """Keep of what has come no more than a crash may have: for who reads a little later,
-        where a crash is saved in several stores at a time."""
+        """Keep of what has come no more than a crash may have.
+
+        A crash that is saved in several stores at a time is read several times.
+        """
         sizes = [sum(map(len, rows.values())) for rows in self._kept]
         while len(self._kept) > 1 and sum(sizes) > _SMALL:
             self._kept.popleft()

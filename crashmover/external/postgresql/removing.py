@@ -20,8 +20,7 @@ from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged, StorageError
 from crashmover.external.postgresql import schema
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.saving import lock
-from crashmover.external.postgresql.tables import Tables, key_of, midnight_of
+from crashmover.external.postgresql.tables import Tables, key_of, lock, midnight_of
 from crashmover.external.postgresql.weeks import WEEK
 
 logger = logging.getLogger(__name__)
@@ -53,9 +52,10 @@ _MAY_DROP = """
     FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid
     WHERE pg_class.oid = to_regclass(%s) AND inhparent = to_regclass(%s)
 """
-# Whoever waits for this lock keeps all who come later from reading and saving.
+# A session that waits for this lock keeps all later sessions from reading and saving.
 _PATIENCE = "SET LOCAL lock_timeout = '3s'"
-# As DROP TABLE takes it of a partition, but before anything else: so nobody waits in a circle.
+# As DROP TABLE takes it of a partition, but before anything else: so sessions never wait in a
+# circle.
 _LOCK_ALL: LiteralString = "LOCK TABLE ONLY {}.crash_parts IN ACCESS EXCLUSIVE MODE"
 
 
@@ -131,9 +131,11 @@ class Remover:
         return (min(days), max(days)) if days else None
 
     def drop(self, monday: dt.date) -> Week | None:
-        """Drop the partition of a week, which nobody may keep us from for longer than a moment;
-        return the crashes that were in it.  None: it could not be dropped, and nothing is
-        changed."""
+        """Drop the partition of a week, and return the crashes that were in it.
+
+        Return None if it could not be dropped: nothing is changed.  Another session that holds
+        the table is waited for only for a moment.
+        """
         week = Week()
         is_dropped = False
         try:
@@ -163,7 +165,7 @@ class Remover:
             cursor.execute(sql.SQL(_IDS).format(partition))
             while page := cursor.fetchmany(_PAGE):
                 for date, crash_id in page:
-                    if not _is_of(monday, date, crash_id):  # somebody's rows are odd
+                    if not _is_of(monday, date, crash_id):  # rows of another program
                         return False
                     week.add(crash_id)
         connection.execute(sql.SQL("DROP TABLE {}").format(partition))

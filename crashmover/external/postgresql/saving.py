@@ -25,10 +25,7 @@ from crashmover.errors import (
 )
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
 from crashmover.external.postgresql.pgerrors import Duplicate
-from crashmover.external.postgresql.tables import Tables, key_of
-
-ROW = 1 << 20
-"""Bytes of a part in a row, at most."""
+from crashmover.external.postgresql.tables import ROW, Tables, key_of, lock
 
 _ROWS = 8
 """Rows in one statement, at most: psycopg remembers how to convert one of 50 parameters.  A server
@@ -40,15 +37,6 @@ _IN_HAND = 16 << 20  # bytes of them in memory, over all threads; then each save
 _SAVING = 2  # threads at a time: a connection keeps the memory for its largest transaction
 _PATIENCE = 2.0  # seconds until a thread saves beside them: the server may have stopped
 
-# With it, as every transaction that changes crashes begins so: a role or a database may have
-# synchronous_commit=off, and a commit would be reported before it is on the disk.  Other values
-# wait for the disk at least, and stay.
-_LOCK = """
-    SELECT pg_advisory_xact_lock(key),
-        CASE WHEN current_setting('synchronous_commit') = 'off'
-            THEN set_config('synchronous_commit', 'on', true) END
-    FROM unnest(%s::bigint[]) AS key
-"""
 _DELETE: LiteralString = (
     "DELETE FROM {}.crash_parts WHERE crash_id = ANY(%s) AND date_processed = %s AND kind = ANY(%s)"
 )
@@ -106,8 +94,8 @@ class Small:
 
 
 class Saver:
-    """Saves crashes.  Who saves a crash holds a lock on its id until the end of the
-    transaction, so that two do not mix."""
+    """Saves crashes.  A save holds a lock on the crash id until the end of the transaction, so
+    that two saves do not mix."""
 
     def __init__(self, context: ConnectionContext, tables: Tables) -> None:
         self._context = context
@@ -257,13 +245,6 @@ class Saver:
         for group in _groups(rows):
             statement = _INSERT + ", ".join([_VALUES] * len(group))
             connection.execute(self._tables.sql(statement), list(chain.from_iterable(group)))
-
-
-def lock(connection: Connection, crash_ids: Sequence[str]) -> None:
-    """Lock crashes until the transaction ends: in one order for all, so that two batches do not
-    wait for each other."""
-    locks = sorted(int.from_bytes(UUID(each).bytes[:8], signed=True) for each in crash_ids)
-    connection.execute(_LOCK, (locks,))
 
 
 def _replaced(crash: Crash, how: How) -> tuple[str, ...]:

@@ -6,7 +6,7 @@
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import LiteralString, TypeVar
@@ -32,6 +32,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+ROW = 1 << 20
+"""Bytes of a part in a row, at most."""
+
+# Every transaction that changes crashes begins so.  A role or a database may have
+# synchronous_commit=off, and a commit would be reported before it is on the disk.  Other values
+# wait for the disk at least, and stay.
+_LOCK = """
+    SELECT pg_advisory_xact_lock(key),
+        CASE WHEN current_setting('synchronous_commit') = 'off'
+            THEN set_config('synchronous_commit', 'on', true) END
+    FROM unnest(%s::bigint[]) AS key
+"""
 _VERSION = "SELECT obj_description(to_regclass(%s), 'pg_class'), to_regclass(%s) IS NOT NULL"
 _RISKS = """
     SELECT current_setting('fsync') = 'off', current_setting('full_page_writes') = 'off',
@@ -50,6 +62,15 @@ def key_of(crash_id: str) -> tuple[UUID, dt.datetime]:
 def midnight_of(day: dt.date) -> dt.datetime:
     """Return when a day begins."""
     return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def lock(connection: Connection, crash_ids: Sequence[str]) -> None:
+    """Lock crashes until the transaction ends.
+
+    All transactions do so in one order, so that two batches do not wait for each other.
+    """
+    locks = sorted(int.from_bytes(UUID(each).bytes[:8], signed=True) for each in crash_ids)
+    connection.execute(_LOCK, (locks,))
 
 
 class Tables:

@@ -131,7 +131,7 @@ class PubSubCrashQueue(CrashQueueBase):
         return self.retry.call(make)
 
     def verify_access(self) -> None:
-        """As the base class says; who may pull and not look is let through."""
+        """Look at the subscriptions; an account that may pull and not look is let through."""
         for subscription in self._subscriptions.values():
             self.retry.call(lambda name=subscription: self._look_at(name))  # type: ignore[misc]
 
@@ -143,7 +143,7 @@ class PubSubCrashQueue(CrashQueueBase):
         return self._dead_letters[queue]
 
     def diagnose(self) -> list[str]:
-        """As the base class says: topics, subscriptions, rights and ack deadlines."""
+        """Return what is wrong with topics, subscriptions, rights and deadlines."""
         from crashmover.external.pubsub.diagnosis import Diagnosis
 
         diagnosis = Diagnosis(self._see, self._publisher, self._subscriber)
@@ -172,7 +172,7 @@ class PubSubCrashQueue(CrashQueueBase):
     # Publishing
 
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
-        """As the base class says, in one request."""
+        """Send messages in one request."""
         if queue not in self._topics:
             raise QueueError(f"{self.uri}: no topic is named for the {queue} queue")
         topic = self._topics[queue]
@@ -190,7 +190,6 @@ class PubSubCrashQueue(CrashQueueBase):
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float
     ) -> list[Delivery]:
-        """As the base class says."""
         deadline = monotonic() + wait
         with self._pulling:
             while True:
@@ -205,7 +204,7 @@ class PubSubCrashQueue(CrashQueueBase):
     def _begin_pulls(self, queues: Sequence[QueueName], max_messages: int, wait: float) -> None:
         for queue in queues:
             if self._waiting[queue]:
-                return  # it can be served from this: leave the others to those who are idle
+                return  # it can be served from this: leave the others to idle readers
             if monotonic() >= self._not_before.get(queue, 0.0):
                 self._pulls.begin(queue, max_messages, wait)
 
@@ -226,7 +225,7 @@ class PubSubCrashQueue(CrashQueueBase):
             self._waiting[queue] += self.accept(_message(queue, item) for item in messages)
 
     def extend_held(self) -> None:
-        """As the base class says; what has arrived since the last pull is held, too."""
+        """Extend what is held, and what has arrived since the last pull."""
         if self._pulls.has_answers() and self._pulling.acquire(blocking=False):
             try:
                 with suppress(QueueError):  # the next pull meets it again
@@ -251,8 +250,8 @@ class PubSubCrashQueue(CrashQueueBase):
     # What becomes of deliveries
 
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
-        """As the base class says.  Where the subscription delivers exactly once, each ack has
-        a result of its own; elsewhere nobody is told of one that came too late."""
+        """Acknowledge messages.  Only where the subscription delivers exactly once does the server
+        tell which came too late."""
         late = 0
         for name, ack_ids in self._by_subscription(deliveries):
             late += self._ack(name, ack_ids)
@@ -284,12 +283,11 @@ class PubSubCrashQueue(CrashQueueBase):
         return late
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """As the base class says: a deadline of 0."""
+        """Set a deadline of 0."""
         self.extend_messages(deliveries, 0)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """As the base class says; 600 seconds at most.  Those that are ours no more are
-        passed over."""
+        """Extend by 600 seconds at most.  Messages that are not held any more are passed over."""
         deadline = min(int(seconds), _LONGEST_LEASE)
         for name, ack_ids in self._by_subscription(deliveries):
             request = types.ModifyAckDeadlineRequest(
@@ -309,7 +307,7 @@ class PubSubCrashQueue(CrashQueueBase):
         return list(sorted_out.items())
 
     def close(self) -> None:
-        """As the base class says; what was pulled and not asked for is given back at once."""
+        """Close it; what was pulled and not asked for is given back at once."""
         super().close()
         with self._pulling:
             self._pulls.let_end()

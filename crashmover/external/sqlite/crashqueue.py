@@ -87,12 +87,11 @@ class SQLiteCrashQueue(CrashQueueBase):
         return [] if there else [self._path]
 
     def verify_access(self) -> None:
-        """As the base class says."""
         with self._transaction() as connection:
             connection.execute("SELECT id FROM messages LIMIT 1")
 
     def diagnose(self) -> list[str]:
-        """As the base class says; what is published is taken back in the same transaction."""
+        """Try all of it; what is published is taken back in the same transaction."""
         with self._transaction() as connection:
             connection.execute("SELECT id FROM messages LIMIT 1")
             connection.execute("SAVEPOINT probe")
@@ -114,14 +113,14 @@ class SQLiteCrashQueue(CrashQueueBase):
         return warnings
 
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
-        """As the base class says: they are on the disk when this returns."""
+        """Send messages, which are on the disk when this returns."""
         with self._transaction() as connection:
             connection.executemany(statements.SEND, [(queue.value, body) for body in bodies])
 
     def receive_messages(
         self, queues: Sequence[QueueName], max_messages: int, wait: float
     ) -> list[Delivery]:
-        """As the base class says; what is malformed is no reason to say that there is nothing."""
+        """Receive messages; after malformed ones, look for others."""
         while True:
             messages = self._take(queues, max_messages)
             deliveries = self.accept(messages)
@@ -160,24 +159,22 @@ class SQLiteCrashQueue(CrashQueueBase):
                 logger.warning("%s: a malformed message of %d bytes stays there", where, *found)
 
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
-        """As the base class says; one that was handed out again since is left alone."""
+        """Acknowledge messages; one that was handed out again since is left alone."""
         return self._change(deliveries, statements.ACK)
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """As the base class says; each goes behind all that has been published by now."""
+        """Put each behind all that has been published by now."""
         self._change(deliveries, statements.SEND_AGAIN, statements.ACK)
 
     def return_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """As the base class says; each has the place in the queue that it had before."""
+        """Give each the place in the queue that it had before."""
         self._change(deliveries, statements.GIVE_BACK)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """As the base class says."""
         until = time.time() + seconds
         self._change(deliveries, statements.EXTEND, until=until, lease=seconds)
 
     def close(self) -> None:
-        """As the base class says."""
         super().close()
         with self._in_use:
             if self._connection:

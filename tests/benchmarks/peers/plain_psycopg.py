@@ -2,7 +2,9 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Bare loops of statements::
+"""Bare loops of statements.
+
+::
 
     plain_psycopg.py insert SCHEMA DIRECTORY        one INSERT and commit a crash
     plain_psycopg.py executemany SCHEMA DIRECTORY   100 crashes in one transaction

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashmover.redactor import FORBIDDEN_KEYS, Redactor
+from crashmover.redaction import FORBIDDEN_KEYS, Redactor
 
 quick = settings(deadline=None, max_examples=100)
 

@@ -2,33 +2,25 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Walk: which crashes there are, directory by directory, in the order of their ids."""
+"""Catalog: which crashes there are, directory by directory, in the order of their ids."""
 
 import datetime as dt
-import heapq
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 
+from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.layout import (
-    ID_LENGTH,
-    MAX_DEPTH,
-    RADIX,
-    Layout,
-    Where,
-    day_in,
-    is_impossible_day,
-)
+from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
 from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
 
 
-class Walk:
-    """One way through a store's directories.
+class Catalog:
+    """The crashes in a store's directories, found by one walk through them.
 
     A directory that cannot be entered, or something else in its place, hides the crashes in it
     and no others: it is noted, and raised at the end.
@@ -54,8 +46,8 @@ class Walk:
         """
         for day in sorted(durable.names(self._root_fd)):
             if is_within(day, since, until):
-                yield from _each_once(self._below((day, self._layout.name_branch_base)))
-            elif is_impossible_day(day) and _is_between(day, since, until):
+                yield from self._below(self._layout.top(day))
+            elif crashid.is_impossible_day(day) and _is_between(day, since, until):
                 self._note_impossible(day)
         if self._failures:
             raise self._failures[0]
@@ -65,7 +57,7 @@ class Walk:
         try:
             with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
                 here, directories = self._look_into(dir_fd, where)
-        except FileNotFoundError:  # emptied and removed while we were on our way
+        except FileNotFoundError:  # emptied and removed during the walk
             return
         except OSError as error:
             self._note(error, where)
@@ -74,7 +66,7 @@ class Walk:
         below = (
             self._below((*where, name))
             for name in directories
-            if RADIX.fullmatch(name) and len(where) < 2 + MAX_DEPTH
+            if self._layout.leads_on(name, where)
         )
         if not here:  # as above the leaves
             for crashes in below:
@@ -82,7 +74,7 @@ class Walk:
         elif not directories:
             yield from here
         else:
-            yield from heapq.merge(here, chain.from_iterable(below))
+            yield from crashid.merged(here, chain.from_iterable(below))  # it may be flat and deep
 
     def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
         """Return the crashes whose raw (or processed) crash is right here, and belongs here,
@@ -105,7 +97,7 @@ class Walk:
         return sorted(here), sorted(directories)
 
     def _is_in(self, dir_fd: int, crash_id: str, where: Where) -> bool:
-        """Whether the crash is in its own directory."""
+        """Return True if the crash is in its own directory."""
         try:
             with opened(durable.step(dir_fd, crash_id)) as inner_fd:
                 return durable.exists(inner_fd, crash_id + self._suffix)
@@ -118,8 +110,7 @@ class Walk:
     def _note_impossible(self, day: str) -> None:
         """Count the directory of a day that no calendar has, where it has the store's layout."""
         with suppress(OSError):
-            where = (day, self._layout.name_branch_base)
-            os.close(durable.walk_down(self._root_fd, where))
+            os.close(durable.walk_down(self._root_fd, self._layout.top(day)))
             self._passed_over.note(day, "", "a day that no calendar has")
 
     def _note(self, error: OSError, where: Where) -> None:
@@ -128,7 +119,10 @@ class Walk:
 
 def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
     """Return what may be the ids of crashes that have a file ``ID + suffix`` in an open directory,
-    and the directories there; no `Listing`, as there may be one such file in each of a million."""
+    and the directories there.
+
+    No `DirectoryIndex`: there may be a million such directories.
+    """
     found: list[str] = []
     directories: list[str] = []
     length = ID_LENGTH + len(suffix)
@@ -144,7 +138,7 @@ def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
             elif len(name) <= ID_LENGTH and entry.is_symlink():
                 if len(name) == ID_LENGTH and is_collectors_link(dir_fd, name):
                     continue
-                directories.append(name)  # in place of one: refused by who steps into it
+                directories.append(name)  # in place of one: entering it is refused
     return found, directories
 
 
@@ -153,22 +147,13 @@ def at_place(error: OSError, where: Where) -> OSError:
     return OSError(error.errno, f"{'/'.join(where)}: {error.strerror}")
 
 
-def _each_once(crash_ids: Iterator[str]) -> Iterator[str]:
-    """A crash may lie both flat and deep: it is listed once."""
-    last = None
-    for crash_id in crash_ids:
-        if crash_id != last:
-            yield crash_id
-        last = crash_id
-
-
 def _is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool:
     """Return True if an impossible day would lie between these."""
-    after = since is None or name >= f"{since:%Y%m%d}"
-    return after and (until is None or name <= f"{until:%Y%m%d}")
+    after = since is None or name >= crashid.day_name(since)
+    return after and (until is None or name <= crashid.day_name(until))
 
 
 def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
-    """Whether the directory of that name is one of these days'."""
-    day = day_in(name)
+    """Return True if a directory has the name of one of these days."""
+    day = crashid.parse_day_name(name)
     return day is not None and (since is None or day >= since) and (until is None or day <= until)

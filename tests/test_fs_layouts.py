@@ -4,8 +4,6 @@
 
 """The layout of the file system, bit for bit: where a crash lies, and what a file name says."""
 
-import datetime as dt
-import re
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, Kind
 from crashmover.errors import InvalidDumpName
-from crashmover.external.fs.layout import Layout, crash_id_in, day_in
+from crashmover.external.fs.layouts import Layout
 
 ID = "0bba929f-8721-460c-dead-a43c22071025"
 
@@ -129,7 +126,6 @@ def test_a_dump_is_told_by_its_file_name_and_so_is_its_name(layout: Layout, name
     file_name = layout.file_name(ID, Kind.DUMP, name)
     assert layout.is_dump(file_name)
     assert layout.dump_name(file_name) == name
-    assert crash_id_in(file_name) == ID
     assert file_name not in (
         layout.file_name(ID, Kind.RAW_CRASH),
         layout.file_name(ID, Kind.PROCESSED_CRASH),
@@ -207,55 +203,3 @@ def test_names_that_would_lead_elsewhere_or_be_confused_are_refused(
 ) -> None:
     with pytest.raises(ValueError):
         Layout(**options)
-
-
-# What a name says
-
-
-@pytest.mark.parametrize("rest", ["", ".json", ".dump", ".memory_report.dump", "anything"])
-def test_a_name_that_begins_with_a_crash_id_gives_it(rest: str) -> None:
-    assert crash_id_in(ID + rest) == ID
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "x", ID[:-1], f".{ID}.json", ID.upper(), f"{ID[:-6]}260230.json", f"{ID[:-1]}\uff15.json"],
-)
-def test_a_name_that_begins_otherwise_gives_none(name: str) -> None:
-    assert crash_id_in(name) is None
-
-
-@quick
-@given(st.dates())
-def test_a_directory_named_by_a_day_gives_it(day: dt.date) -> None:
-    assert day_in(f"{day.year:04}{day:%m%d}") == day
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "name",
-        "2007102",
-        "200710255",
-        "20070230",
-        "20071301",
-        "00000101",
-        "20071025\n",
-        "2007-10-25",
-        "+2007102",
-        "2007102\u0665",
-        "\uff12\uff10\uff10\uff17\uff11\uff10\uff12\uff15",
-    ],
-    ids=ascii,
-)
-def test_a_directory_named_otherwise_is_no_day(name: str) -> None:
-    assert day_in(name) is None
-
-
-@quick
-@given(st.text(max_size=60) | st.from_regex(rf"{re.escape(ID[:-8])}[0-9a-f]{{8}}.*"))
-def test_any_name_is_looked_at_without_harm(name: str) -> None:
-    assert crash_id_in(name) in (None, name[:36])
-    assert day_in(name) is None or name.isdecimal()
-    assert crashid.is_valid(crash_id_in(name) or ID)

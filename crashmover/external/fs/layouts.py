@@ -2,7 +2,9 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Where a crash lies in a file system, and what a file name says: pure functions.
+"""Layouts: where a crash lies below a root, and what the names of directories and files say.
+
+Pure functions: no other module knows how directories and files are named.
 
 ::
 
@@ -16,7 +18,6 @@ rule: Mozilla Socorro, ``socorro/external/fs/crashstorage.py``, and its radix st
 before 2018, which had one more directory, named by the id, at the leaf.
 """
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 from typing import assert_never
@@ -29,9 +30,7 @@ Where = tuple[str, ...]
 """A directory: the names of those above it and its own, from the root down."""
 
 ID_LENGTH = 36
-RADIX = re.compile(r"[0-9a-f-]{2}", re.ASCII)
-"""Two characters of a crash id; the fifth pair begins with a hyphen."""
-_DAY = re.compile(r"[0-9]{8}", re.ASCII)
+_RADIX = re.compile(r"[0-9a-f-]{2}", re.ASCII)  # of an id; the fifth pair begins with a hyphen
 _COMPONENT = re.compile(r"[^/\0]+")
 
 # Depth digit -> the depths to look at, the first of which is written.  Today's collectors
@@ -41,8 +40,7 @@ _DEPTHS = {"0": (0, 4), "1": (1,), "2": (2,), "3": (3,), "4": (4,)} | {
     str(digit): (crashid.DEFAULT_DEPTH, digit) for digit in range(5, 10)
 }
 
-MAX_DEPTH = 9
-"""How many two-character directories there are at most."""
+_MAX_DEPTH = 9  # two-character directories
 
 
 @dataclass(frozen=True)
@@ -72,27 +70,50 @@ class Layout:
             raise ValueError("the other suffixes must not end with that of dumps")
         object.__setattr__(self, "dump_field", canonical_dump_name(self.dump_field))
 
+    # Directories
+
     def leaves(self, crash_id: str) -> list[Where]:
-        """Return the directories at whose depth the crash may lie, each as path components
-        below the root, in the order to look; the first is where it is written."""
+        """Return the directories at whose depth the crash may lie, in the order to look.
+
+        The first is where it is written.
+        """
         return [self._leaf(crash_id, depth) for depth in _depths(crash_id)]
 
     def _leaf(self, crash_id: str, depth: int) -> Where:
         pairs = (crash_id[i : i + 2] for i in range(0, 2 * depth, 2))
-        return (f"20{crash_id[-6:]}", self.name_branch_base, *pairs)
+        return (*self.top(f"20{crash_id[-6:]}"), *pairs)
 
     def directories(self, crash_id: str) -> list[Where]:
-        """Return all the directories where the crash may lie: the leaves, and in each the
-        older form's own directory."""
+        """Return all the directories where the crash may lie: each leaf, and in it the older
+        form's own directory."""
         return [place for leaf in self.leaves(crash_id) for place in (leaf, (*leaf, crash_id))]
 
+    def top(self, day_name: str) -> Where:
+        """Return the directory below which the crashes of a day lie."""
+        return day_name, self.name_branch_base
+
     def belongs(self, crash_id: str, where: Where) -> bool:
-        """Whether that is a crash id, and the directory one where the crash may lie."""
+        """Return True if that is a crash id, and the directory one where the crash may lie."""
         if not crashid.is_valid(crash_id):
             return False
         leaf = where[:-1] if where[-1] == crash_id else where  # the older form
         depth = len(leaf) - 2
         return depth in _depths(crash_id) and leaf == self._leaf(crash_id, depth)
+
+    def leads_on(self, name: str, where: Where) -> bool:
+        """Return True if crashes may lie below the directory `name` in `where`.
+
+        `where` is below a day's top.  In an older form's own directory no further one leads on.
+        """
+        pairs = (*where[2:], name)
+        return len(pairs) <= _MAX_DEPTH and all(map(_RADIX.fullmatch, pairs))
+
+    def place_in(self, other: "Layout", where: Where) -> Where:
+        """Return where a tree of the other layout has the crashes that this one has there."""
+        is_below_top = where[1:2] == (self.name_branch_base,)
+        return (*other.top(where[0]), *where[2:]) if is_below_top else where
+
+    # Files
 
     def file_name(self, crash_id: str, kind: Kind, name: str = "") -> str:
         """Return what the file of a part is called."""
@@ -109,7 +130,7 @@ class Layout:
                 assert_never(kind)
 
     def is_dump(self, file_name: str) -> bool:
-        """Whether a file whose name begins with a crash id holds a dump."""
+        """Return True if a file whose name begins with a crash id holds a dump."""
         rest = file_name[ID_LENGTH:]
         return rest.startswith(".") and rest.endswith(self.dump_file_suffix)
 
@@ -121,7 +142,7 @@ class Layout:
     def dump_name(self, file_name: str) -> str:
         """Return the name of the dump in a file that `is_dump`.
 
-        :raises InvalidDumpName: it is one that no dump may have
+        :raises InvalidDumpName: no dump may have that name
         """
         rest = file_name[ID_LENGTH:]
         if rest == self.dump_file_suffix:
@@ -134,24 +155,3 @@ class Layout:
 
 def _depths(crash_id: str) -> tuple[int, ...]:
     return _DEPTHS.get(crashid.depth_digit(crash_id), (crashid.DEFAULT_DEPTH,))
-
-
-def crash_id_in(file_name: str) -> str | None:
-    """Return the crash id that a file's or directory's name begins with, or None."""
-    start = file_name[:ID_LENGTH]
-    return start if crashid.is_valid(start) else None
-
-
-def is_impossible_day(directory_name: str) -> bool:
-    """Return True if a directory's name has the digits of a day that no calendar has."""
-    return _DAY.fullmatch(directory_name) is not None and day_in(directory_name) is None
-
-
-def day_in(directory_name: str) -> dt.date | None:
-    """Return the day that a directory stands for, or None."""
-    if not _DAY.fullmatch(directory_name):
-        return None
-    try:
-        return dt.date(int(directory_name[:4]), int(directory_name[4:6]), int(directory_name[6:]))
-    except ValueError:
-        return None

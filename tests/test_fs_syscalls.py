@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.external.fs import durable, openat2
+from crashmover.external.fs import durable, syscalls
 
 NAMES = ("20071025", "name", "0b", "ba")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_CLOEXEC
 
-needs_the_call = pytest.mark.skipif(not openat2.is_there(), reason="this system has no openat2")
+needs_the_call = pytest.mark.skipif(not syscalls.has_openat2(), reason="this system has no openat2")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def root_fd(root: Path) -> Iterator[int]:
 @pytest.fixture(params=[pytest.param(True, marks=needs_the_call), False], ids=["with", "without"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the call is used.  An older kernel cannot be had here: this stands for one."""
-    monkeypatch.setattr(openat2, "is_there", lambda: request.param)
+    monkeypatch.setattr(syscalls, "has_openat2", lambda: request.param)
     return bool(request.param)
 
 
@@ -76,12 +76,12 @@ def open_files() -> set[tuple[str, str]]:
 @needs_the_call
 def test_what_is_there_is_opened(root: Path, root_fd: int) -> None:
     path = "/".join(NAMES)
-    with durable.opened(openat2.open_below(root_fd, path, DIRECTORY)) as fd:
+    with durable.opened(syscalls.open_below(root_fd, path, DIRECTORY)) as fd:
         assert os.path.samestat(os.fstat(fd), root.joinpath(*NAMES).stat())
         assert not os.get_inheritable(fd)
-    with durable.opened(openat2.open_below(root_fd, ".", DIRECTORY)) as fd:
+    with durable.opened(syscalls.open_below(root_fd, ".", DIRECTORY)) as fd:
         assert os.path.samestat(os.fstat(fd), root.stat())
-    assert text_of(openat2.open_below(root_fd, f"{path}/file", FILE)) == "root"
+    assert text_of(syscalls.open_below(root_fd, f"{path}/file", FILE)) == "root"
 
 
 @needs_the_call
@@ -92,7 +92,7 @@ def test_a_link_anywhere_on_the_way_is_refused(
 ) -> None:
     link(root, depth)
     with pytest.raises(OSError) as caught:
-        openat2.open_below(root_fd, "/".join(NAMES) + last, FILE)
+        syscalls.open_below(root_fd, "/".join(NAMES) + last, FILE)
     assert caught.value.errno == errno.ELOOP
 
 
@@ -101,7 +101,7 @@ def test_a_link_anywhere_on_the_way_is_refused(
 def test_a_link_at_the_end_is_refused(root: Path, root_fd: int, to: str) -> None:
     root.joinpath(*NAMES, "link").symlink_to(to)
     with pytest.raises(OSError) as caught:
-        openat2.open_below(root_fd, "/".join((*NAMES, "link")), FILE)
+        syscalls.open_below(root_fd, "/".join((*NAMES, "link")), FILE)
     assert caught.value.errno == errno.ELOOP
 
 
@@ -109,7 +109,7 @@ def test_a_link_at_the_end_is_refused(root: Path, root_fd: int, to: str) -> None
 @pytest.mark.parametrize("path", ["none", "20071025/none/0b", "/".join((*NAMES, "none"))])
 def test_a_missing_step_is_not_found(root_fd: int, path: str) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        openat2.open_below(root_fd, path, FILE)
+        syscalls.open_below(root_fd, path, FILE)
     assert caught.value.filename == path
 
 
@@ -117,7 +117,7 @@ def test_a_missing_step_is_not_found(root_fd: int, path: str) -> None:
 @pytest.mark.parametrize("path", ["..", "20071025/../../elsewhere", "/etc/passwd"])
 def test_nothing_outside_is_opened(root_fd: int, path: str) -> None:
     with pytest.raises(OSError) as caught:
-        openat2.open_below(root_fd, path, FILE)
+        syscalls.open_below(root_fd, path, FILE)
     assert caught.value.errno == errno.EXDEV
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from crashmover.errors import CorruptCrash
-from crashmover.minidump_names import CPUS, SYSTEMS, TOUCHING, reason
+from crashmover.minidump.names import CPUS, SYSTEMS, TOUCHING, reason
 
 MAGIC = b"MDMP"
 """What each begins with."""

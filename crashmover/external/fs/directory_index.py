@@ -2,10 +2,10 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What lies in a directory, by crash id, and remembered where that is safe.
+"""Directory index: a directory's files by crash id, kept where that is safe.
 
-Finding a crash's dumps means listing its directory, which it may share with a hundred
-thousand others; to list that anew for each of them would take hours.
+Finding a crash's dumps means listing its directory.  A hundred thousand crashes may share it, and
+listing it anew for each of them would take hours.
 """
 
 import errno
@@ -20,7 +20,7 @@ from threading import Lock as ThreadLock
 from typing import TypeVar
 
 from crashmover.external.fs import durable
-from crashmover.external.fs.layout import ID_LENGTH, Where
+from crashmover.external.fs.layouts import ID_LENGTH, Where
 from crashmover.external.fs.mounts import has_directory_times
 from crashmover.external.fs.settling import (
     SETTLED_NS,
@@ -34,7 +34,7 @@ from crashmover.external.fs.settling import (
 _FEW = 64  # files; a directory that has no more is listed again in no time
 _KEPT = 16  # directories
 _KEPT_BYTES = 16_000_000  # of them, together; one directory may take more
-_USEFUL_FOR = 1000  # further crashes: who goes from day to day does not come back
+_USEFUL_FOR = 1000  # further crashes: a caller that goes from day to day does not come back
 
 _PATIENCE_S = 5.0  # for a cached listing: five tries of the mover take longer than sshfs's 20 s
 _PAUSE_S = 0.01  # before the second listing, and doubled before each further one
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 _FILE = struct.Struct("=16sIQ")  # the id without its hyphens, the suffix's number, the inode
 _ID = re.compile("[0-9a-f]{8}" + "-[0-9a-f]{4}" * 3 + "-[0-9a-f]{12}")
-_SUFFIX = 200  # bytes that a suffix takes: a few, or a name that everybody makes up anew
+_SUFFIX = 200  # bytes that a suffix takes in memory, with its number
 _BUCKET = 4  # the byte of a packed id that is not among those of its directory
 
 Generation = tuple[int, int]
@@ -53,23 +53,23 @@ Generation = tuple[int, int]
 
 
 def generation(status: os.stat_result) -> Generation:
-    """What tells one saved state of a crash from the next."""
+    """Return what tells one saved state of a crash from the next."""
     return status.st_ino, status.st_ctime_ns
 
 
 def state_of(status: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from any other of its name: also from one in another directory that has
-    been put in the place of its own."""
+    """Return what tells a file from any other of its name.
+
+    That holds where another directory has been put in the place of the file's own, too.
+    """
     return status.st_dev, *generation(status)
 
 
-class Listing:
-    """The files in an open directory, but for names that do not begin with what has the shape of
-    a crash id: these are nobody's.
+class DirectoryIndex:
+    """The files in an open directory whose names begin with the shape of a crash id.
 
-    As there may be a million files, and several processes that each list them, they are kept
-    as 28 bytes each, to be searched: `_FILE`, in one bucket for the ids that have the same two
-    digits somewhere.
+    There may be a million files, and several processes that each list them.  So each takes 28
+    bytes: a `_FILE`, in the bucket of the ids that have the same two digits at one place.
 
     :param expected: the name of another file to look for
     """
@@ -109,12 +109,12 @@ class Listing:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in memory."""
+        """How many bytes it takes in memory, roughly."""
         return _FILE.size * self.file_count + _SUFFIX * len(self._suffixes)
 
 
 def _packed(name: str) -> bytes | None:
-    """Return the id that a name begins with, in 16 bytes; None where that is none."""
+    """Return the id that a name begins with, in 16 bytes; None if it begins with another text."""
     return bytes.fromhex(name[:ID_LENGTH].replace("-", "")) if _ID.match(name) else None
 
 
@@ -170,7 +170,7 @@ def _anew(dir_fd: int, expected: str, look: Callable[[], _T | None]) -> _T:
 
 
 class _Kept:
-    """A listing that is kept, and what shows that it still holds.
+    """An index that is kept, and what shows that it still holds.
 
     :param listed_ns: what `now_at` returned before it was made
     :param rest: the directory's state before it was made; None where that shows nothing
@@ -178,9 +178,9 @@ class _Kept:
     """
 
     def __init__(
-        self, listing: Listing, listed_ns: int, rest: Rest | None, *, has_rested: bool
+        self, index: DirectoryIndex, listed_ns: int, rest: Rest | None, *, has_rested: bool
     ) -> None:
-        self.listing = listing
+        self.index = index
         self._listed_ns = listed_ns
         self.rest = rest
         self.turn = 0
@@ -194,8 +194,8 @@ class _Kept:
         return self._has_rested and rest_of(dir_fd, self.rest) is self.rest
 
 
-class Listings:
-    """The listings of the last few large directories that were of use.
+class IndexCache:
+    """The indexes of the last few large directories that were of use.
 
     :param marker_suffix: what follows the id in the name of a raw crash
     """
@@ -206,9 +206,9 @@ class Listings:
         self._turn = 0
         self._lock = ThreadLock()
 
-    def __reduce__(self) -> "tuple[type[Listings], tuple[str]]":
-        """A copy of a crash, in this process or another, remembers for itself."""
-        return Listings, (self._marker_suffix,)
+    def __reduce__(self) -> "tuple[type[IndexCache], tuple[str]]":
+        """Pickle no indexes: a copy of a crash, in this process or another, begins anew."""
+        return IndexCache, (self._marker_suffix,)
 
     def names_of(
         self,
@@ -228,7 +228,7 @@ class Listings:
         marker = crash_id + self._marker_suffix
         kept = self._find(where)
         if kept and now and kept.holds(now, dir_fd, lock):
-            files = kept.listing.files_of(crash_id)
+            files = kept.index.files_of(crash_id)
             if files.get(marker) in (now[0], *_UNTOLD):
                 return list(files)
         expected = lock.name if lock else marker if now else ""
@@ -243,8 +243,8 @@ class Listings:
             if len(first) <= _FEW:
                 is_new = not expected or any(entry.name == expected for entry in first)
                 return _files_among(first, crash_id) if is_new else None
-        listing = self._take(dir_fd, where, expected, lock)
-        return list(listing.files_of(crash_id)) if listing else None
+        index = self._list(dir_fd, where, expected, lock)
+        return list(index.files_of(crash_id)) if index else None
 
     def _find(self, where: Where) -> _Kept | None:
         with self._lock:
@@ -256,7 +256,9 @@ class Listings:
             self._forget()
             return kept
 
-    def _take(self, dir_fd: int, where: Where, expected: str, lock: Lock | None) -> Listing | None:
+    def _list(
+        self, dir_fd: int, where: Where, expected: str, lock: Lock | None
+    ) -> DirectoryIndex | None:
         """List the open directory `where` anew; return None if `expected` is not listed."""
         before = self._kept.get(where)
         listed_ns = now_at(dir_fd, lock)
@@ -264,22 +266,22 @@ class Listings:
         if has_directory_times(dir_fd):
             rest = rest_of(dir_fd, before.rest if before else None)
         has_rested = rest is not None and time.monotonic_ns() - rest.since_ns > SETTLED_NS
-        listing = Listing(dir_fd, expected)
-        if expected and not listing.has_expected:
+        index = DirectoryIndex(dir_fd, expected)
+        if expected and not index.has_expected:
             return None
-        if listing.file_count > _FEW:
-            kept = _Kept(listing, listed_ns, rest, has_rested=has_rested)
+        if index.file_count > _FEW:
+            kept = _Kept(index, listed_ns, rest, has_rested=has_rested)
             with self._lock:
                 kept.turn = self._turn
                 self._kept[where] = kept
                 self._kept.move_to_end(where)
                 self._forget()
-        return listing
+        return index
 
     def _forget(self) -> None:
-        """Forget those that are too many, and those that nobody has asked for lately."""
+        """Forget indexes beyond the bounds, and those that no caller has asked for lately."""
         while self._kept:
-            size = sum(kept.listing.size for kept in self._kept.values())
+            size = sum(kept.index.size for kept in self._kept.values())
             is_too_much = len(self._kept) > 1 and size > _KEPT_BYTES
             is_stale = next(iter(self._kept.values())).turn < self._turn - _USEFUL_FOR
             if not (is_stale or is_too_much or len(self._kept) > _KEPT):

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Redactor: takes out of a processed crash what not everybody may see."""
+"""Redaction: what of a crash is public, and how the rest is taken out of a processed crash."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar
@@ -21,6 +21,47 @@ FORBIDDEN_KEYS = (
     "memory_info",
 )
 """Dotted paths, as Mozilla Socorro's `Redactor` forbids them."""
+
+
+PUBLIC_ANNOTATIONS = (
+    "ProductName",
+    "Version",
+    "BuildID",
+    "ReleaseChannel",
+    "Vendor",
+    "ProcessType",
+    "CrashTime",
+    "UptimeTS",
+    "StartupCrash",
+    "OOMAllocationSize",
+    "submitted_timestamp",
+)
+"""What is shown of a raw crash unasked.  Source of what is public: Mozilla Socorro,
+``socorro/schemas/raw_crash.schema.yaml``, permission "public".  ``MozCrashReason`` is not: it may
+hold what a user has typed; a processed crash has it without that."""
+
+PUBLIC_FIELDS = (
+    "signature",
+    "reason",
+    "address",
+    "moz_crash_reason",
+    "crashing_thread",
+    "crashing_thread_name",
+    "product",
+    "version",
+    "build",
+    "release_channel",
+    "process_type",
+    "os_name",
+    "os_version",
+    "os_pretty_version",
+    "cpu_arch",
+    "uptime",
+    "date_processed",
+    "success",
+)
+"""What is shown of a processed crash unasked, where the redactor leaves it in.  Source of what is
+public: Mozilla Socorro, ``socorro/schemas/processed_crash.schema.yaml``, permission "public"."""
 
 
 class Redactor:

@@ -16,8 +16,8 @@ from uuid import UUID
 
 import pytest
 
-from crashmover.external.fs import listing as module
-from crashmover.external.fs.listing import Listing, Listings, generation
+from crashmover.external.fs import directory_index as module
+from crashmover.external.fs.directory_index import DirectoryIndex, IndexCache, generation
 
 IDS = [f"0bba929f-{n:04x}-460c-dead-a43c20071025" for n in range(600)]
 SETTLED = 4_000_000_000  # nanoseconds, and more than it takes
@@ -32,9 +32,9 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def listing_of(path: Path) -> Listing:
+def listing_of(path: Path) -> DirectoryIndex:
     with opened(path) as fd:
-        return Listing(fd)
+        return DirectoryIndex(fd)
 
 
 def test_the_files_of_each_crash_are_found_with_their_inodes(tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ class Directories:
             path.mkdir()
             for crash_id in IDS[:100]:
                 (path / f"{crash_id}.json").touch()
-        self.listings = Listings(".json")
+        self.indexes = IndexCache(".json")
         self.taken = 0
         now = time.time_ns()
         monkeypatch.setattr(time, "time_ns", lambda: now + SETTLED)
-        monkeypatch.setattr(module, "Listing", self._take)
+        monkeypatch.setattr(module, "DirectoryIndex", self._take)
 
-    def _take(self, dir_fd: int, expected: str) -> Listing:
+    def _take(self, dir_fd: int, expected: str) -> DirectoryIndex:
         self.taken += 1
-        return Listing(dir_fd, expected)
+        return DirectoryIndex(dir_fd, expected)
 
     def ask(self, *numbers: int) -> int:
         """Ask for a crash of each of these; return how many directories were listed."""
@@ -106,7 +106,7 @@ class Directories:
             path = self.paths[number]
             state = generation((path / f"{IDS[5]}.json").stat())
             with opened(path) as fd:
-                names = self.listings.names_of(IDS[5], state, fd, (str(number),))
+                names = self.indexes.names_of(IDS[5], state, fd, (str(number),))
             assert names == [f"{IDS[5]}.json"]
         return self.taken - before
 
@@ -166,5 +166,5 @@ def test_the_files_of_a_crash_are_the_same_among_few_and_among_many(
     for crash_id in IDS[100 : 100 + others]:
         (tmp_path / f"{crash_id}.json").touch()
     with opened(tmp_path) as fd:
-        found = Listings(".json").names_of(IDS[5], None, fd, ("here",))
+        found = IndexCache(".json").names_of(IDS[5], None, fd, ("here",))
     assert sorted(found) == sorted(names) == sorted(listing_of(tmp_path).files_of(IDS[5]))
