@@ -83,8 +83,7 @@ class LargeUpload:
             raise
 
     def try_to_begin(self, attributes: Mapping[str, str]) -> None:
-        """Begin the upload, send a part, and break it off: whoever saves must be allowed all of
-        that.
+        """Begin the upload, send a part, and break it off: a save needs permission for all three.
 
         :raises StorageError: the server refuses a request, or does not answer
         """
