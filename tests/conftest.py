@@ -74,8 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
     look like tests that passed."""
     # What tests mount is never left behind.
     own_mounts()
-    # A shell lets what it starts in the background ignore this, and so all that tests start.
+    # A shell, or nohup, lets what it starts ignore these, and so all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Stores in memory are warned of, and most tests are not about that.
     if any(mount.risk() for mount in islice(mounts_of(Path(tempfile.gettempdir())), 1)):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")

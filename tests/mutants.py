@@ -89,7 +89,7 @@ PARTS = {
                 for name in ("batches", "copying", "destination", "guard", "loading", "mover")
             ),
         ),
-        ("comparison", "destination", *MOVER),
+        ("batches", "comparison", "destination", "guard", *MOVER),
         programs=MOVER,
     ),
     "selection": Part(("selection",), ("selection", "queued_ids")),

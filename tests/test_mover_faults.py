@@ -108,12 +108,13 @@ def test_a_crash_that_is_replaced_while_it_is_copied_is_copied_as_it_is_then(
     assert read(destination) == contents("b")
 
 
-def test_a_source_that_goes_down_ends_the_run() -> None:
-    source = FaultyStorage()
+@pytest.mark.parametrize("error", [unavailable(), denied()])
+def test_a_source_that_goes_down_ends_the_run(error: StorageError) -> None:
+    source = FaultyStorage(error=error)
     for crash in some_crashes(500):
         source.save_crash(crash)
     source.failing = {"load_crash", "verify_access"}
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(type(error)):
         list(Mover(source, InMemoryCrashStorage(), retry=AT_ONCE).run(source.new_crashes()))
     assert source.calls.count("load_crash") < 500
 

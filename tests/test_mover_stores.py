@@ -104,17 +104,25 @@ def test_a_part_is_read_once_from_its_source(verify: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_sizes", "limit", "expected"),
-    [((1,), None, 1), ((1, 4), None, 4), ((4,), 3, 3), ((4, 1), 9, 4)],
+    ("prefetch", "batch_sizes", "limit", "expected"),
+    [
+        (1, (1,), None, 1),
+        (1, (1, 4), None, 4),
+        (1, (4,), 3, 3),
+        (1, (4, 1), 9, 4),
+        (7, (4, 1), None, 7),
+        (2, (4, 1), None, 4),
+    ],
 )
 def test_as_many_crashes_are_begun_at_once_as_a_store_takes_or_are_asked_for(
-    batch_sizes: tuple[int, ...], limit: int | None, expected: int
+    prefetch: int, batch_sizes: tuple[int, ...], limit: int | None, expected: int
 ) -> None:
-    def taking(size: int) -> InMemoryCrashStorage:
-        return type("Taking", (InMemoryCrashStorage,), {"tuning": Tuning(batch=size)})()  # type: ignore[no-any-return]
+    def tuned(**tuning: int) -> InMemoryCrashStorage:
+        return type("Tuned", (InMemoryCrashStorage,), {"tuning": Tuning(**tuning)})()  # type: ignore
 
-    poly = PolyCrashStorage([taking(size) for size in batch_sizes])
-    assert Mover(InMemoryCrashStorage(), poly, limit=limit).batch_size == expected
+    source = tuned(prefetch=prefetch, batch=64)
+    poly = PolyCrashStorage([tuned(batch=size) for size in batch_sizes])
+    assert Mover(source, poly, limit=limit).batch_size == expected
 
 
 # What is said of a crash

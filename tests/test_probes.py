@@ -185,7 +185,7 @@ def test_a_bucket_is_tried_by_an_upload_that_never_becomes_an_object(
         assert no_probe_is_seen(storage)
     key = "/".join(filter(None, (bucket.name, prefix, "v1/dump", probe_id())))
     asked = [request.method for request in place.proxy.requests if key in request]
-    assert (asked[0], asked[1], asked[-1]) == ("POST", "PUT", "DELETE")
+    assert asked == ["POST", "PUT", "DELETE", "POST"]  # the last one ends another, that is missing
     assert bucket.objects() == {"other": b"b"} and uploads(bucket) == []
 
 

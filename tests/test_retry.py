@@ -163,3 +163,22 @@ def test_a_policy_serves_many_calls_one_after_another() -> None:
         store = Store([DOWN] * 3)
         assert WITHOUT_WAITING.call(store) == "answer"
         assert store.asked == 4
+
+
+def test_the_first_attempt_may_be_another_and_counts() -> None:
+    first, store = Store([DOWN]), Store([DOWN] * 2)
+    assert WITHOUT_WAITING.call(store, first=first) == "answer"
+    assert (first.asked, store.asked) == (1, 3)
+
+
+def test_a_first_attempt_that_succeeds_is_all() -> None:
+    store = Store([])
+    assert WITHOUT_WAITING.call(store, first=lambda: "first") == "first"
+    assert store.asked == 0
+
+
+def test_a_first_attempt_that_fails_for_good_is_all() -> None:
+    store = Store([])
+    with pytest.raises(StorageDenied):
+        WITHOUT_WAITING.call(store, first=Store([DENIED]))
+    assert store.asked == 0

@@ -6,6 +6,7 @@
 
 import hashlib
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
+from crashmover.external.s3.account import VARIABLES
 from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import S3Options
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
 from tests.conftest import Figures, UseAWS
+from tests.postgresql_stub import make_certificate
 from tests.s3_policies import conditional_deletes, conditional_writes
 from tests.s3_proxy import (
     Drip,
@@ -36,6 +39,7 @@ from tests.s3_proxy import (
     refusing_proxy,
 )
 from tests.servers.s3 import Bucket, S3Server
+from tests.test_s3_environment import OF_ONE_REQUEST, SIGNED, configuration_keys, spellings
 
 slow = pytest.mark.slow
 SERVERS = ["s3_signed", "s3_strict", pytest.param("s3_moto", marks=slow)]
@@ -504,6 +508,42 @@ def test_what_cannot_be_read_is_raised_as_it_is(server: S3Server, bucket: Bucket
 # As the URI says
 
 
+def test_no_variable_of_the_environment_changes_a_request(
+    aws: UseAWS, s3_signed: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that obstore knows is set to a server that nothing may arrive at.  The
+    credentials come from the profile that the URI names."""
+    bucket = Bucket(aws(s3_signed))
+    for name in s3_signed.credentials:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text(
+        f"[profile crashes]\naws_access_key_id = {s3_signed.access_key}\n"
+        f"aws_secret_access_key = {s3_signed.secret_key}\n"
+    )
+    with proxy_of(s3_signed.endpoint_url) as proxy, refusing_proxy() as decoy:
+
+        def asked() -> list[object]:
+            proxy.requests.clear()
+            proxy.heads.clear()
+            conditions = S3Conditions(context_of(bucket, proxy.endpoint_url, profile="crashes"))
+            assert not conditions.deletes_unchanged(PROBE)
+            conditions.try_put("a", {"Content-Type": "text/plain"})
+            assert conditions.clock()
+            conditions.keeps_versions()
+            names = [sorted(set(head) - OF_ONE_REQUEST) for head in proxy.heads]
+            scopes = [SIGNED.findall(head.get("authorization", "")) for head in proxy.heads]
+            paths = [request.path.partition("uploadId=")[0] for request in proxy.requests]
+            return [paths, names, scopes]
+
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        expected = asked()
+        for key in configuration_keys():
+            for variable in spellings(key) - VARIABLES:
+                monkeypatch.setenv(variable, f"http://127.0.0.1:{decoy.port}")
+        assert asked() == expected
+        assert not decoy.asked
+
+
 def test_a_proxy_of_the_environment_is_used_and_named(
     aws: UseAWS, s3_strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,9 +561,13 @@ def test_the_trusted_certificates_are_those_of_the_uri(
     aws: UseAWS, s3_strict: S3Server, tmp_path: Path
 ) -> None:
     bucket = Bucket(aws(s3_strict))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(make_certificate(tmp_path / "certificate"))
     with proxy_of(s3_strict.endpoint_url) as proxy:
+        proxy._server.socket = tls.wrap_socket(proxy._server.socket, server_side=True)
         https = proxy.endpoint_url.replace("http:", "https:")
-        with pytest.raises(StorageError, match="TLS"):
+        with pytest.raises(StorageDenied, match="TLS"):
             deletes(bucket, https).is_honoured()
+        assert deletes(bucket, https, verify_ssl=False).is_honoured()
         with pytest.raises(StorageDenied, match="ca_bundle"):
             deletes(bucket, https, ca_bundle=str(tmp_path / "none")).is_honoured()

@@ -7,8 +7,10 @@ fails."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -70,6 +72,20 @@ def test_a_crash_that_is_copied_by_its_id_costs_four_requests_at_most(
     per_crash = (counts[1] - counts[0]) / (len(IDS) - 2 * 30)
     figures(requests_for_ten=round(10 * per_crash))
     assert per_crash <= (4 if layout == "v1-only" or not older else 7)
+
+
+def test_one_thread_finds_out_what_a_server_honours_and_the_others_wait() -> None:
+    bucket = Bucket()
+    storage = open_bucket(bucket)
+    barrier = Barrier(16)
+
+    def save(crash_id: str) -> None:
+        barrier.wait()
+        storage.save_crash(crash_of({RAW: b"{}"}, crash_id))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(save, IDS[:16]))
+    assert bucket.requests.count("create dump_names") == 16 + 1
 
 
 # Older keys

@@ -47,6 +47,9 @@ _HANDFUL = 5  # crashes that are removed without a question
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Remove crashes from a store, for good.
 
+    In a bucket that keeps versions they stay as versions, until a lifecycle
+    rule of the bucket deletes these; that is said before.
+
     Removes the crashes named as CRASH_ID or by --ids-from, or all of the days from --since to
     --until, which must both be said.  Prints the crash ids of those that are gone, one a line,
     each as soon as that is final.

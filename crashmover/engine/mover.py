@@ -103,7 +103,10 @@ class Mover:
             *(store.tuning.savers or store.tuning.workers for store in stores),
         )
         self._in_processes = all(store.tuning.processes for store in everywhere)
-        self._batch_size = max(store.tuning.batch_for(self._worker_count) for store in stores)
+        self._batch_size = max(
+            *(store.tuning.prefetch for store in source.stores),
+            *(store.tuning.batch_for(self._worker_count) for store in stores),
+        )
         self._pool = Pool(self._worker_count * len(stores), "store")
         self._copier = Copier(
             self._source,

@@ -17,7 +17,11 @@ class Tuning:
 
     :param workers: how many workers should load from it at once
     :param savers: how many workers should save to it at once; None: as many as `workers`
-    :param batch: how many crashes it likes to be given, or to be asked for, at once
+    :param batch: how many crashes it likes to be given at once, and to be asked for where crashes
+        are only read
+    :param prefetch: how many crashes a copy should ask it for at once.  More than one helps only
+        where `CrashSource.load_crashes` loads many sooner than one after the other; for a
+        destination with small batches the workers then have more in hand
     :param least_batch: how small a batch may become where more workers than `workers` share what
         is in hand; None: as large as `batch`
     :param processes: whether workers had better be processes, because the interpreter's lock
@@ -29,6 +33,7 @@ class Tuning:
     workers: int = 4
     savers: int | None = None
     batch: int = 1
+    prefetch: int = 1
     least_batch: int | None = None
     processes: bool = False
     retry: RetryPolicy = _RETRY

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from crashmover.errors import (
     MissingExtra,
@@ -215,7 +215,7 @@ class SignedClient:
             return urllib3.PoolManager(**settings)
         parts = urlsplit(proxy.url)
         if parts.username is not None:
-            user = f"{parts.username}:{parts.password or ''}"
+            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=user)
         return urllib3.ProxyManager(f"{parts.scheme}://{proxy.address}", **settings)
 

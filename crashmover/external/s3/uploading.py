@@ -78,13 +78,20 @@ class LargeUpload:
             self._complete(parts, condition)
         except BaseException:
             if not has_room:  # else nothing but the parts may have the bytes
-                self._abort()
+                with suppress(StorageError):  # a rule of the bucket clears them away
+                    self._abort()
             raise
 
     def try_to_begin(self, attributes: Mapping[str, str]) -> None:
-        """Begin the upload, and break it off."""
+        """Begin the upload, send a part, and break it off: a save needs permission for all three.
+
+        :raises StorageError: the server refuses a request, or does not answer
+        """
         self._begin(attributes)
-        self._abort()
+        try:
+            self._send_part(1, bytes(1024))
+        finally:
+            self._abort()
 
     def _begin(self, attributes: Mapping[str, str]) -> None:
         headers = {
@@ -154,9 +161,10 @@ class LargeUpload:
             raise self._context.wrong_server(self._crash_id)
 
     def _abort(self) -> None:
-        """Let the server forget the parts; a rule of the bucket may do it, where this fails."""
-        with suppress(StorageError):
-            self._client.send("DELETE", self._key, {"uploadId": self._id})
+        """Let the server forget the parts."""
+        answer = self._client.send("DELETE", self._key, {"uploadId": self._id})
+        if answer.status >= 300 and answer.code != "NoSuchUpload":
+            raise self._client.refusal(answer, self._crash_id)
 
     def _asked(
         self,
