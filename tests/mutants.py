@@ -101,7 +101,7 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "staging": Part(
-        ("external/fs/staging",),
+        ("external/fs/saving", "external/fs/staging"),
         ("fs_durability", "fs_left_over"),
         programs=("fs_faults",),
     ),
