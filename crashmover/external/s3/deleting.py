@@ -86,7 +86,7 @@ class ConditionalDelete:
         if answer.status not in (200, *_NOT_KNOWN):
             raise self._client.refusal(answer)
         answer = self._client.send("DELETE", probe, headers={"If-Match": NO_ETAG})
-        if answer.status == 412 or answer.code in _MISSING:
+        if answer.status == 412 or _is_of_missing(answer):
             return _How.ONE
         if answer.status >= 300 and answer.status not in _NOT_KNOWN:
             raise self._client.refusal(answer)
@@ -137,7 +137,7 @@ class ConditionalDelete:
         answer = self._client.send("DELETE", key, headers={"If-Match": e_tag}, crash_id=crash_id)
         if answer.status == 412:
             return False
-        if answer.status >= 300 and answer.code not in _MISSING:
+        if answer.status >= 300 and not _is_of_missing(answer):
             raise self._client.refusal(answer, crash_id)
         return True
 
@@ -148,6 +148,11 @@ class ConditionalDelete:
         if answer.status not in (200, 404):
             raise self._client.refusal(answer, crash_id)
         return answer.status == 200
+
+
+def _is_of_missing(answer: Answer) -> bool:
+    """Return True if a server says that there is no such object (and not: no such bucket)."""
+    return answer.code in _MISSING or (answer.status == 404 and not answer.code)
 
 
 def _results(answer: Answer) -> dict[str, str]:
