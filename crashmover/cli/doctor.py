@@ -14,7 +14,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from crashmover.checkup import Check, Checkup, Need, check_queue, check_storage, run
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import printable, say
 from crashmover.cli.exit_codes import ExitCode
@@ -22,6 +21,7 @@ from crashmover.cli.options import Settings, destination_option, queue_option, s
 from crashmover.cli.places import KINDS, Place, place_at, places_of
 from crashmover.config import is_name
 from crashmover.directories import NO_HOME
+from crashmover.engine.doctor import Check, Checkup, Need, check_queue, check_storage, run
 
 _OPTIONS = {
     "sources": ("storage", Need.READ),

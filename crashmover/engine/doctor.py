@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Checkup: whether stores and queues can be used, found out by nearly using them."""
+"""Doctor: whether stores and queues can be used, found out by nearly using them."""
 
 import datetime as dt
 import threading

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crashmover import checkup, crashid, open_queue, open_storage
-from crashmover.checkup import Checkup, Need, check_queue, check_storage, run
+from crashmover import crashid, open_queue, open_storage
 from crashmover.crash import ALL_KINDS, Crash, Kind
+from crashmover.engine import doctor
+from crashmover.engine.doctor import Checkup, Need, check_queue, check_storage, run
 from crashmover.errors import CorruptCrash, CrashMoverError, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import contents, crash_of
@@ -41,7 +42,7 @@ class Tried(FaultyStorage):
     def clock(self) -> dt.datetime | None:
         if self.ahead is None:
             return None
-        return checkup.now() + dt.timedelta(seconds=self.ahead)
+        return doctor.now() + dt.timedelta(seconds=self.ahead)
 
 
 def checked(storage: CrashStorageBase, need: Need = Need.WRITE, *, probe: bool = True) -> Checkup:
@@ -160,7 +161,7 @@ def test_stores_are_all_right_until_the_clock_of_this_machine_is_wrong(
     found = checked(real)
     assert (found.verdict, found.found) == ("ok", ["read", "write", "clock right"])
     late = dt.datetime.now(dt.UTC) - dt.timedelta(hours=2)
-    monkeypatch.setattr(checkup, "now", lambda: late)
+    monkeypatch.setattr(doctor, "now", lambda: late)
     found = checked(real)
     assert found.verdict == "warn"
     [said] = found.warnings
