@@ -289,7 +289,15 @@ def test_trouble_is_one_of_ours(place: Place, bucket: Bucket, name: str) -> None
 
 @on_all
 @pytest.mark.parametrize(
-    "fault", [Says(503), Says(403, "ExpiredToken"), Reset()], ids=["503", "403", "reset"]
+    "fault",
+    [
+        Says(503),
+        Says(403, "ExpiredToken"),
+        Says(400, "ExpiredToken"),
+        Says(400, "RequestTimeout"),
+        Reset(),
+    ],
+    ids=["503", "403", "400", "slow", "reset"],
 )
 def test_what_could_not_be_found_out_is_asked_again(
     place: Place, bucket: Bucket, fault: Fault
