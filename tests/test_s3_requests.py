@@ -14,6 +14,9 @@ from threading import Barrier
 
 import pytest
 
+from crashmover.comparison import MeasuredCrash
+from crashmover.crash import ALL_KINDS
+from crashmover.engine.destination import Destination, Existing
 from crashmover.errors import CrashIDNotFound, StorageUnavailable
 from crashmover.external.bucket import finding, obstore_client
 from crashmover.external.bucket.layouts import SOCORRO as keys
@@ -21,11 +24,21 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import connection_context
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
-from crashmover.testing import BROWSER, CRASH_ID, PROCESSED, RAW, contents, crash_of, read, without
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    PROCESSED,
+    RAW,
+    contents,
+    crash_of,
+    read,
+    without,
+)
 from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
-from tests.s3_proxy import Fault, Place, Reset, Says, behind_proxy
+from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy
 from tests.servers.s3 import S3Server
 
 THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
@@ -119,6 +132,55 @@ def test_no_raw_crash_under_an_older_key_is_missed(key: str, start: str) -> None
     assert read(open_bucket(bucket), crash_id) == {RAW: b"{}"}
     open_bucket(bucket).remove(crash_id)
     assert not open_bucket(bucket).has_crash(crash_id)
+
+
+def test_a_listing_that_fails_in_passing_is_asked_for_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not for each crash, which is looked for under the older keys meanwhile."""
+    bucket, now = Bucket(), [100.0]
+    monkeypatch.setattr(finding, "monotonic", lambda: now[0])
+    failures = [StorageUnavailable("no answer in time", uri=bucket.uri)]
+    ask = bucket.ask
+
+    def fail(verb: str, key: str) -> None:
+        ask(verb, key)
+        if verb == "list" and failures:
+            now[0] += 1000  # it took longer than a minute
+            raise failures[0]
+
+    monkeypatch.setattr(bucket, "ask", fail)
+    bucket.add(keys.raw_crash_keys(CRASH_ID)[2], b"{}")
+    storage = open_bucket(bucket)
+    for _ in range(10):
+        assert storage.has_crash(CRASH_ID)
+    assert bucket.requests.count("list raw_crash") == 1
+    failures.clear()
+    del bucket.there[keys.raw_crash_keys(CRASH_ID)[2]]
+    now[0] += 60
+    bucket.requests.clear()
+    for _ in range(10):
+        assert not storage.has_crash(CRASH_ID)
+    assert bucket.requests.count("look raw_crash") == 10
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("older", [1, 2, 3])
+def test_an_answer_that_is_no_listing_hides_no_raw_crash(
+    place: Place, older: int, number: int
+) -> None:
+    bucket = place.server.new_bucket()
+    place.server.client().put_object(
+        Bucket=bucket, Key=keys.raw_crash_keys(CRASH_ID)[older], Body=b"{}"
+    )
+    left = iter(range(number - 1))
+    with open_storage(place.uri(bucket)) as storage:
+        place.proxy.fail(
+            Replies(b"<html>busy</html>"),
+            lambda request: "list-type" in request and next(left, None) is None,
+            times=1,
+        )
+        assert storage.has_crash(CRASH_ID)
 
 
 def test_where_a_bucket_may_not_be_listed_each_older_key_is_asked_for(place: Place) -> None:
@@ -224,6 +286,21 @@ def test_a_library_survives_each_request_that_fails_once(
     figures(failures=failures)
 
 
+@pytest.mark.parametrize("last", [Says(400, "RequestTimeout"), Says(409, "OperationAborted")])
+def test_two_kinds_of_failures_do_not_use_up_the_tries(place: Place, last: Fault) -> None:
+    """The client repeats after the first kind, and not after the second."""
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        faults: list[Fault] = [Says(503), last]
+
+        def fail(request: Request, _head: dict[str, str], _body: bytes) -> Fault | None:
+            return faults.pop(0) if "raw_crash" in request and faults else None
+
+        place.proxy.policy = fail
+        crash = RetryPolicy(wait=0.01).call(lambda: storage.load_crash(CRASH_ID))
+        assert crash.raw_crash and not faults
+
+
 # Requests that meet another
 
 CONFLICT = Says(409, "ConditionalRequestConflict")
@@ -239,6 +316,29 @@ def test_a_conflict_with_another_request_is_tried_again(place: Place, what: str,
         assert QUESTIONS[what](storage) is None
         assert place.proxy.plan.times == 0
         assert read(storage) == contents()
+
+
+def test_a_large_upload_that_meets_another_begins_anew(place: Place) -> None:
+    """Amazon's server takes no further request for the same upload."""
+    large = {**contents(), MAIN: bytes(9 << 20)}
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of({RAW: b"{}"}, IDS[0]))
+        refused: list[str] = []
+
+        def refuse(request: Request, _head: dict[str, str], _body: bytes) -> Fault | None:
+            if request.method != "POST" or "uploadId" not in request:
+                return None
+            refused[:] = refused or [request.path]
+            return CONFLICT if request.path in refused else None
+
+        place.proxy.policy = refuse
+        destination = Destination(
+            storage, kinds=ALL_KINDS, existing=Existing.SKIP, verify=False, dry_run=False
+        )
+        [result] = destination.copy([(MeasuredCrash(crash_of(large), hashing=False), True)])
+        assert result.error is None
+        assert place.proxy.count(refused[0]) == 2  # its end is asked for once, then it is forgotten
+        assert read(storage) == large
 
 
 @pytest.mark.parametrize("key", ["dump_names", "raw_crash"])

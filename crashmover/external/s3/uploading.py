@@ -136,6 +136,8 @@ class LargeUpload:
         return f"<Part>{part}</Part>"
 
     def _complete(self, parts: str, condition: Mapping[str, str]) -> None:
+        """Send the last request.  After a conflict (409) all requests have to be sent again, by
+        Amazon's documentation, "How to prevent object overwrites with conditional writes"."""
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         headers = {"content-type": "application/xml", **condition}
         answer = self._client.send(
@@ -144,6 +146,7 @@ class LargeUpload:
             {"uploadId": self._id},
             headers=headers,
             body=body,
+            again_after_conflict=False,
             crash_id=self._crash_id,
         )
         if condition and answer.status == 501:  # the server knows no condition
