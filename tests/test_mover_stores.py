@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -123,6 +124,13 @@ def test_as_many_crashes_are_begun_at_once_as_a_store_takes_or_are_asked_for(
     source = tuned(prefetch=prefetch, batch=64)
     poly = PolyCrashStorage([tuned(batch=size) for size in batch_sizes])
     assert Mover(source, poly, limit=limit).batch_size == expected
+
+
+@pytest.mark.parametrize("name", ["workers", "savers", "batch", "prefetch", "least_batch"])
+def test_a_store_that_takes_no_crash_at_once_is_refused(name: str) -> None:
+    """A copy from it would end before its first crash, as if there were none."""
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        Tuning(**cast(Any, {name: 0}))
 
 
 # What is said of a crash
