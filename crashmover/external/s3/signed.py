@@ -64,14 +64,14 @@ class Answer:
     @property
     def code(self) -> str:
         """The server's word for the error; "" where it says none."""
-        return self.text("Code")
+        return self.text("Code").strip()
 
     def text(self, name: str) -> str:
         """Return the text of the first element of this name; "" where there is none.
 
         No parser is asked: servers put into their messages what no parser takes.
         """
-        match = re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", self.body.decode(errors="replace"))
+        match = re.search(rf"<{name}>([^<]*)</{name}>", self.body.decode(errors="replace"))
         return html.unescape(match.group(1)) if match else ""
 
 

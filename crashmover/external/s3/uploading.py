@@ -105,7 +105,7 @@ class LargeUpload:
         if self._with_checksums:
             headers["x-amz-checksum-algorithm"] = "SHA256"
         answer = self._asked("POST", {"uploads": ""}, headers)
-        self._id = answer.text("UploadId")
+        self._id = answer.text("UploadId").strip()
         if not self._id:
             raise self._context.wrong_server(self._crash_id)
 
