@@ -134,6 +134,20 @@ def test_no_raw_crash_under_an_older_key_is_missed(key: str, start: str) -> None
     assert not open_bucket(bucket).has_crash(crash_id)
 
 
+@pytest.mark.parametrize("older", [1, 2, 3])
+def test_no_raw_crash_loses_its_dumps_that_another_program_has_just_put_under_an_older_key(
+    older: int,
+) -> None:
+    bucket = Bucket()
+    storage = open_bucket(bucket)
+    assert not storage.has_crash(CRASH_ID)  # that none is used is believed from now on
+    bucket.add(keys.raw_crash_keys(CRASH_ID)[older], b"{}")
+    bucket.add(keys.dump_names_key(CRASH_ID), b'["upload_file_minidump"]')
+    bucket.add(keys.dump_key(CRASH_ID, "upload_file_minidump"), b"MDMP")
+    storage.remove(CRASH_ID)
+    assert not bucket.there
+
+
 def test_a_listing_that_fails_in_passing_is_asked_for_once_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

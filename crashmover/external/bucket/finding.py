@@ -44,14 +44,18 @@ class Finder:
 
     # Raw crashes
 
-    def raw_crash(self, crash_id: str, *, body: bool = False) -> StoredObject | None:
+    def raw_crash(
+        self, crash_id: str, *, body: bool = False, surely: bool = False
+    ) -> StoredObject | None:
         """Look for the raw crash: the first that is there, in the order of its keys.
 
         :param body: whether to bring the body along, if that is small
+        :param surely: whether to look under the older keys although a listing has just found that
+            none is used
         """
         look = self.client.get_small if body else self.client.head
         written, *older = self.layout.raw_crash_keys(crash_id)
-        if (found := look(written)) or not older or not self._older.are_used():
+        if (found := look(written)) or not older or not (surely or self._older.are_used()):
             return found
         return next(filter(None, map(look, older)), None)
 
@@ -61,7 +65,7 @@ class Finder:
         """Look for further raw crashes under the older keys, which the first one hides.
 
         :param first: the first, as `raw_crash` found it
-        :param surely: whether to look although a listing has just found that none is used
+        :param surely: as for `raw_crash`
         """
         keys = self.layout.raw_crash_keys(crash_id)
         behind = keys[keys.index(first.key) + 1 :] if first else keys
