@@ -17,7 +17,7 @@ import pytest
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS
 from crashmover.engine.destination import Destination, Existing
-from crashmover.errors import CrashIDNotFound, StorageUnavailable
+from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
 from crashmover.external.bucket import finding, obstore_client
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
@@ -313,6 +313,16 @@ def test_two_kinds_of_failures_do_not_use_up_the_tries(place: Place, last: Fault
         place.proxy.policy = fail
         crash = RetryPolicy(wait=0.01).call(lambda: storage.load_crash(CRASH_ID))
         assert crash.raw_crash and not faults
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_expired_credentials_are_a_refusal_whatever_is_asked(place: Place, status: int) -> None:
+    """The answer to HEAD has no body, and 400 alone does not say it."""
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        place.proxy.fail(Says(status, "ExpiredToken"))
+        with pytest.raises(StorageDenied, match="the credentials have expired"):
+            storage.has_crash(CRASH_ID)
 
 
 # Requests that meet another
