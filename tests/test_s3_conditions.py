@@ -264,6 +264,20 @@ TROUBLE: dict[str, tuple[Fault, type[StorageError], str]] = {
         StorageUnavailable,
         "InternalError",
     ),
+    "key fails without a word": (
+        Replies(b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>"),
+        StorageError,
+        "the server says Error",
+    ),
+    "key deleted and denied": (
+        Replies(
+            b"<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code></Error>"
+            b"<Deleted><Key>a</Key></Deleted></DeleteResult>"
+        ),
+        StorageDenied,
+        "access denied",
+    ),
+    "all denied, and all is well": (Says(200, "AccessDenied"), StorageDenied, "access denied"),
 }
 PASSING = {"throttled", "throttled later", "conflict", "reset", "reset after", "silence", "drip"}
 

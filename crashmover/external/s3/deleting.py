@@ -25,7 +25,7 @@ from crashmover.external.s3.signed import Answer, SignedClient
 _KEYS = 1000  # in one request
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 NO_ETAG = '"00000000000000000000000000000000"'
-_RESULT = re.compile(rb"<(?:Deleted|Error)>(.*?)</(?:Deleted|Error)>", re.DOTALL)
+_RESULT = re.compile(rb"<(Deleted|Error)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _UNMET = "PreconditionFailed"
 _NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request ...
@@ -119,6 +119,8 @@ class ConditionalDelete:
     ) -> dict[str, str]:
         """Return what became of these keys: "", or the server's word for what went wrong."""
         results = _results(answer)
+        if word := results.get(""):  # an error of the request as a whole
+            raise self._refusal(word, crash_id)
         if not results.keys() >= keys:
             raise self._context.wrong_server(crash_id)
         return {key: results[key] for key in keys}
@@ -160,9 +162,11 @@ class ConditionalDelete:
 
 
 def _results(answer: Answer) -> dict[str, str]:
-    """Return what became of each key: "", or the server's word for what went wrong."""
-    results = {}
-    for element in _RESULT.findall(answer.body):
+    """Return what became of each key: "", or the server's word for what went wrong.  An error
+    without a word is one as well."""
+    results: dict[str, str] = {}
+    for kind, element in _RESULT.findall(answer.body):
         result = Answer(answer.status, {}, element)
-        results[result.text("Key")] = result.code
+        key, word = result.text("Key"), "" if kind == b"Deleted" else result.code or "Error"
+        results[key] = results.get(key) or word
     return results
