@@ -38,6 +38,7 @@ from crashmover.testing import (
 from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
+from tests.s3_policies import creates_only
 from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy
 from tests.servers.s3 import S3Server
 
@@ -363,6 +364,28 @@ def test_a_large_upload_that_meets_another_begins_anew(place: Place) -> None:
         assert result.error is None
         assert place.proxy.count(refused[0]) == 2  # its end is asked for once, then it is forgotten
         assert read(storage) == large
+
+
+def test_an_object_that_has_made_room_is_put_in_spite_of_conflicts(place: Place) -> None:
+    """A policy allows to create only, so the old object goes before the new one comes: by then its
+    bytes may be nowhere else."""
+    conflicts = [CONFLICT] * 3
+
+    def refuse(request: Request, head: dict[str, str], body: bytes) -> Fault | None:
+        if is_end(request) and place.proxy.count("?delete") > 1 and conflicts:
+            return conflicts.pop()
+        return creates_only(request, head, body)
+
+    def is_end(request: Request) -> bool:
+        is_post = request.method == "POST" and "uploadId" in request
+        return is_post and "crashmover-probe" not in request
+
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        place.proxy.policy = refuse
+        storage.save_crash(crash_of({**contents(), MAIN: b"MDMP new"}))
+        assert not conflicts
+        assert read(storage) == {**contents(), MAIN: b"MDMP new"}
 
 
 @pytest.mark.parametrize("key", ["dump_names", "raw_crash"])
