@@ -22,10 +22,10 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, CrashMoverError) and error.is_retryable
 
 
-def _tries_again(error: BaseException) -> bool:
+def tries_again(error: BaseException) -> bool:
     """Return True if it is retryable, and no client below has tried again already."""
     if isinstance(error, PolyCrashStorageError):
-        return any(_tries_again(child) for child in error.exceptions)
+        return any(tries_again(child) for child in error.exceptions)
     return is_retryable(error) and not getattr(error, "was_retried", False)
 
 
@@ -54,7 +54,7 @@ class RetryPolicy:
         try:
             return (first or function)()
         except Exception as error:
-            if not _tries_again(error):
+            if not tries_again(error):
                 raise
             return self._again(function, error, monotonic() - start)
 
@@ -74,7 +74,7 @@ class RetryPolicy:
             logger.info("trying again in %.1f s: %s", state.upcoming_sleep, error)
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_tries_again),
+            retry=tenacity.retry_if_exception(tries_again),
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout - elapsed),
             wait=tenacity.wait_exponential(self.wait, max=self.wait_max)

@@ -148,6 +148,28 @@ def test_what_fails_for_good_does_not_keep_the_others_from_being_tried_again() -
     assert list(store.new_crashes()) == [NEIGHBOUR]
 
 
+def test_what_a_client_has_tried_already_does_not_keep_the_others_from_being_tried_again() -> None:
+    class Mixed(FaultyStorage):
+        def save_crash(self, crash: Crash) -> None:
+            self._call("save_crash")
+            if crash.crash_id == CRASH_ID:
+                error = unavailable()
+                error.was_retried = True
+                raise error
+            if self.calls.count("save_crash") == 2:
+                raise unavailable()
+            InMemoryCrashStorage.save_crash(self, crash)
+
+    store = Mixed()
+    destination = destination_of(store)
+    crashes = crash_of(contents()), crash_of(contents(), NEIGHBOUR)
+    measured = [(MeasuredCrash(crash, hashing=False), True) for crash in crashes]
+    tired, good = destination.copy(measured)
+    assert (type(tired.error), tired.attempts) == (StorageUnavailable, 1)
+    assert (good.error, good.attempts) == (None, 2)
+    assert store.calls.count("verify_access, to write") == 1
+
+
 def test_a_crash_that_was_not_saved_does_not_keep_the_others_from_being_verified() -> None:
     class Rotting(FaultyStorage):
         def save_crash(self, crash: Crash) -> None:

@@ -67,6 +67,16 @@ def test_a_store_that_can_only_be_read_is_down_for_those_who_save(write: bool) -
     assert (guard.down is not None) is write
 
 
+def test_a_store_that_raises_what_no_store_should_is_down() -> None:
+    class Raw(FaultyStorage):
+        def verify_access(self, *, write: bool = False) -> None:
+            raise ConnectionResetError("reset")
+
+    guard = Guard(Raw())
+    guard.check()
+    assert str(guard.down) == "memory:faulty: ConnectionResetError: reset"
+
+
 def test_a_store_has_its_own_retry_unless_another_is_given() -> None:
     class Patient(FaultyStorage):
         tuning = Tuning(retry=RetryPolicy(attempts=7))

@@ -6,16 +6,20 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part
 from crashmover.engine import mover
+from crashmover.engine.checker import Checker, Verdict
 from crashmover.engine.mover import Mover, Outcome, Status
+from crashmover.engine.remover import Remover
 from crashmover.engine.workers import Workers
 from crashmover.errors import (
     CrashMoverError,
@@ -83,6 +87,51 @@ def test_a_batch_is_loaded_at_once() -> None:
     assert len(list(destination.new_crashes())) == 4
 
 
+LOADED: dict[str, Callable[[list[Crash]], Iterator[Crash]]] = {
+    "too few": lambda crashes: iter(crashes[:-2]),
+    "none": lambda crashes: iter(()),
+    "too many": lambda crashes: chain(crashes, crashes),
+    "in another order": lambda crashes: reversed(crashes),
+    "and breaks off": lambda crashes: broken_off(crashes),
+}
+
+
+def broken_off(crashes: list[Crash]) -> Iterator[Crash]:
+    yield crashes[0]
+    raise unavailable()
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_a_store_that_breaks_its_promise_about_a_batch_mixes_up_no_crashes(what: str) -> None:
+    class Loading(InMemoryCrashStorage):
+        tuning = Tuning(batch=4)
+
+        def load_crashes(
+            self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
+        ) -> Iterator[Crash | Exception]:
+            return LOADED[what]([self.load_crash(one, kinds) for one in crash_ids])
+
+    class Refusing(Batching):
+        def save_crash(self, crash: Crash) -> None:
+            if crash.crash_id == refused:
+                raise denied()
+            super().save_crash(crash)
+
+    source, same = Loading(), Loading()
+    for store in (source, same):
+        fill(store, some_crashes(4))
+    refused, *others = source.new_crashes()
+    outcomes = Mover(source, Refusing(), retry=AT_ONCE).run(source.new_crashes())
+    failed = [outcome.crash_id for outcome in outcomes if outcome.status is Status.FAILED]
+    assert failed == [refused]
+    findings = Checker(source, same, digest=True, retry=AT_ONCE).run(source.new_crashes())
+    assert [finding.status for finding in findings] == [Verdict.OK] * 4
+    with Remover(source, retry=AT_ONCE) as remover:
+        removed = list(remover.crashes([refused, *others]))
+    assert all(result.parts == removed[0].parts for result in removed)
+    assert not list(source.new_crashes())
+
+
 @pytest.mark.parametrize("verify", [False, True])
 def test_a_part_is_read_once_from_its_source(verify: bool) -> None:
     opened: list[str] = []
@@ -123,6 +172,13 @@ def test_as_many_crashes_are_begun_at_once_as_a_store_takes_or_are_asked_for(
     source = tuned(prefetch=prefetch, batch=64)
     poly = PolyCrashStorage([tuned(batch=size) for size in batch_sizes])
     assert Mover(source, poly, limit=limit).batch_size == expected
+
+
+@pytest.mark.parametrize("name", ["workers", "savers", "batch", "prefetch", "least_batch"])
+def test_a_store_that_takes_no_crash_at_once_is_refused(name: str) -> None:
+    """A copy from it would end before its first crash, as if there were none."""
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        Tuning(**cast(Any, {name: 0}))
 
 
 # What is said of a crash

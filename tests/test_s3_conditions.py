@@ -167,7 +167,7 @@ def test_an_etag_of_parts_is_one_as_well(server: S3Server, bucket: Bucket) -> No
 
 @on_honouring
 def test_every_spelling_of_a_key(server: S3Server, bucket: Bucket) -> None:
-    keys = ["a b+c%20&<d>'é/v1/dump/x", "~._-!*()/x", "x//y", "ü" * 50, "a?b=c#d"]
+    keys = [" a", "a b+c%20&<d>'é/v1/dump/x", "~._-!*()/x", "x//y", "ü" * 50, "a?b=c#d"]
     if type(server).__name__ == "Moto":
         keys.remove("a?b=c#d")
     bucket.put(dict.fromkeys(keys, b"1"))
@@ -264,6 +264,20 @@ TROUBLE: dict[str, tuple[Fault, type[StorageError], str]] = {
         StorageUnavailable,
         "InternalError",
     ),
+    "key fails without a word": (
+        Replies(b"<DeleteResult><Error><Key>a</Key></Error></DeleteResult>"),
+        StorageError,
+        "the server says Error",
+    ),
+    "key deleted and denied": (
+        Replies(
+            b"<DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code></Error>"
+            b"<Deleted><Key>a</Key></Deleted></DeleteResult>"
+        ),
+        StorageDenied,
+        "access denied",
+    ),
+    "all denied, and all is well": (Says(200, "AccessDenied"), StorageDenied, "access denied"),
 }
 PASSING = {"throttled", "throttled later", "conflict", "reset", "reset after", "silence", "drip"}
 
@@ -289,7 +303,15 @@ def test_trouble_is_one_of_ours(place: Place, bucket: Bucket, name: str) -> None
 
 @on_all
 @pytest.mark.parametrize(
-    "fault", [Says(503), Says(403, "ExpiredToken"), Reset()], ids=["503", "403", "reset"]
+    "fault",
+    [
+        Says(503),
+        Says(403, "ExpiredToken"),
+        Says(400, "ExpiredToken"),
+        Says(400, "RequestTimeout"),
+        Reset(),
+    ],
+    ids=["503", "403", "400", "slow", "reset"],
 )
 def test_what_could_not_be_found_out_is_asked_again(
     place: Place, bucket: Bucket, fault: Fault

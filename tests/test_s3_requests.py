@@ -14,18 +14,32 @@ from threading import Barrier
 
 import pytest
 
-from crashmover.errors import CrashIDNotFound, StorageUnavailable
+from crashmover.comparison import MeasuredCrash
+from crashmover.crash import ALL_KINDS
+from crashmover.engine.destination import Destination, Existing
+from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
 from crashmover.external.bucket import finding, obstore_client
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import connection_context
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
-from crashmover.testing import BROWSER, CRASH_ID, PROCESSED, RAW, contents, crash_of, read, without
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    PROCESSED,
+    RAW,
+    contents,
+    crash_of,
+    read,
+    without,
+)
 from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
-from tests.s3_proxy import Fault, Place, Reset, Says, behind_proxy
+from tests.s3_policies import creates_only
+from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy
 from tests.servers.s3 import S3Server
 
 THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
@@ -119,6 +133,69 @@ def test_no_raw_crash_under_an_older_key_is_missed(key: str, start: str) -> None
     assert read(open_bucket(bucket), crash_id) == {RAW: b"{}"}
     open_bucket(bucket).remove(crash_id)
     assert not open_bucket(bucket).has_crash(crash_id)
+
+
+@pytest.mark.parametrize("older", [1, 2, 3])
+def test_no_raw_crash_loses_its_dumps_that_another_program_has_just_put_under_an_older_key(
+    older: int,
+) -> None:
+    bucket = Bucket()
+    storage = open_bucket(bucket)
+    assert not storage.has_crash(CRASH_ID)  # that none is used is believed from now on
+    bucket.add(keys.raw_crash_keys(CRASH_ID)[older], b"{}")
+    bucket.add(keys.dump_names_key(CRASH_ID), b'["upload_file_minidump"]')
+    bucket.add(keys.dump_key(CRASH_ID, "upload_file_minidump"), b"MDMP")
+    storage.remove(CRASH_ID)
+    assert not bucket.there
+
+
+def test_a_listing_that_fails_in_passing_is_asked_for_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not for each crash, which is looked for under the older keys meanwhile."""
+    bucket, now = Bucket(), [100.0]
+    monkeypatch.setattr(finding, "monotonic", lambda: now[0])
+    failures = [StorageUnavailable("no answer in time", uri=bucket.uri)]
+    ask = bucket.ask
+
+    def fail(verb: str, key: str) -> None:
+        ask(verb, key)
+        if verb == "list" and failures:
+            now[0] += 1000  # it took longer than a minute
+            raise failures[0]
+
+    monkeypatch.setattr(bucket, "ask", fail)
+    bucket.add(keys.raw_crash_keys(CRASH_ID)[2], b"{}")
+    storage = open_bucket(bucket)
+    for _ in range(10):
+        assert storage.has_crash(CRASH_ID)
+    assert bucket.requests.count("list raw_crash") == 1
+    failures.clear()
+    del bucket.there[keys.raw_crash_keys(CRASH_ID)[2]]
+    now[0] += 60
+    bucket.requests.clear()
+    for _ in range(10):
+        assert not storage.has_crash(CRASH_ID)
+    assert bucket.requests.count("look raw_crash") == 10
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("older", [1, 2, 3])
+def test_an_answer_that_is_no_listing_hides_no_raw_crash(
+    place: Place, older: int, number: int
+) -> None:
+    bucket = place.server.new_bucket()
+    place.server.client().put_object(
+        Bucket=bucket, Key=keys.raw_crash_keys(CRASH_ID)[older], Body=b"{}"
+    )
+    left = iter(range(number - 1))
+    with open_storage(place.uri(bucket)) as storage:
+        place.proxy.fail(
+            Replies(b"<html>busy</html>"),
+            lambda request: "list-type" in request and next(left, None) is None,
+            times=1,
+        )
+        assert storage.has_crash(CRASH_ID)
 
 
 def test_where_a_bucket_may_not_be_listed_each_older_key_is_asked_for(place: Place) -> None:
@@ -224,6 +301,31 @@ def test_a_library_survives_each_request_that_fails_once(
     figures(failures=failures)
 
 
+@pytest.mark.parametrize("last", [Says(400, "RequestTimeout"), Says(409, "OperationAborted")])
+def test_two_kinds_of_failures_do_not_use_up_the_tries(place: Place, last: Fault) -> None:
+    """The client repeats after the first kind, and not after the second."""
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        faults: list[Fault] = [Says(503), last]
+
+        def fail(request: Request, _head: dict[str, str], _body: bytes) -> Fault | None:
+            return faults.pop(0) if "raw_crash" in request and faults else None
+
+        place.proxy.policy = fail
+        crash = RetryPolicy(wait=0.01).call(lambda: storage.load_crash(CRASH_ID))
+        assert crash.raw_crash and not faults
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_expired_credentials_are_a_refusal_whatever_is_asked(place: Place, status: int) -> None:
+    """The answer to HEAD has no body, and 400 alone does not say it."""
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        place.proxy.fail(Says(status, "ExpiredToken"))
+        with pytest.raises(StorageDenied, match="the credentials have expired"):
+            storage.has_crash(CRASH_ID)
+
+
 # Requests that meet another
 
 CONFLICT = Says(409, "ConditionalRequestConflict")
@@ -239,6 +341,51 @@ def test_a_conflict_with_another_request_is_tried_again(place: Place, what: str,
         assert QUESTIONS[what](storage) is None
         assert place.proxy.plan.times == 0
         assert read(storage) == contents()
+
+
+def test_a_large_upload_that_meets_another_begins_anew(place: Place) -> None:
+    """Amazon's server takes no further request for the same upload."""
+    large = {**contents(), MAIN: bytes(9 << 20)}
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of({RAW: b"{}"}, IDS[0]))
+        refused: list[str] = []
+
+        def refuse(request: Request, _head: dict[str, str], _body: bytes) -> Fault | None:
+            if request.method != "POST" or "uploadId" not in request:
+                return None
+            refused[:] = refused or [request.path]
+            return CONFLICT if request.path in refused else None
+
+        place.proxy.policy = refuse
+        destination = Destination(
+            storage, kinds=ALL_KINDS, existing=Existing.SKIP, verify=False, dry_run=False
+        )
+        [result] = destination.copy([(MeasuredCrash(crash_of(large), hashing=False), True)])
+        assert result.error is None
+        assert place.proxy.count(refused[0]) == 2  # its end is asked for once, then it is forgotten
+        assert read(storage) == large
+
+
+def test_an_object_that_has_made_room_is_put_in_spite_of_conflicts(place: Place) -> None:
+    """A policy allows to create only, so the old object goes before the new one comes: by then its
+    bytes may be nowhere else."""
+    conflicts = [CONFLICT] * 3
+
+    def refuse(request: Request, head: dict[str, str], body: bytes) -> Fault | None:
+        if is_end(request) and place.proxy.count("?delete") > 1 and conflicts:
+            return conflicts.pop()
+        return creates_only(request, head, body)
+
+    def is_end(request: Request) -> bool:
+        is_post = request.method == "POST" and "uploadId" in request
+        return is_post and "crashmover-probe" not in request
+
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        storage.save_crash(crash_of(contents()))
+        place.proxy.policy = refuse
+        storage.save_crash(crash_of({**contents(), MAIN: b"MDMP new"}))
+        assert not conflicts
+        assert read(storage) == {**contents(), MAIN: b"MDMP new"}
 
 
 @pytest.mark.parametrize("key", ["dump_names", "raw_crash"])

@@ -21,7 +21,7 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.cli.selecting import word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
-from crashmover.engine.loading import given
+from crashmover.engine.loading import each_loaded, given
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.roles import ListedSource
 
@@ -155,7 +155,7 @@ class Sizing:
         """Yield each with the bytes of all its parts; None where that could not be read.  What
         has been removed since it was listed is passed over."""
         while batch := list(islice(crash_ids, _AT_ONCE)):
-            found = self._storage.load_crashes(batch, self._kinds)
+            found = each_loaded(self._storage, batch, self._kinds)
             for crash_id, crash in zip(batch, found, strict=True):
                 first = partial(given, crash)
                 load = partial(self._storage.load_crash, crash_id, self._kinds)

@@ -21,7 +21,7 @@ from crashmover.comparison import (
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
-from crashmover.engine.loading import given, kinds_to_load, measured
+from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
 from crashmover.engine.workers import Workers
 from crashmover.errors import (
     CorruptCrash,
@@ -181,8 +181,8 @@ class Checker:
 
     def _check(self, crash_ids: list[str]) -> _Checked:
         kinds = kinds_to_load(self._kinds, verify=self._digest)
-        found = self._source.store.load_crashes(crash_ids, kinds)
-        there = [guard.store.load_crashes(crash_ids, self._kinds) for guard in self._stores]
+        found = each_loaded(self._source.store, crash_ids, kinds)
+        there = [each_loaded(guard.store, crash_ids, self._kinds) for guard in self._stores]
         findings: list[Finding] = []
         for crash_id in crash_ids:
             check = _Check(

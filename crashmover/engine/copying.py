@@ -16,7 +16,7 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import Crash, Kind
 from crashmover.engine.destination import Destination, DestinationResult
 from crashmover.engine.guard import Guard, outage
-from crashmover.engine.loading import given, kinds_to_load, measured
+from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
 from crashmover.errors import (
     CorruptCrash,
     CrashChanged,
@@ -159,7 +159,8 @@ class Copier:
 
     def _load(self, batch: Sequence[CrashCopy]) -> None:
         ids = [copy.crash_id for copy in batch]
-        found = self.source.store.load_crashes(ids, kinds_to_load(self.kinds, verify=self.verify))
+        kinds = kinds_to_load(self.kinds, verify=self.verify)
+        found = each_loaded(self.source.store, ids, kinds)
         for copy in batch:
             try:
                 if failure := outage(self.source, [each.guard for each in self.destinations]):

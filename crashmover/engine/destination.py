@@ -23,7 +23,7 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.roles import CrashDestination, ReadableDestination
-from crashmover.retry import RetryPolicy, is_retryable
+from crashmover.retry import RetryPolicy, is_retryable, tries_again
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +297,7 @@ class Destination:
             errors = save_all([wanted for _, wanted in todo])
             for (save, _), error in zip(todo, errors, strict=True):
                 save.attempts, save.error = attempts, error
-            todo[:] = [item for item in todo if item[0].error and is_retryable(item[0].error)]
+            todo[:] = [item for item in todo if item[0].error and tries_again(item[0].error)]
             if todo:
                 raise todo[0][0].error or AssertionError
 
@@ -308,7 +308,13 @@ class Destination:
             for save, _ in todo:
                 save.error = save.error or error
             self.guard.check()
-        if any(isinstance(save.error, StorageDenied) for save in saves):
+        else:
+            self._check_after(saves)
+
+    def _check_after(self, saves: Sequence[PendingSave]) -> None:
+        """Take note if the store is down, by one request at most."""
+        errors = [save.error for save in saves if save.error]
+        if any(is_retryable(error) or isinstance(error, StorageDenied) for error in errors):
             self.guard.check()
 
     # Reading it back

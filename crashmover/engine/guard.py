@@ -7,7 +7,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from crashmover.errors import StorageDenied, StorageError
+from crashmover.errors import StorageDenied, StorageError, describe
 from crashmover.external.roles import Store
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -58,6 +58,8 @@ class Guard(Generic[S]):
                 self.store.verify_access(write=self._write)
             except StorageError as error:
                 self.down = error
+            except Exception as error:  # what no store should raise must not end the whole run
+                self.down = StorageError(describe(error), uri=self.store.uri)
 
 
 def outage(source: Guard[Any], destinations: Sequence[Guard[Any]]) -> StorageError | None:

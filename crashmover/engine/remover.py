@@ -15,7 +15,7 @@ from typing import Self
 
 from crashmover.crash import Crash
 from crashmover.engine.guard import Guard
-from crashmover.engine.loading import given, load_alone
+from crashmover.engine.loading import each_loaded, given, load_alone
 from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.pool import Pool
@@ -131,7 +131,7 @@ class Remover:
         return [found for piece in self._pool.map(self._look_at, pieces) for found in piece]
 
     def _look_at(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
-        loaded = self._storage.load_crashes(crash_ids)
+        loaded = each_loaded(self._storage, crash_ids)
         return [self._parts(i, found) for i, found in zip(crash_ids, loaded, strict=True)]
 
     def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:

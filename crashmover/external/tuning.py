@@ -28,6 +28,7 @@ class Tuning:
         would be the limit.  Such a store holds no thread, and goes on to use nothing of what it
         holds when it finds itself in a new process
     :param retry: what is tried again, how often and for how long
+    :raises ValueError: a number is less than 1
     """
 
     workers: int = 4
@@ -37,6 +38,12 @@ class Tuning:
     least_batch: int | None = None
     processes: bool = False
     retry: RetryPolicy = _RETRY
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "savers", "batch", "prefetch", "least_batch"):
+            count = getattr(self, name)
+            if count is not None and count < 1:  # a copy would end before its first crash
+                raise ValueError(f"Tuning: {name} is {count}, and at least 1 is needed")
 
     def batch_for(self, workers: int) -> int:
         """Return how many crashes a batch should have where so many workers work at once."""

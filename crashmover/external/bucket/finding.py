@@ -6,6 +6,7 @@
 
 import hashlib
 from functools import partial
+from math import inf
 from threading import Lock
 from time import monotonic
 from typing import BinaryIO
@@ -43,14 +44,18 @@ class Finder:
 
     # Raw crashes
 
-    def raw_crash(self, crash_id: str, *, body: bool = False) -> StoredObject | None:
+    def raw_crash(
+        self, crash_id: str, *, body: bool = False, surely: bool = False
+    ) -> StoredObject | None:
         """Look for the raw crash: the first that is there, in the order of its keys.
 
         :param body: whether to bring the body along, if that is small
+        :param surely: whether to look under the older keys although a listing has just found that
+            none is used
         """
         look = self.client.get_small if body else self.client.head
         written, *older = self.layout.raw_crash_keys(crash_id)
-        if (found := look(written)) or not older or not self._older.are_used():
+        if (found := look(written)) or not older or not (surely or self._older.are_used()):
             return found
         return next(filter(None, map(look, older)), None)
 
@@ -60,7 +65,7 @@ class Finder:
         """Look for further raw crashes under the older keys, which the first one hides.
 
         :param first: the first, as `raw_crash` found it
-        :param surely: whether to look although a listing has just found that none is used
+        :param surely: as for `raw_crash`
         """
         keys = self.layout.raw_crash_keys(crash_id)
         behind = keys[keys.index(first.key) + 1 :] if first else keys
@@ -163,7 +168,8 @@ class OlderKeys:
     """Whether a bucket has raw crashes under older keys: asked by listings, and not for each crash.
 
     No program of today puts raw crashes there.  So if there are none, that is believed for a
-    minute.  If there are, or the bucket cannot be listed, each crash is looked for.
+    minute.  If there are, or the bucket cannot be listed, each crash is looked for.  A listing that
+    fails in passing is repeated a minute later, and not for each crash: all threads wait for it.
     """
 
     def __init__(self, client: BucketClient) -> None:
@@ -175,20 +181,23 @@ class OlderKeys:
     def are_used(self) -> bool:
         """Return True unless a listing of the last minute has found no raw crash there."""
         with self._lock:
-            if not self._are_used and monotonic() >= self._believed_until:
-                believed_until = monotonic() + _BELIEVED
-                try:
-                    self._are_used = self._are_found()
-                except StorageUnavailable:
-                    return True  # each crash is looked for until the bucket can be listed
-                except StorageError:
-                    self._are_used = True
-                self._believed_until = believed_until
+            if monotonic() >= self._believed_until:
+                self._are_used, self._believed_until = self._find_out()
             return self._are_used
+
+    def _find_out(self) -> tuple[bool, float]:
+        """Return whether they are used, and until when that is believed."""
+        until = monotonic() + _BELIEVED
+        try:
+            return (True, inf) if self._are_found() else (False, until)
+        except StorageUnavailable:
+            return True, monotonic() + _BELIEVED  # it may have taken longer than that
+        except StorageError:
+            return True, inf
 
     def _are_found(self) -> bool:
         for directory, after in ((RAW_CRASHES, PAST_ALL_DAYS), (OLD_RAW_CRASHES, "")):
-            if next(self._client.list_keys(directory, after), []):
+            if next(self._client.list_keys(directory, after, twice=True), []):
                 return True
         _, names = self._client.list_directory(RAW_CRASHES)
         return any(map(crashid.is_valid, names))

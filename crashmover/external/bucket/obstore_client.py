@@ -59,7 +59,6 @@ _UNMET = (
     obstore.exceptions.PreconditionError,
     FileNotFoundError,
 )
-_REFUSALS = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
 
 
 class _Conflict(Exception):
@@ -232,9 +231,10 @@ class ObstoreClient:
             )
         except Exception as error:
             if not self._connection.is_missing(error):
-                if head and isinstance(error, _REFUSALS):
+                explained = self._connection.explain(error, subject(key))
+                if head and not isinstance(explained, StorageUnavailable):
                     self.verify_access()  # whose answer has a body, and says why
-                raise self._connection.explain(error, subject(key)) from error
+                raise explained from error
         if result and not result.meta["e_tag"]:  # a page to log in, perhaps
             raise self._connection.wrong_server(subject(key))
         self._bucket_is_there |= result is not None or not head

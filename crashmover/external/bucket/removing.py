@@ -39,7 +39,8 @@ class Remover:
         :raises CrashIDNotFound: there was nothing of it
         :raises StorageUnavailable: another process has replaced it meanwhile
         """
-        raw, listed = self._finder.raw_crash(crash_id), self._finder.read_list(crash_id)
+        raw = self._finder.raw_crash(crash_id, surely=True)
+        listed = self._finder.read_list(crash_id)
         names = listed[1] if listed else self._unlisted(raw)
         keys = [self._layout.processed_crash_key(crash_id)]
         if MAIN_DUMP not in names:  # it may be left of a crash without a list

@@ -17,7 +17,7 @@ from enum import Enum
 from html import escape
 from itertools import islice
 
-from crashmover.errors import StorageError
+from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import Refused
 from crashmover.external.s3.signed import Answer, SignedClient
@@ -25,10 +25,11 @@ from crashmover.external.s3.signed import Answer, SignedClient
 _KEYS = 1000  # in one request
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 NO_ETAG = '"00000000000000000000000000000000"'
-_RESULT = re.compile(rb"<(?:Deleted|Error)>(.*?)</(?:Deleted|Error)>", re.DOTALL)
+_RESULT = re.compile(rb"<(Deleted|Error)(?: [^>]*)?>(.*?)</\1>", re.DOTALL)
 _MISSING = {"NoSuchKey", "NoSuchVersion"}
 _UNMET = "PreconditionFailed"
-_NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request
+_NOT_KNOWN = (400, 405, 501)  # how a server says that it does not know such a request ...
+_OTHER_REASONS = (StorageDenied, StorageUnavailable)  # ... unless its word means one of these
 
 
 class _How(Enum):
@@ -83,14 +84,22 @@ class ConditionalDelete:
             return _How.MANY
         if word and answer.status == 200:
             raise self._refusal(word)
-        if answer.status not in (200, *_NOT_KNOWN):
-            raise self._client.refusal(answer)
+        if answer.status != 200:
+            self._refuse_other_reasons(answer)
         answer = self._client.send("DELETE", probe, headers={"If-Match": NO_ETAG})
         if answer.status == 412 or _is_of_missing(answer):
             return _How.ONE
-        if answer.status >= 300 and answer.status not in _NOT_KNOWN:
-            raise self._client.refusal(answer)
+        if answer.status >= 300:
+            self._refuse_other_reasons(answer)
         return _How.NOT
+
+    def _refuse_other_reasons(self, answer: Answer) -> None:
+        """Raise what a refusal stands for, unless it says that the server does not know such a
+        request.  400 may also say that credentials have expired, or that a request was too slow:
+        that tells nothing about later requests."""
+        refusal = self._client.refusal(answer)
+        if answer.status not in _NOT_KNOWN or isinstance(refusal, _OTHER_REASONS):
+            raise refusal
 
     def _delete_many(self, versions: Mapping[str, str], crash_id: str | None) -> Iterator[str]:
         """Delete objects; yield the keys of those that do not have that ETag."""
@@ -110,6 +119,8 @@ class ConditionalDelete:
     ) -> dict[str, str]:
         """Return what became of these keys: "", or the server's word for what went wrong."""
         results = _results(answer)
+        if word := results.get(""):  # an error of the request as a whole
+            raise self._refusal(word, crash_id)
         if not results.keys() >= keys:
             raise self._context.wrong_server(crash_id)
         return {key: results[key] for key in keys}
@@ -156,9 +167,11 @@ def _is_of_missing(answer: Answer) -> bool:
 
 
 def _results(answer: Answer) -> dict[str, str]:
-    """Return what became of each key: "", or the server's word for what went wrong."""
-    results = {}
-    for element in _RESULT.findall(answer.body):
+    """Return what became of each key: "", or the server's word for what went wrong.  An error
+    without a word is one as well."""
+    results: dict[str, str] = {}
+    for kind, element in _RESULT.findall(answer.body):
         result = Answer(answer.status, {}, element)
-        results[result.text("Key")] = result.code
+        key, word = result.text("Key"), "" if kind == b"Deleted" else result.code or "Error"
+        results[key] = results.get(key) or word
     return results

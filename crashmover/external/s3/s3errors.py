@@ -10,7 +10,8 @@ from crashmover.errors import CrashArchived, StorageDenied, StorageError, Storag
 from crashmover.external.bucket.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
-_RETRIED = re.compile(r", after [1-9][0-9]* retries, max_retries")
+# All tries were used.  After fewer, the last failure was of another kind.
+_RETRIED = re.compile(r", after ([1-9][0-9]*) retries, max_retries: \1\b")
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 _CODE_OF_KEY = re.compile(r"DeleteObjects request failed .*\(code: ([A-Za-z0-9.]{1,80})\)")

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 _CONNECTIONS = 64  # kept open at most; further ones are closed after their request
 _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for connecting
 _LONGEST_ANSWER = 8 << 20
-_PASSING = (408, 409, 429, 500)
+_CONFLICT = 409  # another request changes the same object at this moment
+_PASSING = (408, 429, 500)
 _RETRY = RetryPolicy()
 
 
@@ -63,14 +64,14 @@ class Answer:
     @property
     def code(self) -> str:
         """The server's word for the error; "" where it says none."""
-        return self.text("Code")
+        return self.text("Code").strip()
 
     def text(self, name: str) -> str:
         """Return the text of the first element of this name; "" where there is none.
 
         No parser is asked: servers put into their messages what no parser takes.
         """
-        match = re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", self.body.decode(errors="replace"))
+        match = re.search(rf"<{name}>([^<]*)</{name}>", self.body.decode(errors="replace"))
         return html.unescape(match.group(1)) if match else ""
 
 
@@ -96,6 +97,7 @@ class SignedClient:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         sha256: str | None = None,
+        again_after_conflict: bool = True,
         crash_id: str | None = None,
     ) -> Answer:
         """Send a request; return the answer, a refusal too.
@@ -104,6 +106,7 @@ class SignedClient:
         :param query: of the URL
         :param headers: further ones
         :param sha256: of the body, in hex, where it is known
+        :param again_after_conflict: whether to send it again if it meets another (409)
         :raises StorageUnavailable: there was no answer, or the server asks to come again
         :raises StorageDenied: there are no credentials, or no trusted connection
         """
@@ -111,11 +114,12 @@ class SignedClient:
         if query:
             url += f"?{urlencode(query, quote_via=quote, safe='-_.~')}"
         sha256 = sha256 or hashlib.sha256(body).hexdigest()
+        passing = (*_PASSING, _CONFLICT) if again_after_conflict else _PASSING
 
         def attempt() -> Answer:
             signed = self._signed(method, url, dict(headers or {}), sha256)
             answer = self._answer(method, url, signed, body, crash_id)
-            if answer.status in _PASSING or answer.status > 501:
+            if answer.status in passing or answer.status > 501:
                 raise self.refusal(answer, crash_id)
             return answer
 

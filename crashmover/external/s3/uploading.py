@@ -75,7 +75,7 @@ class LargeUpload:
             if before_end:
                 before_end()
                 has_room = True
-            self._complete(parts, condition)
+            self._complete(parts, condition, again_after_conflict=has_room)
         except BaseException:
             if not has_room:  # else nothing but the parts may have the bytes
                 with suppress(StorageError):  # a rule of the bucket clears them away
@@ -105,7 +105,7 @@ class LargeUpload:
         if self._with_checksums:
             headers["x-amz-checksum-algorithm"] = "SHA256"
         answer = self._asked("POST", {"uploads": ""}, headers)
-        self._id = answer.text("UploadId")
+        self._id = answer.text("UploadId").strip()
         if not self._id:
             raise self._context.wrong_server(self._crash_id)
 
@@ -135,7 +135,15 @@ class LargeUpload:
             part += f"<ChecksumSHA256>{checksum}</ChecksumSHA256>"
         return f"<Part>{part}</Part>"
 
-    def _complete(self, parts: str, condition: Mapping[str, str]) -> None:
+    def _complete(
+        self, parts: str, condition: Mapping[str, str], *, again_after_conflict: bool
+    ) -> None:
+        """Send the last request.  After a conflict (409) all requests have to be sent again, by
+        Amazon's documentation, "How to prevent object overwrites with conditional writes".
+
+        :param again_after_conflict: whether to send it again all the same, because the bytes may be
+            nowhere else by now
+        """
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         headers = {"content-type": "application/xml", **condition}
         answer = self._client.send(
@@ -144,10 +152,11 @@ class LargeUpload:
             {"uploadId": self._id},
             headers=headers,
             body=body,
+            again_after_conflict=again_after_conflict,
             crash_id=self._crash_id,
         )
         if condition and answer.status == 501:  # the server knows no condition
-            self._complete(parts, {})
+            self._complete(parts, {}, again_after_conflict=again_after_conflict)
         elif "If-None-Match" in condition and answer.status == 412:
             raise ObjectExists
         elif "If-Match" in condition and (answer.status == 412 or answer.code == "NoSuchKey"):
