@@ -11,10 +11,13 @@ more of the environment.  Measured for a DeleteObjects of one key, CPU: obstore 
 
 import hashlib
 import html
+import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -48,6 +51,27 @@ _LONGEST_ANSWER = 8 << 20
 _CONFLICT = 409  # another request changes the same object at this moment
 _PASSING = (408, 429, 500)
 _RETRY = RetryPolicy()
+_SIGNS = threading.local()
+
+
+class _Unsigned(logging.Filter):
+    """Keeps out of logs what botocore says while this module signs: the session token is in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_SIGNS, "is_on", False)
+
+
+_UNSIGNED = _Unsigned()
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    logging.getLogger("botocore.auth").addFilter(_UNSIGNED)  # once, however often that is done
+    _SIGNS.is_on = True
+    try:
+        yield
+    finally:
+        _SIGNS.is_on = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +179,8 @@ class SignedClient:
         request = AWSRequest(method, url, headers=headers)
         signer = S3SigV4Auth(credentials, "s3", self._context.place.region)
         signer.payload = lambda _: sha256
-        signer.add_auth(request)
+        with _unlogged():
+            signer.add_auth(request)
         return dict(request.headers.items())
 
     def _answer(
