@@ -78,7 +78,7 @@ def redacted(crash: Crash, redactor: Redactor) -> Crash:
 def load_alone(storage: CrashSource, crash_id: str) -> Crash:
     """Load what there is of a crash without a raw crash: its processed crash.
 
-    :raises CrashIDNotFound: there is none either
+    :raises CrashIDNotFound: its processed crash is missing, too
     """
     *others, last = (marker for marker in MARKERS if marker is not Kind.RAW_CRASH)
     for marker in others:

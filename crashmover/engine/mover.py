@@ -201,8 +201,8 @@ class Mover:
         """Copy these crashes; yield what became of each, in no particular order, as soon as
         it is final.
 
-        :param crash_ids: a None among them means that there is none for now: what is in hand
-            goes on, and the next is asked for soon
+        :param crash_ids: a None among them means that the next crash id comes later: it is asked
+            for soon, and the crashes that were begun go on
         :param listings: where `crash_ids` is a listing, ordered by `crashid.sort_key`: gives
             the same listing of a destination, so that what is there costs no requests
         :param ahead: batches in hand at most, for each worker
