@@ -8,6 +8,7 @@ fails."""
 import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from threading import Barrier
@@ -19,9 +20,10 @@ from crashmover.crash import ALL_KINDS
 from crashmover.engine.destination import Destination, Existing
 from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
 from crashmover.external.bucket import finding, obstore_client
+from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3 import connection_context
+from crashmover.external.s3.crashstorage import S3CrashStorage
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -55,10 +57,13 @@ def place(s3_strict: S3Server, aws: UseAWS) -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    pause = dt.timedelta(milliseconds=10)
-    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
-    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
+    use_retry(monkeypatch, RetryPolicy(wait=0.01, wait_max=0.02))
     monkeypatch.setattr(obstore_client, "_PAUSES", (0.01,) * (TRIES - 1))
+
+
+def use_retry(monkeypatch: pytest.MonkeyPatch, retry: RetryPolicy) -> None:
+    tuning = replace(BucketCrashStorage.tuning, retry=retry)
+    monkeypatch.setattr(S3CrashStorage, "tuning", tuning)
 
 
 # Copying by id
@@ -243,6 +248,15 @@ QUESTIONS: dict[str, Callable[[CrashStorageBase], object]] = {
     "create": lambda storage: storage.create_crashes([crash_of(contents())])[0],
     "remove": lambda storage: storage.remove(CRASH_ID),
 }
+
+
+def asked(storage: CrashStorageBase, question: str) -> object:
+    result = QUESTIONS[question](storage)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
 FAULTS: dict[str, Fault] = {"503": Says(503, "SlowDown"), "429": Says(429), "reset": Reset()}
 
 
@@ -254,15 +268,8 @@ def test_a_question_that_fails_for_ever_is_asked_five_times(
     """And not five times five: by the client, or by the policy where the client does not."""
     with open_storage(place.uri(place.server.new_bucket())) as storage:
         place.proxy.fail(FAULTS[fault])
-
-        def ask() -> object:
-            result = QUESTIONS[question](storage)
-            if isinstance(result, Exception):
-                raise result
-            return result
-
         with pytest.raises(StorageUnavailable):
-            RetryPolicy(wait=0.01).call(ask)
+            storage.tuning.retry.call(lambda: asked(storage, question))
     figures(requests=len(place.proxy.requests))
     assert len(place.proxy.requests) == TRIES
 
@@ -280,6 +287,18 @@ def test_a_command_asks_a_server_that_fails_for_ever_five_times(
     result = run(*command, uri)
     assert result.exit_code == 4, result.output
     assert len(place.proxy.requests) == TRIES
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
+    place: Place, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_retry(monkeypatch, RetryPolicy(attempts=2, wait=0.01))
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        place.proxy.fail(Says(503, "SlowDown"))
+        with pytest.raises(StorageUnavailable):
+            storage.tuning.retry.call(lambda: asked(storage, question))
+    assert len(place.proxy.requests) == 2
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

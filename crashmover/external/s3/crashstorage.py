@@ -45,7 +45,7 @@ class S3CrashStorage(BucketCrashStorage):
     ) -> None:
         options = options or S3Options()
         uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
-        self._context = S3ConnectionContext(bucket, options, uri)
+        self._context = S3ConnectionContext(bucket, options, uri, self.tuning.retry)
         self._place = (bucket, prefix)
         self._conditions = S3Conditions(self._context)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
