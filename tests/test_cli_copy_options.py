@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.redaction import Redactor
 from tests.cli_helpers import (
     MAIN_DUMP,
     Manifest,
@@ -19,6 +21,7 @@ from tests.cli_helpers import (
     manifest,
     processed_crash,
     put,
+    run,
     sample,
     snapshot,
     stored,
@@ -255,6 +258,18 @@ def test_redact_leaves_protected_keys_out_of_processed_crashes_and_nothing_else(
     assert json.loads(gzip.decompress(packed)) == {"signature": "f"}
     assert manifest(UNPROCESSED).items() <= stored(one_crash.destination).items()
     assert snapshot(one_crash.source) == before
+
+
+def test_redact_leaves_out_what_the_source_s_own_redactor_does(
+    one_crash: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FSPermanentStorage, "redactor", Redactor("signature"))
+    shown = run("get", "-s", one_crash.source, WHOLE.crash_id, "--processed-crash")
+    assert one_crash.copy("--redact").statuses == all_of("copied", WHOLE)
+    packed = WHOLE.path(one_crash.destination, ".jsonz").read_bytes()
+    copied = json.loads(gzip.decompress(packed))
+    assert json.loads(shown.stdout) == copied
+    assert copied and "signature" not in copied
 
 
 def stored_or_nothing(root: Path) -> Manifest:

@@ -40,7 +40,6 @@ from crashmover.crash import Kind
 from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import CrashMoverError, StorageError
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
-from crashmover.redaction import Redactor
 from crashmover.selection import QueuedIDs
 
 
@@ -206,7 +205,7 @@ def _mover(source: CrashSource, destination: CrashDestination, options: dict[str
             source,
             destination,
             existing=Existing(options["existing"]),
-            redactor=Redactor() if options["redact"] else None,
+            redactor=source.redactor if options["redact"] else None,
             **{name: options[name] for name in names},
         )
     except ValueError as error:
