@@ -251,3 +251,17 @@ def test_the_map_of_the_package_has_a_place_for_every_module_and_no_other() -> N
         assert (package / place).exists(), place
     for module in package.rglob("[!_]*.py"):
         assert module.relative_to(package).as_posix().startswith(tuple(places)), module
+
+
+def test_the_files_that_a_change_begins_with_exist() -> None:
+    [section] = [
+        section
+        for section in document().findall(nodes.section)
+        if section[0].astext() == "Where a new line of code belongs"
+    ]
+    said = [literal.astext() for literal in section.findall(nodes.literal)]
+    places = [text for text in said if re.fullmatch(r"[\w.]+/[\w./]*|\w+\.(py|cfg)", text)]
+    assert len(places) > 30
+    for place in places:
+        homes = (ROOT, ROOT / "crashmover")
+        assert any((home / place).exists() for home in homes), place
