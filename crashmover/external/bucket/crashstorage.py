@@ -18,12 +18,13 @@ from crashmover.external.bucket.layouts import SOCORRO, BucketLayout
 from crashmover.external.bucket.listing import Catalog, MissingCache
 from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
+from crashmover.external.bucket.sameness import is_same_bucket
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
-from crashmover.external.roles import check_listing, results_of
+from crashmover.external.roles import Store, check_listing, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 
@@ -55,6 +56,22 @@ class BucketCrashStorage(CrashStorageBase):
         self._passed_over = PassedOver()
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
+
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
+        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.  One
+        bucket may be reached by two providers' ways: Google's answers as S3 does, too.
+
+        Without ``probe`` it goes by `identity`, which proves no difference.
+        """
+        if not isinstance(other, BucketCrashStorage):
+            return None
+        if not probe:
+            return True if self.identity() == other.identity() else None
+        return is_same_bucket(self._client_for_marks(), other._client_for_marks())
+
+    def _client_for_marks(self) -> BucketClient:
+        """Return what puts marks so that they can be read at once."""
+        return self._client
 
     def verify_access(self, *, write: bool = False) -> None:
         """Write nothing: whether it can be saved to shows when it is.  A refusal is remembered

@@ -13,8 +13,6 @@ from crashmover.errors import InvalidURI
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.bucket.obstore_client import ObstoreClient
-from crashmover.external.bucket.sameness import is_same_bucket
-from crashmover.external.roles import Store
 from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
@@ -70,17 +68,6 @@ class S3CrashStorage(BucketCrashStorage):
         """The server, the bucket and the prefix."""
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
-
-    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
-
-        Without ``probe`` it goes by `identity`, which proves no difference.
-        """
-        if not isinstance(other, S3CrashStorage):
-            return None
-        if not probe:
-            return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._client_for_marks(), other._client_for_marks())
 
     def _client_for_marks(self) -> ObstoreClient:
         """A mark has no storage class: it might be one that cannot be read at once."""
