@@ -34,11 +34,6 @@ def never() -> bool:
 class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
     """A store of crashes: a listed source, and a destination that can be read back."""
 
-    @property
-    def stores(self) -> "tuple[CrashStorageBase, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     @abstractmethod
     def remove(self, crash_id: str) -> None:
         """Remove all parts of this crash and nothing of any other.

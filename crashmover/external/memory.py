@@ -48,7 +48,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         return self._crashes is other._crashes
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says."""
         crashid.validate(crash_id)
         parts = self._crashes.get(crash_id, {})
         self.require_marker(crash_id, kinds, {kind for kind, _ in parts})
@@ -62,7 +61,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         )
 
     def save_crash(self, crash: Crash) -> None:
-        """As the base class says."""
         self._save(crash, replaced=COLLECTED if crash.raw_crash else set())
 
     def save_keeping_dumps(self, crash: Crash) -> None:
@@ -88,7 +86,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         return any(part.kind in COLLECTED and part.key in there for part in crash.parts)
 
     def remove(self, crash_id: str) -> None:
-        """As the base class says."""
         crashid.validate(crash_id)
         with self._lock:
             if self._crashes.pop(crash_id, None) is None:
@@ -100,7 +97,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 

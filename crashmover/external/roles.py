@@ -9,12 +9,10 @@ The author of a backend writes the one role that it has.  A store that has all o
 """
 
 import datetime as dt
-import heapq
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
-from itertools import groupby
 from threading import Lock
 from typing import Self, TypeVar
 
@@ -74,7 +72,7 @@ class Store(ABC):
         return None
 
     @property
-    def stores(self) -> "tuple[Store, ...]":
+    def stores(self) -> tuple[Self, ...]:
         """The stores that this one is made of: itself, where it is one."""
         return (self,)
 
@@ -132,11 +130,6 @@ class CrashSource(Store, SocorroReader):
         :raises CrashIDNotFound: there is no raw crash; or, where only the processed crash
             is asked for, none of that
         """
-
-    @property
-    def stores(self) -> "tuple[CrashSource, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         """Return True if a reader finds parts of that kind: if the part of its `Kind.marker` is
@@ -227,17 +220,10 @@ class ListedSource(CrashSource):
         :raises ValueError: no listing is of this kind
         """
 
-    @property
-    def stores(self) -> "tuple[ListedSource, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
         """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only
         a processed crash."""
-        listings = [self.new_crashes(since, until, kind) for kind in MARKERS]
-        for crash_id, _ in groupby(heapq.merge(*listings, key=crashid.sort_key)):
-            yield crash_id
+        yield from crashid.merged(*(self.new_crashes(since, until, kind) for kind in MARKERS))
 
 
 class CrashDestination(Store):
@@ -263,11 +249,6 @@ class CrashDestination(Store):
         :raises StorageError: it could not be saved (also `StorageError` of another store,
             whose part could not be read)
         """
-
-    @property
-    def stores(self) -> "tuple[CrashDestination, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save several crashes; return for each None or why it was not saved."""
@@ -316,11 +297,6 @@ class CrashDestination(Store):
 
 class ReadableDestination(CrashSource, CrashDestination):
     """A destination whose crashes can be read back: so what is there need not be replaced."""
-
-    @property
-    def stores(self) -> "tuple[ReadableDestination, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """As `save_crashes`, but replacing no raw crash and no dump: where the raw crash is there,
