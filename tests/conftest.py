@@ -25,6 +25,7 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
+from tests.servers.database import Database, schema_on
 from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
@@ -291,6 +292,13 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
+
+
+@pytest.fixture
+def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
+    """A schema of its own."""
+    with schema_on(postgresql_server) as database:
+        yield database
 
 
 def postgresql_versions() -> list[object]:

@@ -19,8 +19,8 @@ from crashmover.external.postgresql.crashstorage import PostgreSQLCrashStorage
 from crashmover.testing import contents, crash_of
 from tests.cli_helpers import run
 from tests.conftest import Figures, wanted
+from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
-from tests.test_postgresql_store import Database
 from tests.test_two_stores_postgresql import EverywherePostgreSQL
 
 CRASHES = 90  # more than two batches
@@ -28,10 +28,8 @@ IDS = [f"0bba{n:04x}-8721-460c-dead-a43c22261118" for n in range(CRASHES)]
 
 
 @pytest.fixture
-def database(each_postgresql: PostgreSQL) -> Iterator[Database]:
-    schema = each_postgresql.new_name()
-    with each_postgresql.connect(options=f"-c search_path={schema}") as connection:
-        yield Database(each_postgresql, schema, connection)
+def postgresql_server(each_postgresql: PostgreSQL) -> PostgreSQL:
+    return each_postgresql
 
 
 @pytest.fixture

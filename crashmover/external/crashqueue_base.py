@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from crashmover.errors import CrashIdsFailedToPublish, QueueError
 from crashmover.external.leases import keeping
@@ -29,8 +29,6 @@ from crashmover.uri import StorageURI
 __all__ = ["BATCH", "CrashQueueBase", "Delivery", "Message", "QueueName", "parse_body"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _PROBE = b"test"  # what a collector sends to find out whether it may publish
 _TURN = 10  # of so many pulls, one begins with a queue of lower rank
@@ -91,7 +89,7 @@ class CrashQueueBase(SocorroQueue):
         self.given_up_count = 0
         """How many crash ids were put aside because they were handed out too often."""
 
-    # What the author of a backend writes.  QueueUnavailable is tried again, by the base.
+    # What the author of a backend writes.  Here, QueueUnavailable is tried again.
 
     @classmethod
     @abstractmethod
@@ -145,8 +143,8 @@ class CrashQueueBase(SocorroQueue):
         """Raise `QueueError` unless the queues can be read."""
 
     def diagnose(self) -> list[str]:
-        """Find out, without publishing or pulling anything, whether the queues can be used; return
-        what may go wrong with them later, or is not as it should be.
+        """Return what may go wrong with the queues later, or is not as it should be.  Publishes
+        and pulls nothing.
 
         :raises QueueError: they cannot be used
         """
@@ -154,7 +152,7 @@ class CrashQueueBase(SocorroQueue):
         return []
 
     def diagnose_quarantine(self) -> list[str]:
-        """Return a warning if a malformed message could not be put aside."""
+        """Return a warning if a malformed message could not be put aside now."""
         return self._quarantine.diagnose()
 
     def has_dead_letters(self, queue: QueueName) -> bool:
@@ -162,9 +160,8 @@ class CrashQueueBase(SocorroQueue):
         return False
 
     def close(self) -> None:
-        """Let go of connections.  What is held is handed out again when its lease ends.
-
-        A backend that has its own calls this one first."""
+        """Let go of connections.  What is held is handed out again when its lease ends.  A backend
+        that has its own calls this one first."""
         self.stop_keeping()
 
     # What is the same for all
@@ -179,18 +176,15 @@ class CrashQueueBase(SocorroQueue):
         name = QueueName(queue)
         for text in crash_ids:
             parse_body(text)
-        failed: list[str] = []
-        cause: QueueError | None = None
+        confirmed = 0
         for batch in batches(crash_ids):
-            if cause is None:
-                try:
-                    self._try(partial(self.send_messages, name, [i.encode() for i in batch]))
-                    continue
-                except QueueError as error:
-                    cause = error
-            failed += batch
-        if failed:
-            raise CrashIdsFailedToPublish(failed, reason=str(cause)) from cause
+            bodies = [text.encode() for text in batch]
+            try:
+                self.retry.call(partial(self.send_messages, name, bodies))
+            except QueueError as error:
+                failed = list(crash_ids[confirmed:])
+                raise CrashIdsFailedToPublish(failed, reason=str(error)) from error
+            confirmed += len(batch)
 
     def pull(
         self,
@@ -202,16 +196,15 @@ class CrashQueueBase(SocorroQueue):
 
         Now and then a queue of lower rank comes first, so that none starves.
 
-        :param queues: which; None: all that there are
-        :param wait: seconds to wait for the first; less than `answer_time` counts as that, so that
-            what waits in the queue is found
+        :param queues: which; None: all
+        :param wait: seconds to wait for the first, `answer_time` at least
         :raises QueueError: the queue cannot be read
         """
         deadline = monotonic() + max(wait, self.answer_time)
         names = self._in_order(self.queues if queues is None else queues)
         while True:
             left = max(0.0, deadline - monotonic())
-            found = self._try(partial(self.receive_messages, names, max_messages, left))
+            found = self.retry.call(partial(self.receive_messages, names, max_messages, left))
             if found or monotonic() >= deadline:
                 return found
             threading.Event().wait(min(_POLL, max(0.0, deadline - monotonic())))
@@ -223,7 +216,7 @@ class CrashQueueBase(SocorroQueue):
         :raises QueueError: the queue cannot be read
         """
         names = self._in_order(self.queues)
-        return self._try(partial(self.receive_messages, names, max_messages, 0.0))
+        return self.retry.call(partial(self.receive_messages, names, max_messages, 0.0))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Take these off the queue, for good.
@@ -233,7 +226,7 @@ class CrashQueueBase(SocorroQueue):
         self._leases.release(deliveries)
         late = 0
         for batch in batches(deliveries):
-            late += self._try(partial(self.ack_messages, batch))
+            late += self.retry.call(partial(self.ack_messages, batch))
         if late:
             logger.warning(
                 "%s: %d acknowledgements came too late; these will be handed out again",
@@ -247,9 +240,7 @@ class CrashQueueBase(SocorroQueue):
 
         :raises QueueError: the queue did not confirm it; it happens when their leases end
         """
-        back = [
-            each for each in deliveries if not (self._is_spent(each, 0) and self._give_up(each))
-        ]
+        back = [each for each in deliveries if not self._is_given_up(each, 0)]
         self._send_back(back, self.nack_messages)
 
     def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None:
@@ -270,7 +261,7 @@ class CrashQueueBase(SocorroQueue):
         is_ours = self._extending.acquire(timeout=_OVERTAKEN)
         try:
             for batch in batches(deliveries):
-                self._try(partial(send, batch))
+                self.retry.call(partial(send, batch))
         finally:
             if is_ours:
                 self._extending.release()
@@ -281,7 +272,7 @@ class CrashQueueBase(SocorroQueue):
         :raises QueueError: the queue did not confirm it
         """
         for batch in batches(deliveries):
-            self._try(partial(self.extend_messages, batch, seconds))
+            self.retry.call(partial(self.extend_messages, batch, seconds))
 
     def accept(self, messages: Iterable[Message]) -> list[Delivery]:
         """For backends: return those that are crash ids, which are held from now on; drop
@@ -302,17 +293,15 @@ class CrashQueueBase(SocorroQueue):
                     logger.warning("%s: a malformed message stays: %s", self.uri, error)
                 continue
             delivery = Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
-            if self._is_spent(delivery, 1) and self._give_up(delivery):
-                continue
-            deliveries.append(delivery)
+            if not self._is_given_up(delivery, 1):
+                deliveries.append(delivery)
         self._leases.hold(deliveries, monotonic() + self.first_extension)
         if failure and not deliveries:
             raise failure
         return deliveries
 
     def keeping_leases(self) -> AbstractContextManager[None]:
-        """Extend, while this lasts, the lease of every delivery that is neither acked nor
-        nacked."""
+        """Extend, while this lasts, the lease of each delivery that is not acked or nacked."""
         return keeping(self.extend_held, self.extend_every)
 
     @property
@@ -328,9 +317,6 @@ class CrashQueueBase(SocorroQueue):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.uri}>"
-
-    def _try(self, function: Callable[[], T]) -> T:
-        return self.retry.call(function)
 
     def _in_order(self, queues: Iterable[QueueName | str]) -> list[QueueName]:
         asked = {QueueName(queue) for queue in queues}
@@ -356,19 +342,17 @@ class CrashQueueBase(SocorroQueue):
                     when = now + min(5.0, self.lease / 6)
             self._leases.put_off(batch, when)
 
-    def _is_spent(self, delivery: Delivery, more: int) -> bool:
-        """Return True if it must not be handed out again.
+    def _is_given_up(self, delivery: Delivery, more: int) -> bool:
+        """Put a crash id aside that no consumer could deal with.  Return False if it has not been
+        handed out often enough, or if that failed.
 
         :param more: 1 if it has been handed out once too often already
         """
-        return bool(self.max_deliveries) and delivery.attempt >= (self.max_deliveries or 0) + more
-
-    def _give_up(self, delivery: Delivery) -> bool:
-        """Put a crash id aside that no consumer could deal with; return False if that failed."""
-        times = delivery.attempt if not self.max_deliveries else self.max_deliveries
-        reason = f"handed out {times} times, and never acknowledged"
+        if not self.max_deliveries or delivery.attempt < self.max_deliveries + more:
+            return False
+        reason = f"handed out {self.max_deliveries} times, and never acknowledged"
         where = f"{self.uri}: {delivery.queue}"
-        about = {"reason": reason, "attempts": times}
+        about = {"reason": reason, "attempts": self.max_deliveries}
         try:
             path = self._quarantine.add(self.uri, delivery.queue, delivery.body.encode(), about)
             self.ack([delivery])

@@ -9,13 +9,16 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any, Self
 
 import grpc
+from google.api_core.exceptions import from_grpc_error
 from google.pubsub_v1 import types
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
@@ -119,26 +122,23 @@ class PubSubCrashQueue(CrashQueueBase):
         return made
 
     def _make(self, method: Callable[..., Any], request: Any, name: str) -> bool:
-        def make() -> bool:
-            try:
-                self._call(method, request, name, _ASK_TIMEOUT)
-            except QueueError as error:
-                if code_of(error) is grpc.StatusCode.ALREADY_EXISTS:
-                    return False
-                raise
-            return True
-
-        return self.retry.call(make)
+        try:
+            self.retry.call(partial(self._call, method, request, name, _ASK_TIMEOUT))
+        except QueueError as error:
+            if code_of(error) is grpc.StatusCode.ALREADY_EXISTS:
+                return False
+            raise
+        return True
 
     def verify_access(self) -> None:
         """Look at the subscriptions; an account that may pull and not look is let through."""
         for subscription in self._subscriptions.values():
-            self.retry.call(lambda name=subscription: self._look_at(name))  # type: ignore[misc]
+            self.retry.call(partial(self._look_at, subscription))
 
     def has_dead_letters(self, queue: QueueName) -> bool:
         """Whether the subscription has a dead-letter policy, as far as we may see it."""
         if queue not in self._dead_letters:
-            found = self.retry.call(lambda: self._look_at(self._subscription(queue)))
+            found = self.retry.call(partial(self._look_at, self._subscription(queue)))
             self._dead_letters[queue] = bool(found and found.dead_letter_policy.dead_letter_topic)
         return self._dead_letters[queue]
 
@@ -252,10 +252,7 @@ class PubSubCrashQueue(CrashQueueBase):
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
         """Acknowledge messages.  Only where the subscription delivers exactly once does the server
         tell which came too late."""
-        late = 0
-        for name, ack_ids in self._by_subscription(deliveries):
-            late += self._ack(name, ack_ids)
-        return late
+        return sum(self._ack(*each) for each in self._by_subscription(deliveries))
 
     def _ack(self, name: str, ack_ids: list[str]) -> int:
         late = 0
@@ -321,20 +318,19 @@ class PubSubCrashQueue(CrashQueueBase):
         if waiting:
             # By another channel: a pull that is cancelled may go on taking from the subscription
             # as long as its own is there.
-            self.__dict__.pop("_subscriber", None)
             with suppress(QueueError):
                 self.nack_messages(waiting)
             self._context.close()
 
     # Calling
 
-    @cached_property
+    @property
     def _publisher(self) -> Any:
-        return self._context.publisher(self.uri)
+        return self._context.transport(PublisherGrpcTransport, self.uri)
 
-    @cached_property
+    @property
     def _subscriber(self) -> Any:
-        return self._context.subscriber(self.uri)
+        return self._context.transport(SubscriberGrpcTransport, self.uri)
 
     def _call(self, method: Callable[..., Any], request: Any, name: str, timeout: float) -> Any:
         with translated(self.uri, name):
@@ -383,8 +379,6 @@ def _results(error: QueueError) -> dict[str, str]:
 
     Source of the rule: Pub/Sub's "exactly-once delivery", acknowledgement failures.
     """
-    from google.api_core.exceptions import from_grpc_error
-
     if not isinstance(error.__cause__, grpc.RpcError):
         return {}
     known: Any = from_grpc_error  # it carries no types

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import grpc
+from google.pubsub_v1 import types
 
 from crashmover.external.messages import QueueName
 
@@ -91,8 +92,6 @@ def messages_of(future: Any) -> Sequence[Any]:
 
     :raises grpc.RpcError: it failed
     """
-    from google.pubsub_v1 import types
-
     try:
         messages: Sequence[Any] = types.PullResponse.pb(future.result()).received_messages
     except grpc.RpcError as error:
