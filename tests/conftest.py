@@ -26,7 +26,7 @@ from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
 from tests.servers.database import Database, schema_on
-from tests.servers.postgresql import PostgreSQL, installed
+from tests.servers.postgresql import CopiedPostgreSQL, PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Moto, Rclone, S3Server
@@ -327,7 +327,7 @@ def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
 def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server for one test that stops it, or worse."""
     wanted(request, "postgresql")
-    with PostgreSQL() as server:
+    with CopiedPostgreSQL() as server:
         yield server
 
 

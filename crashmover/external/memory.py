@@ -64,7 +64,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         self._save(crash, replaced=COLLECTED if crash.raw_crash else set())
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """As the base class says, in one step."""
         self._save(crash, replaced=set())
 
     def _save(self, crash: Crash, *, replaced: Set[Kind]) -> None:
@@ -110,13 +109,8 @@ class InMemoryCrashStorage(CrashStorageBase):
 
 
 class InMemoryCrashQueue(SQLiteCrashQueue):
-    """Keeps crash ids as long as the object lives: an SQLite database that has no file.
-
-    :param lease: seconds until a delivery that is not extended is handed out again
-    :param quarantine: the file for malformed messages, and for crash ids that are given up
-    :param max_deliveries: how often a crash id is handed out before it is given up; 0: without an
-        end
-    """
+    """Keeps crash ids as long as the object lives: an SQLite database that has no file.  The
+    parameters are those of `SQLiteCrashQueue`."""
 
     def __init__(
         self,

@@ -69,7 +69,6 @@ class _Poly(Store):
         return tuple(store for child in self.children for store in child.stores)
 
     def identity(self) -> object:
-        """Equal for the same stores in the same order."""
         return tuple(store.identity() for store in self.stores)
 
     def verify_access(self, *, write: bool = False) -> None:
@@ -82,13 +81,11 @@ class _Poly(Store):
         return chain.from_iterable(child.cautions() for child in self.children)
 
     def diagnose(self) -> Iterator[str]:
-        """Yield the lines of every child that answers."""
         for child in self.children:
             with suppress(StorageError):
                 yield from child.diagnose()
 
     def close(self) -> None:
-        """Close every child, whatever happens to the others."""
         errors = [
             error for error in results_of(lambda child: child.close(), self.children) if error
         ]
@@ -170,7 +167,8 @@ class PolySource(_Poly, CrashSource):
 
 
 class PolyListedSource(PolySource, ListedSource):
-    """Lists every crash of every child."""
+    """Lists every crash of every child.  A child that fails ends its own listing only; at the end
+    its failure is raised, for the listing is then not known to be complete."""
 
     children: tuple[ListedSource, ...]
 
@@ -180,8 +178,6 @@ class PolyListedSource(PolySource, ListedSource):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """A child that fails ends its own listing only; at the end its failure is raised, for
-        the listing is then not known to be complete."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
@@ -208,11 +204,9 @@ class PolyDestination(_Poly, CrashDestination):
         self._everywhere(lambda child: child.save_crash(crash), crash.crash_id)
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """Give each child the whole batch."""
         return self._in_rows(crashes, lambda child: child.save_crashes(crashes))
 
     def durability_risks(self) -> Iterator[str]:
-        """Yield the lines of every child that answers."""
         for child in self.children:
             with suppress(StorageError):
                 yield from child.durability_risks()
@@ -253,7 +247,6 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
         return self._in_rows(crashes, lambda child: child.create_crashes(crashes))
 
     def remove(self, crash_id: str) -> None:
-        """Remove it from every child that has it."""
         crashid.validate(crash_id)
         [error] = self.remove_crashes([crash_id])
         if error:
@@ -280,7 +273,6 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
             raise PolyCrashStorageError(failed, crash_id=crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """Give each child all of them."""
         rows = self._rows(crash_ids, lambda child: child.remove_crashes(crash_ids))
         return [self._not_removed(crash_id, errors) for crash_id, errors in rows]
 

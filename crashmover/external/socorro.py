@@ -54,14 +54,14 @@ class SocorroReader(ABC):
     """Where `get_raw_dumps_as_files` writes, unless the caller says where.  None: a private
     directory of this process, which is removed when the process ends."""
 
+    # As `CrashSource` says:
+
     @abstractmethod
-    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As `CrashSource` says."""
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash: ...
 
     @property
     @abstractmethod
-    def stores(self) -> "tuple[SocorroReader, ...]":
-        """As `CrashSource` says."""
+    def stores(self) -> "tuple[SocorroReader, ...]": ...
 
     @final
     def get_raw_crash(self, crash_id: str) -> dict[str, Any]:
@@ -167,17 +167,16 @@ class SocorroReader(ABC):
 class SocorroAPI(SocorroReader):
     """What `CrashStorageBase` inherits: saving and removing, too."""
 
-    @abstractmethod
-    def save_crash(self, crash: Crash) -> None:
-        """As `CrashDestination` says."""
+    # As `CrashStorageBase` says:
 
     @abstractmethod
-    def save_keeping_dumps(self, crash: Crash) -> None:
-        """As `ReadableDestination` says."""
+    def save_crash(self, crash: Crash) -> None: ...
 
     @abstractmethod
-    def remove(self, crash_id: str) -> None:
-        """As `CrashStorageBase` says."""
+    def save_keeping_dumps(self, crash: Crash) -> None: ...
+
+    @abstractmethod
+    def remove(self, crash_id: str) -> None: ...
 
     @final
     def save_raw_crash(
@@ -262,7 +261,6 @@ def _save(store: SocorroAPI, crash: Crash, dumps: DumpsMapping) -> None:
 
 
 def _words_of(store: SocorroReader, crash_id: str) -> Iterator[str]:
-    """Yield the words of `catalog_crash` for this one store."""
     try:
         parts: Sequence[Part] = store.load_crash(crash_id).parts
     except CrashIDNotFound:

@@ -34,30 +34,26 @@ class SocorroQueue(ABC):
         self._untaken: list[list[Delivery]] = []
         self._counting = threading.Lock()
 
-    @abstractmethod
-    def pull(self, *, max_messages: int) -> list[Delivery]:
-        """As `CrashQueueBase` says."""
+    # As `CrashQueueBase` says:
 
     @abstractmethod
-    def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """As `CrashQueueBase` says."""
+    def pull(self, *, max_messages: int) -> list[Delivery]: ...
 
     @abstractmethod
-    def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None:
-        """As `CrashQueueBase` says."""
+    def ack(self, deliveries: Sequence[Delivery]) -> None: ...
+
+    @abstractmethod
+    def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None: ...
 
     @property
     @abstractmethod
-    def extend_every(self) -> float:
-        """Seconds between two looks at which leases are to be extended."""
+    def extend_every(self) -> float: ...
 
     @abstractmethod
-    def extend_held(self) -> None:
-        """Extend the leases that are due, of all that is held."""
+    def extend_held(self) -> None: ...
 
     def new_crashes(self) -> Iterator[Item]:
-        """Yield what is in the queues as Socorro's processor takes it:
-        ``((crash_id,), {"finished_func": ack})``.
+        """Yield what is in the queues as Socorro's processor takes it.
 
         The leases of what is handed out are kept in the background until `finished_func` is called,
         for `handed_out_for` seconds at most, and not after `close`.  What the consumer has not

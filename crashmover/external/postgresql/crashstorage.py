@@ -125,7 +125,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self._tables.verify(write=write)
 
     def durability_risks(self) -> Iterator[str]:
-        """Yield what the server, or a partition, is set up to lose."""
         if risks := list(self._tables.durability_risks()):
             yield f"{self.uri}: {'; '.join(risks)}"
 
@@ -136,7 +135,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             yield f"{self.uri}: {line}"
 
     def probe_write(self) -> None:
-        """Save a crash in a transaction that is rolled back."""
         self._saver.rehearse(probe_crash())
 
     def clock(self) -> dt.datetime | None:
@@ -145,7 +143,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return row[0] if row else None
 
     def close(self) -> None:
-        """Close the connections."""
         self._context.close()
 
     # Reading
@@ -159,7 +156,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def load_crashes(
         self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
     ) -> Iterator[Crash | Exception]:
-        """Load crashes with one query for all of them."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         marker = marker_of(kinds)
@@ -195,7 +191,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return bool(self._fetch(_HAS, (*key_of(crash_id), kind.marker.value), crash_id))
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return the names in the rows of its dumps."""
         crashid.validate(crash_id)
         return [name for (name,) in self._fetch(_DUMPS, key_of(crash_id), crash_id)]
 
@@ -282,7 +277,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return self._saver.save(crashes, how=How.CREATE)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """Replace the raw crash in one transaction."""
         [error] = self._saver.save([crash], how=How.KEEP_DUMPS)
         if error:
             raise error
@@ -300,7 +294,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         raise self._not_found([crash.crash_id])[crash.crash_id]
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """Remove crashes, some hundreds in one transaction."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         batches = range(0, len(crash_ids), _REMOVED_AT_ONCE)

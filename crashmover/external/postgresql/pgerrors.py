@@ -114,6 +114,15 @@ class Duplicate(StorageError):
     """There is a row already with the key of one that was to be put there."""
 
 
+_KINDS: dict[str, type[StorageError]] = {
+    "23505": Duplicate,
+    "3F000": MissingTables,  # there is no schema
+    "42P01": MissingTables,
+    "53100": ServerFull,
+    "53200": ServerExhausted,
+}
+
+
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead."""
     kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
@@ -143,16 +152,10 @@ def is_full(error: psycopg.Error) -> bool:
 def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
     code = error.sqlstate or ""
     reason = _one_line(error.diag.message_primary or str(error))
-    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
-        return MissingTables, reason
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
         return MissingPartition, reason
-    if isinstance(error, errors.UniqueViolation):
-        return Duplicate, reason
-    if isinstance(error, errors.DiskFull):
-        return ServerFull, reason
-    if isinstance(error, errors.OutOfMemory):
-        return ServerExhausted, reason
+    if kind := _KINDS.get(code):
+        return kind, reason
     if code.startswith(_PASSING):
         return StorageUnavailable, reason
     return StorageDenied if code.startswith(_DENIED) else StorageError, reason

@@ -138,7 +138,6 @@ def _leave_to_parent(connection: Connection) -> None:
 
 
 def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], list[Any], list[str]]:
-    """Return what finds the rows of crashes."""
     keys = dict(map(key_of, crash_ids))
     return list(keys), list(set(keys.values())), [kind.value for kind in kinds]
 
@@ -206,7 +205,6 @@ class Reading:
         return file_of_chunks(self.read(crash_id, row) for row in rows)
 
     def read(self, crash_id: str, row: Row) -> bytes:
-        """Return the bytes in a row; raises as `Reader.chunk`."""
         if self._pid == os.getpid():  # a forked process has no part in the stream
             with self._lock:
                 data = self._streamed(crash_id, row)

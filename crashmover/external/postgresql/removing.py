@@ -147,7 +147,6 @@ class Remover:
         return week
 
     def _drop(self, connection: Connection, monday: dt.date) -> Week | None:
-        """Drop it in a transaction, as `drop` does."""
         week = Week()
         table = f"crash_parts_{monday:%Y%m%d}"
         partition = sql.Identifier(self._tables.name, table)

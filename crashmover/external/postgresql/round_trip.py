@@ -74,7 +74,6 @@ class RoundTrip:
         return answers[0]
 
     def send_end(self) -> PQGen[None]:
-        """Send the end of the transaction."""
         self._queue(_COMMIT)
         self._libpq.pipeline_sync()
         yield from generators.send(self._libpq)
@@ -114,7 +113,6 @@ class RoundTrip:
         yield from self.finish()
 
     def finish(self) -> PQGen[None]:
-        """Take all answers that are left."""
         while self._expected:
             yield from self.success()
         yield from self.leave()

@@ -8,7 +8,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from itertools import chain
 from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
@@ -53,20 +53,13 @@ _MARKER: LiteralString = (
 
 
 class How(Enum):
-    """What a save does with the raw crash and the dumps that are there."""
+    """Which kinds of parts that are there a raw crash replaces.  What it must not replace and
+    brings itself is refused: `CrashExists`."""
 
-    REPLACE = auto()
-    KEEP_DUMPS = auto()
-    """Replace the raw crash alone."""
-    CREATE = auto()
-    """Replace neither: `CrashExists`."""
+    REPLACE = tuple(kind.value for kind in Kind if kind in COLLECTED)
+    KEEP_DUMPS = (Kind.RAW_CRASH.value,)
+    CREATE = ()
 
-
-_REPLACED: dict[How, tuple[str, ...]] = {
-    How.REPLACE: tuple(kind.value for kind in Kind if kind in COLLECTED),
-    How.KEEP_DUMPS: (Kind.RAW_CRASH.value,),
-    How.CREATE: (),
-}
 
 P = ParamSpec("P")
 Row = tuple[dt.datetime, UUID, str, str, int, bytes]
@@ -140,7 +133,6 @@ class Saver:
     # Many small ones
 
     def _fits(self, small: Small, batch: list[Small]) -> bool:
-        """Whether a crash can be saved with these: it is not one of them, and they are few."""
         ids = {other.crash.crash_id for other in batch}
         size = sum(other.size for other in batch)
         few = size + small.size <= _BATCH and self._in_hand + small.size <= _IN_HAND
@@ -237,8 +229,7 @@ class Saver:
 
 
 def _replaced(crash: Crash, how: How) -> tuple[str, ...]:
-    """The kinds of parts of which nothing that is there stays."""
-    raw = _REPLACED[how] if crash.raw_crash else ()
+    raw: tuple[str, ...] = how.value if crash.raw_crash else ()
     return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
 
 

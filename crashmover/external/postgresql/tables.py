@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
-from typing import LiteralString, TypeVar
+from typing import LiteralString
 from uuid import UUID
 
 from psycopg import errors, sql
@@ -29,8 +29,6 @@ from crashmover.external.postgresql.pgerrors import (
 from crashmover.external.postgresql.weeks import Weeks
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ROW = 1 << 20
 """Bytes of a part in a row, at most."""
@@ -97,20 +95,20 @@ class Tables:
         """Return a statement with the name of the schema in the place of ``{}``."""
         return sql.SQL(text).format(sql.Identifier(self.name)).as_bytes(None)
 
-    def saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
-        """Return what `save` returns, once there are tables and partitions for these days.
+    def saving(self, days: set[dt.date], save: Callable[[], None]) -> None:
+        """Call `save` once there are tables and partitions for these days.
 
         :raises StorageDenied: they are not there, and we may not make them
         :raises WeekRefused: the partition of one of the days is out of sight, or cannot be made
         """
         self._refusal = None
         try:
-            return self._saving(days, save)
+            self._saving(days, save)
         except (ServerFull, ServerExhausted, TablesRefused) as error:
             self._refusal = error
             raise
 
-    def _saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
+    def _saving(self, days: set[dt.date], save: Callable[[], None]) -> None:
         self._make(days)
         try:
             return save()
@@ -196,18 +194,13 @@ class Tables:
             ) from error
 
     def _are_there(self, connection: Connection) -> bool:
-        version, is_there = self._version(connection)
-        if is_there and version is None:
-            # Its name is seen as soon as it is there, and its comment by the next question.
-            version, is_there = self._version(connection)
-        if is_there and version != schema.VERSION:
-            reason = f"the table {self._table} is not of this version of crashmover"
-            raise StorageDenied(reason, uri=self.context.uri)
-        return bool(is_there)
-
-    def _version(self, connection: Connection) -> tuple[str | None, bool]:
-        row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
-        return row or (None, False)
+        for _ in range(2):  # a table is seen at once, and its comment by the next question
+            row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
+            version, is_there = row or (None, False)
+            if not is_there or version == schema.VERSION:
+                return bool(is_there)
+        reason = f"the table {self._table} is not of this version of crashmover"
+        raise StorageDenied(reason, uri=self.context.uri)
 
     def diagnose(self) -> Iterator[str]:
         """Yield what their owner should mend.

@@ -77,7 +77,6 @@ class ConnectionContext:
             return self._transports[kind]
 
     def close(self) -> None:
-        """Close the channels."""
         with self._lock:
             for transport in self._transports.values():
                 transport.close()

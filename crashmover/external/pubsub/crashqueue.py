@@ -108,7 +108,6 @@ class PubSubCrashQueue(CrashQueueBase):
     # Asking and making
 
     def create(self) -> list[str]:
-        """Make the topics and subscriptions that are missing."""
         made = []
         for queue, topic in self._topics.items():
             if self._make(self._publisher.create_topic, types.Topic(name=topic), topic):
@@ -143,7 +142,6 @@ class PubSubCrashQueue(CrashQueueBase):
         return self._dead_letters[queue]
 
     def diagnose(self) -> list[str]:
-        """Return what is wrong with topics, subscriptions, rights and deadlines."""
         from crashmover.external.pubsub.diagnosis import Diagnosis
 
         diagnosis = Diagnosis(self._see, self._publisher, self._subscriber)
@@ -172,7 +170,6 @@ class PubSubCrashQueue(CrashQueueBase):
     # Publishing
 
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
-        """Send messages in one request."""
         if queue not in self._topics:
             raise QueueError(f"{self.uri}: no topic is named for the {queue} queue")
         topic = self._topics[queue]
@@ -216,7 +213,6 @@ class PubSubCrashQueue(CrashQueueBase):
         )
 
     def _take_in(self) -> None:
-        """Accept what has arrived."""
         for queue, future in self._pulls.answers():
             with translated(self.uri, self._subscription(queue)):
                 messages = messages_of(future)
@@ -280,7 +276,6 @@ class PubSubCrashQueue(CrashQueueBase):
         return late
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """Set a deadline of 0."""
         self.extend_messages(deliveries, 0)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:

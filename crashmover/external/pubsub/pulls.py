@@ -61,7 +61,6 @@ class Pulls:
         self._arrived.clear()
 
     def has_answers(self) -> bool:
-        """Return True if one is answered, or has failed."""
         return any(future.done() for future in list(self._futures.values()))
 
     def answers(self) -> Iterator[tuple[QueueName, Any]]:
@@ -80,7 +79,6 @@ class Pulls:
             self.wait(left)
 
     def cancel(self) -> None:
-        """Give up what has no answer."""
         for future in self._futures.values():
             with suppress(grpc.RpcError):
                 future.cancel()
