@@ -10,19 +10,18 @@ The author of a backend writes `from_uri`, `send_messages`, `receive_messages`, 
 
 import logging
 import threading
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar, Self
 
 from crashmover.errors import CrashIdsFailedToPublish, QueueError
-from crashmover.external.leases import keeping
+from crashmover.external.leases import Keeper, Leases, keeping
 from crashmover.external.messages import BATCH, Delivery, Message, QueueName, batches, parse_body
 from crashmover.external.quarantine import Quarantine
-from crashmover.external.socorro_queue import SocorroQueue
 from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI
 
@@ -30,13 +29,17 @@ __all__ = ["BATCH", "CrashQueueBase", "Delivery", "Message", "QueueName", "parse
 
 logger = logging.getLogger(__name__)
 
+Item = tuple[tuple[str], dict[str, Callable[[], None]]]
+"""``((crash_id,), {"finished_func": ack})``, as Socorro's processor takes it."""
+
+_FEW = 10  # crash ids that an iterator takes at once: other consumers are to have some
 _PROBE = b"test"  # what a collector sends to find out whether it may publish
 _TURN = 10  # of so many pulls, one begins with a queue of lower rank
 _OVERTAKEN = 2.0  # seconds to wait for an extension that is on its way
 _POLL = 0.1  # seconds between two looks at a queue that cannot be waited for
 
 
-class CrashQueueBase(SocorroQueue):
+class CrashQueueBase(ABC):
     """Three queues of crash ids.  Safe for use from many threads; a context manager.
 
     What every queue promises:
@@ -74,6 +77,9 @@ class CrashQueueBase(SocorroQueue):
     answer_time: float = 0.0
     """Seconds that the queue may need to answer a pull: a shorter wait counts as so much."""
 
+    handed_out_for: float = 600.0
+    """Seconds for which `new_crashes` keeps a crash id that its consumer has not finished."""
+
     max_deliveries: int | None = None
     """How often a crash id is handed out before it is put aside; None: without an end, or the
     queue itself sees to it."""
@@ -82,9 +88,13 @@ class CrashQueueBase(SocorroQueue):
     retry: ClassVar[RetryPolicy] = RetryPolicy(timeout=20.0)
 
     def __init__(self, quarantine: str | Path | None = None) -> None:
-        super().__init__()
         self._quarantine = Quarantine(Path(quarantine) if quarantine else None)
+        self._leases = Leases[Delivery]()
         self._extending = threading.RLock()
+        self._keeper: Keeper | None = None  # of what iterators have handed out
+        self._iterators = 0
+        self._untaken: list[list[Delivery]] = []
+        self._counting = threading.Lock()
         self._pull_count = 0
         self.given_up_count = 0
         """How many crash ids were put aside because they were handed out too often."""
@@ -162,7 +172,12 @@ class CrashQueueBase(SocorroQueue):
     def close(self) -> None:
         """Let go of connections.  What is held is handed out again when its lease ends.  A backend
         that has its own calls this one first."""
-        self.stop_keeping()
+        with self._counting:
+            if self._keeper:
+                self._keeper.stop()
+            untaken = self._untaken[:]
+        for rest in untaken:
+            self._give_back_untaken(rest)
 
     # What is the same for all
 
@@ -308,6 +323,55 @@ class CrashQueueBase(SocorroQueue):
     def extend_every(self) -> float:
         """Seconds between two looks at which leases are to be extended."""
         return min(1.0, self.first_lease / 6)
+
+    # For iterators, as Socorro's processor uses them
+
+    def new_crashes(self) -> Iterator[Item]:
+        """Yield what is in the queues as Socorro's processor takes it.
+
+        The leases of what is handed out are kept in the background until `finished_func` is called,
+        for `handed_out_for` seconds at most, and not after `close`.  What the consumer has not
+        taken yet is kept as long as the iterator lives, and given back when that or the queue is
+        closed.
+        """
+        with self._counting:
+            self._iterators += 1
+            self._keeper = self._keeper or Keeper(self._keep_handed_out, self.extend_every)
+        try:
+            self._keeper.start()
+            while deliveries := self.pull(max_messages=_FEW):
+                yield from self._handed_out(deliveries)
+        finally:
+            with self._counting:
+                self._iterators -= 1
+
+    def _handed_out(self, deliveries: list[Delivery]) -> Iterator[Item]:
+        rest = deliveries[::-1]
+        self._untaken.append(rest)
+        try:
+            while rest:
+                delivery = rest.pop()
+                self._leases.end_at(delivery, monotonic() + self.handed_out_for)
+                yield (delivery.body,), {"finished_func": partial(self.ack, [delivery])}
+        finally:
+            self._give_back_untaken(rest)
+
+    def _give_back_untaken(self, rest: list[Delivery]) -> None:
+        with self._counting:
+            self._untaken = [each for each in self._untaken if each is not rest]
+            back = rest[:]
+            rest.clear()
+        if back:
+            with suppress(QueueError):
+                self.give_back(back)
+
+    def _keep_handed_out(self) -> bool:
+        """Extend what is held; return True while an iterator lives or a consumer has something."""
+        self.extend_held()
+        return self._iterators > 0 or self._leases.has_ends()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.new_crashes()
 
     def __enter__(self) -> Self:
         return self
