@@ -25,7 +25,8 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
-from tests.servers.postgresql import PostgreSQL, installed
+from tests.servers.database import Database, schema_on
+from tests.servers.postgresql import CopiedPostgreSQL, PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Moto, Rclone, S3Server
@@ -293,6 +294,13 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
         yield server
 
 
+@pytest.fixture
+def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
+    """A schema of its own."""
+    with schema_on(postgresql_server) as database:
+        yield database
+
+
 def postgresql_versions() -> list[object]:
     """The first PostgreSQL that is installed; and each of the others, which are slow."""
     try:
@@ -319,7 +327,7 @@ def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
 def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server for one test that stops it, or worse."""
     wanted(request, "postgresql")
-    with PostgreSQL() as server:
+    with CopiedPostgreSQL() as server:
         yield server
 
 

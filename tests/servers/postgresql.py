@@ -4,6 +4,7 @@
 
 """A PostgreSQL server, from the system's programs or from those that a package brings."""
 
+import atexit
 import os
 import pwd
 import re
@@ -112,6 +113,32 @@ class PostgreSQL(ServerProcess):
         with self.connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
+
+
+class CopiedPostgreSQL(PostgreSQL):
+    """A copy of a cluster that this process has made once, which takes a third of the time.  All
+    copies have one system identifier."""
+
+    def prepare(self) -> None:
+        """Copy the cluster."""
+        made = _cluster()
+        self.password, self.programs, self._programs = made.password, made.programs, made._programs
+        if self.run(["cp", "-a", made._data, self._data]).wait(60):
+            raise RuntimeError(f"a PostgreSQL cluster cannot be copied:\n{self._log_tail()}")
+
+
+@cache
+def _cluster() -> PostgreSQL:
+    """Make a cluster that is never started, and is removed when this process ends."""
+    made, pid = PostgreSQL(), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == pid:
+            shutil.rmtree(made.directory, ignore_errors=True)
+
+    atexit.register(remove)
+    made.prepare()
+    return made
 
 
 def unprivileged_user() -> str | None:
