@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from crashmover.crash import CHUNK, COLLECTED, Crash, Kind, Part, Write
+from crashmover.crash import COLLECTED, Crash, Kind, Part
 from crashmover.documents import SMALL
 from crashmover.errors import CorruptCrash
 from crashmover.partfiles import file_of_chunks
+from crashmover.parts import CHUNK, Write
 
 Key = tuple[Kind, str]
 
@@ -69,10 +70,10 @@ class MeasuredPart:
             gauge.close()
         return self._fault
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Make sure that it is there, and find out its size where that takes no reading."""
         if self.size is None:
-            self.count = self.part.look()
+            self.count = self.part.check()
 
     def open(self) -> AbstractContextManager[BinaryIO]:
         """Open the part: a store that reads the file by itself meets what is wrong with it too."""
@@ -271,8 +272,8 @@ def _is_same(measured: MeasuredPart, other: Part) -> bool:
 
 def has_same_size(measured: MeasuredPart, other: Part) -> bool:
     """Whether two parts are equally long, as far as that can be told without reading them."""
-    measured.look()
-    size = other.look()
+    measured.check()
+    size = other.check()
     return None in (measured.size, size) or measured.size == size
 
 

@@ -273,7 +273,7 @@ class _Check:
                     if self._digest:
                         part.sha256()
                     else:
-                        part.look()
+                        part.check()
                 fault = found.find_fault() if self._digest else None
             except CorruptCrash as error:
                 error.uri = error.uri or self._source.uri
