@@ -56,19 +56,20 @@ class MeasuredPart:
         """Return the SHA-256 of the part, reading it if that was not done yet.  What `examine`
         finds wrong is kept for `find_fault`."""
         if self._sha256 is None:
-            gauge = _Gauge(self, hashing=True)
-            self.part.pump(gauge.see)
-            gauge.close()
+            self._read(hashing=True)
         assert self._sha256
         return self._sha256
 
     def find_fault(self) -> str | None:
         """Return what `examine` finds wrong, reading the part if that was not done yet."""
         if self.examine and not self._is_examined:
-            gauge = _Gauge(self)
-            self.part.pump(gauge.see)
-            gauge.close()
+            self._read()
         return self._fault
+
+    def _read(self, *, hashing: bool = False) -> None:
+        gauge = _Gauge(self, hashing=hashing)
+        self.part.pump(gauge.see)
+        gauge.close()
 
     def check(self) -> None:
         """Make sure that it is there, and find out its size where that takes no reading."""

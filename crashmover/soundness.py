@@ -65,16 +65,6 @@ def read_dump_checksums(raw_crash: Part) -> Checksums:
         return dump_checksums(json_object(raw_crash))
 
 
-def require_dumps(checksums: Checksums, there: Container[str]) -> None:
-    """Make sure that the dumps that a raw crash names are there.
-
-    :raises CorruptCrash: one is missing
-    """
-    for name in checksums:
-        if name not in there:
-            raise CorruptCrash(missing(name))
-
-
 def missing(name: str) -> str:
     """Return what is wrong where a dump is missing."""
     return f"dump {name} is missing: the raw crash has a checksum of it"
@@ -101,8 +91,7 @@ def demand_soundness(crash: MeasuredCrash, raw_crash: Part | None, kinds: Set[Ki
         try:
             checksums = read_dump_checksums(raw_crash)
             if Kind.DUMP in kinds:
-                require_dumps(checksums, {part.name for part in crash.crash.dumps})
-                _demand_bytes(crash, checksums)
+                _demand_dumps(crash, checksums)
         except CorruptCrash as error:
             crash.fault = error.reason
     for (kind, _), part in crash.measured.items():
@@ -116,8 +105,10 @@ def demand_soundness(crash: MeasuredCrash, raw_crash: Part | None, kinds: Set[Ki
                 assert_never(kind)
 
 
-def _demand_bytes(crash: MeasuredCrash, checksums: Checksums) -> None:
+def _demand_dumps(crash: MeasuredCrash, checksums: Checksums) -> None:
     for name, expected in checksums.items():
+        if (Kind.DUMP, name) not in crash.measured:
+            raise CorruptCrash(missing(name))
         if expected:
             crash.measured[Kind.DUMP, name].examine = partial(_why_no_match, expected)
 

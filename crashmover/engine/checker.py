@@ -12,23 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Self, assert_never
 
-from crashmover.comparison import (
-    Difference,
-    MeasuredCrash,
-    compare,
-    has_same_size,
-)
+from crashmover.comparison import Difference, MeasuredCrash, compare, has_same_size
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
 from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
 from crashmover.engine.workers import Workers
-from crashmover.errors import (
-    CorruptCrash,
-    CrashIDNotFound,
-    CrashMoverError,
-    in_brief,
-)
+from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
 from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -66,12 +56,8 @@ class Finding:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """What a worker found, and whether a store is down."""
-
-    findings: list[Finding]
-    failure: CrashMoverError | None = None
+_Checked = tuple[list[Finding], CrashMoverError | None]
+"""What a worker found, and the failure of a store as a whole."""
 
 
 class Checker:
@@ -153,7 +139,7 @@ class Checker:
             yield from self._findings(iter(crash_ids), batches)
 
     def _findings(
-        self, crash_ids: Iterator[str], batches: Batches[str, "_Checked"]
+        self, crash_ids: Iterator[str], batches: Batches[str, _Checked]
     ) -> Iterator[Finding]:
         unlisted: CrashMoverError | None = None
         while True:
@@ -170,10 +156,10 @@ class Checker:
                 batches.drop_waiting()
             if not batches:
                 break
-            checked = batches.oldest()
-            yield from checked.findings
-            if checked.failure:
-                raise checked.failure
+            findings, failure = batches.oldest()
+            yield from findings
+            if failure:
+                raise failure
         if unlisted:
             raise unlisted
 
@@ -195,10 +181,10 @@ class Checker:
                     findings.append(guard.retry.call(compare_again, first=first))
                 except Exception as error:
                     if failure := self._outage(error):
-                        return _Checked(findings, failure)
+                        return findings, failure
                     failed = check.finding(guard.store, Verdict.FAILED, error=in_brief(error))
                     findings.append(failed)
-        return _Checked(findings)
+        return findings, None
 
     def _outage(self, error: Exception) -> CrashMoverError | None:
         """Return why a store as a whole cannot be read, if this error comes from that."""
