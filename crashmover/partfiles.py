@@ -125,9 +125,5 @@ def file_of_chunks(chunks: Iterator[bytes], close: Callable[[], None] | None = N
     :param close: closes what the pieces come from; None: a generator is closed
     """
     if close is None:
-        close = chunks.close if isinstance(chunks, Generator) else _nothing
+        close = chunks.close if isinstance(chunks, Generator) else lambda: None
     return cast(BinaryIO, _ChunksFile(chunks, close))
-
-
-def _nothing() -> None:
-    """Close nothing."""
