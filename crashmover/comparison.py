@@ -103,8 +103,6 @@ class MeasuredPart:
 
 
 class _Gauge:
-    """Measures a reading as it goes on."""
-
     def __init__(self, measured: MeasuredPart, *, hashing: bool = False) -> None:
         self._measured = measured
         self._count = 0

@@ -96,7 +96,6 @@ def _open(where: Where, config: Config | None, role: type) -> Store:
 
 
 def _uris(where: Where, config: Config | None) -> list[str]:
-    """Return the URI of each store that is named."""
     if isinstance(where, os.PathLike):  # a directory, whatever it is called
         where = str(StorageURI("fs", path=os.path.abspath(where)))
     named = [where] if isinstance(where, str) else where

@@ -155,22 +155,22 @@ class Copier:
             try:
                 if failure := outage(self.source, [each.guard for each in self.destinations]):
                     raise failure
-                copy.crash = self.source.call(
-                    partial(self._load_alone, copy.crash_id), first=partial(self._load_next, found)
-                )
+                load = partial(self._loaded, copy.crash_id)
+                copy.crash = self.source.call(load, first=partial(load, found))
             except Exception as error:
                 copy.error = error
 
-    def _load_next(self, found: Iterator[Crash | Exception]) -> MeasuredCrash:
-        return self._measured(given(next(found)))
-
-    def _load_alone(self, crash_id: str) -> MeasuredCrash:
-        kinds = kinds_to_load(self.options.kinds, verify=self.options.verify)
-        return self._measured(self.source.store.load_crash(crash_id, kinds))
-
-    def _measured(self, crash: Crash) -> MeasuredCrash:
-        options = self.options
-        found = measured(crash, options.kinds, verify=options.verify, redactor=options.redactor)
+    def _loaded(
+        self, crash_id: str, among: Iterator[Crash | Exception] | None = None
+    ) -> MeasuredCrash:
+        """Return a crash, which is the next of some that are loaded together, or loaded alone."""
+        kinds, verify = self.options.kinds, self.options.verify
+        if among is None:
+            loaded = kinds_to_load(kinds, verify=verify)
+            crash = self.source.store.load_crash(crash_id, loaded)
+        else:
+            crash = given(next(among))
+        found = measured(crash, kinds, verify=verify, redactor=self.options.redactor)
         if found.fault:
             raise CorruptCrash(found.fault)
         return found
@@ -226,7 +226,6 @@ class Copier:
     # Removing the source
 
     def _remove_if_whole(self, copy: CrashCopy, crash: MeasuredCrash) -> None:
-        """Remove the crash from the source, if all of it is at every destination."""
         whole = [result for result in copy.results if result.is_whole]
         removes = self.options.remove_source and not self.options.dry_run
         if not removes or len(whole) < len(self.destinations):

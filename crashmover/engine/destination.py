@@ -142,7 +142,6 @@ class Destination:
     # What is to be saved
 
     def _decide(self, save: DestinationResult, is_lacking: bool) -> None:
-        """Find out what must be saved of a crash, or why that cannot be told."""
         save.wanted, save.is_same, save.error = None, False, None
         try:
             save.wanted = self._wanted(save.crash, is_lacking)

@@ -106,7 +106,6 @@ def check_queue(queue: CrashQueueBase, checkup: Checkup) -> None:
 
 
 def _require_role(storage: Store, need: Need) -> None:
-    """Raise StorageDenied unless the store has the role that is asked for."""
     if need is Need.READ and not isinstance(storage, CrashSource):
         raise StorageDenied("crashes can only be saved to it", uri=storage.uri)
     if need is Need.WRITE and not isinstance(storage, CrashDestination):
@@ -173,7 +172,6 @@ def _warnings(storage: Store) -> list[str]:
 
 
 def _unprefixed(storage: Store, lines: Iterable[str]) -> list[str]:
-    """Return lines about a store without its own name."""
     return [line.removeprefix(f"{storage.uri}: ") for line in lines]
 
 

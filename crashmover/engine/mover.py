@@ -220,7 +220,10 @@ class Mover:
             if not batches and not self._idle:
                 return
             for batch, result in batches.finished(_SOON if self._idle else None):
-                for outcome in self._result(batch, result):
+                if isinstance(result, WorkerKilled):
+                    self._killed, reason = result, str(result)
+                    result = [Outcome(c.crash_id, Status.FAILED, error=reason) for c in batch]
+                for outcome in result:
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
@@ -257,11 +260,3 @@ class Mover:
             else:
                 passed.append(Outcome(crash_id, Status.SKIPPED))
         return batch, passed
-
-    def _result(
-        self, batch: list[CrashCopy], result: list[Outcome] | WorkerKilled
-    ) -> list[Outcome]:
-        if isinstance(result, WorkerKilled):
-            self._killed = result
-            return [Outcome(c.crash_id, Status.FAILED, error=str(result)) for c in batch]
-        return result

@@ -76,7 +76,6 @@ def _check_removal(source: CrashSource, options: CopyOptions) -> None:
 
 
 def _check_without_reading(store: Store, options: CopyOptions) -> None:
-    """Refuse what needs a look at a destination that can only be saved to."""
     reason = "crashes can only be saved to it, and not be looked for"
     if options.existing is not Existing.OVERWRITE:
         raise _lacks(store, reason, "use --existing overwrite")
