@@ -34,7 +34,7 @@ class FileWriter:
         while written < len(piece):
             written += os.write(self._fd, piece[written:])
 
-    def take(self, file: io.FileIO) -> tuple[int, bool]:
+    def copy_from(self, file: io.FileIO) -> tuple[int, bool]:
         """Let the system copy a file, from where it stands, to its end, without a way through our
         memory, or so that both share it on the disk; return how many bytes it has copied, and
         whether that is all, as far as the system says.

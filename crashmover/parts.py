@@ -172,7 +172,7 @@ class Part:
         return self.find_size()
 
     def _pump_file(self, file: io.FileIO, write: Write) -> None:
-        count, is_all = write.take(file) if isinstance(write, FileWriter) else (0, False)
+        count, is_all = write.copy_from(file) if isinstance(write, FileWriter) else (0, False)
         if not is_all or count != self.size:  # which some file systems make out to be less
             with _pump_buffer() as buffer:
                 while size := file.readinto(buffer):

@@ -11,6 +11,7 @@ received, each with a checksum; those dumps are there, with just these bytes.
 import json
 import re
 from collections.abc import Container, Mapping, Set
+from contextlib import suppress
 from functools import partial
 from typing import Any, assert_never
 
@@ -41,18 +42,12 @@ def dump_checksums(raw_crash: Mapping[str, Any]) -> Checksums:
     found = metadata.get("dump_checksums") if isinstance(metadata, dict) else None
     if not isinstance(found, dict):
         found = raw_crash.get("dump_checksums")
-    return _checksums(found) if isinstance(found, dict) else {}
-
-
-def _checksums(found: Mapping[str, Any]) -> Checksums:
     checksums: Checksums = {}
-    for name, text in found.items():
+    for name, text in found.items() if isinstance(found, dict) else ():
         if isinstance(text, str):
-            try:
-                canonical = canonical_dump_name(name)
-            except InvalidDumpName:  # no store can hold such a dump
-                continue
-            checksums[canonical] = bytes.fromhex(text) if _SHA256.fullmatch(text) else None
+            with suppress(InvalidDumpName):  # no store can hold such a dump
+                digest = bytes.fromhex(text) if _SHA256.fullmatch(text) else None
+                checksums[canonical_dump_name(name)] = digest
     return checksums
 
 

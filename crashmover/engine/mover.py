@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in hand for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
-_LOOK = 1024  # crashes looked at in listings before anything is reported
+_MOST_PASSED = 1024  # crashes that are passed over before they are reported
 
 
 class Mover:
@@ -237,7 +237,7 @@ class Mover:
         passed: list[Outcome] = []
         if self._outage():
             return batch, passed
-        while len(batch) < room and len(passed) < _LOOK:
+        while len(batch) < room and len(passed) < _MOST_PASSED:
             if self._is_stopped or self._unlisted:
                 break
             try:
