@@ -69,9 +69,9 @@ def open_destination(where: Where, *, config: Config | None = None) -> CrashDest
     return cast(CrashDestination, _open(where, config, CrashDestination))
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str | StorageURI) -> Store:
     """As `open_storage`, of the one store at a URI, whatever can be done with it."""
-    parsed = StorageURI.parse(uri)
+    parsed = StorageURI.parse(uri) if isinstance(uri, str) else uri
     store: Store = _load_class(STORAGE_GROUP, parsed.scheme).from_uri(parsed)
     return store
 
@@ -95,22 +95,20 @@ def _open(where: Where, config: Config | None, role: type) -> Store:
     return made
 
 
-def _uris(where: Where, config: Config | None) -> list[str]:
+def _uris(where: Where, config: Config | None) -> list[StorageURI]:
     if isinstance(where, os.PathLike):  # a directory, whatever it is called
         where = str(StorageURI("fs", path=os.path.abspath(where)))
     named = [where] if isinstance(where, str) else where
+    # Before any name is looked up and shown: a URI with a blank in its password is several
+    # in the environment, and the middle of it may look like a name.
+    typed = {text: StorageURI.parse(text) for text in named if not is_name(text)}
+    uris: list[StorageURI] = []
     for text in named:
-        # Before any name is looked up and shown: a URI with a blank in its password is several
-        # in the environment, and the middle of it may look like a name.
-        if not is_name(text):
-            StorageURI.parse(text)
-    uris: list[str] = []
-    for text in named:
-        if is_name(text):
-            config = config or Config.load()
-            uris += _readable(f"storage.{text}", config.stores(text))
+        if text in typed:
+            uris.append(typed[text])
         else:
-            uris.append(text)
+            config = config or Config.load()
+            uris += _parsed(f"storage.{text}", config.stores(text))
     if not uris:
         raise InvalidURI("no store is named")
     return uris
@@ -126,23 +124,22 @@ def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
     if is_name(where):
-        [where] = _readable(f"queue.{where}", [(config or Config.load()).queue_uri(where)])
-    uri = StorageURI.parse(where)
+        [uri] = _parsed(f"queue.{where}", [(config or Config.load()).queue_uri(where)])
+    else:
+        uri = StorageURI.parse(where)
     queue: CrashQueueBase = _load_class(QUEUE_GROUP, uri.scheme).from_uri(uri)
     return queue
 
 
-def _readable(key: str, uris: list[str]) -> list[str]:
+def _parsed(key: str, uris: list[str]) -> list[StorageURI]:
     """Return the URIs behind a key of the configuration file.
 
     :raises InvalidURI: one cannot be parsed; the message names the key
     """
-    for uri in uris:
-        try:
-            StorageURI.parse(uri)
-        except InvalidURI as error:
-            raise InvalidURI(f"{key}: {error}") from None
-    return uris
+    try:
+        return list(map(StorageURI.parse, uris))
+    except InvalidURI as error:
+        raise InvalidURI(f"{key}: {error}") from None
 
 
 def _load_class(group: str, scheme: str) -> Any:
