@@ -16,8 +16,8 @@ from threading import Barrier
 import pytest
 
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS
-from crashmover.engine.destination import Destination, Existing
+from crashmover.engine.destination import Destination
+from crashmover.engine.plan import CopyOptions
 from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
 from crashmover.external.bucket import finding, obstore_client
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
@@ -376,9 +376,7 @@ def test_a_large_upload_that_meets_another_begins_anew(place: Place) -> None:
             return CONFLICT if request.path in refused else None
 
         place.proxy.policy = refuse
-        destination = Destination(
-            storage, kinds=ALL_KINDS, existing=Existing.SKIP, verify=False, dry_run=False
-        )
+        destination = Destination(storage, CopyOptions())
         [result] = destination.copy([(MeasuredCrash(crash_of(large), hashing=False), True)])
         assert result.error is None
         assert place.proxy.count(refused[0]) == 2  # its end is asked for once, then it is forgotten

@@ -173,4 +173,4 @@ class Sizing:
 
 
 def _size(load: Callable[[], Crash]) -> int:
-    return sum(part.measure() for part in load().parts)
+    return sum(part.find_size() for part in load().parts)

@@ -99,10 +99,10 @@ def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
             case Kind.DUMP:
                 _look_into(part, held.expected(part.name), found)
             case Kind.RAW_CRASH:
-                found.size = part.measure()
+                found.size = part.find_size()
                 found.public = _chosen(json_object(part), PUBLIC_ANNOTATIONS)
             case Kind.PROCESSED_CRASH:
-                found.size = part.measure()
+                found.size = part.find_size()
                 found.public = _public(part, redactor)
             case _:
                 assert_never(part.kind)
@@ -178,7 +178,7 @@ def _look_into(part: Part, expected: bytes | None, found: _Examined) -> None:
 
     :param expected: the SHA-256 that it should have
     """
-    known = part.look()
+    known = part.check()
     size, head, digest = 0, b"", hashlib.sha256()
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         for chunk in part.chunks():

@@ -55,7 +55,7 @@ class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
         self.remove(crash.crash_id)
 
     def _refuse_changed(self, crash: Crash) -> None:
-        if self.load_crash(crash.crash_id).states() != crash.states():
+        if self.load_crash(crash.crash_id).versions() != crash.versions():
             raise CrashChanged(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:

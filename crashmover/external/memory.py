@@ -54,7 +54,7 @@ class InMemoryCrashStorage(CrashStorageBase):
         return Crash(
             crash_id,
             [
-                Part.of_bytes(kind, data, name, state=data)
+                Part.of_bytes(kind, data, name, version=data)
                 for (kind, name), data in parts.items()
                 if kind in kinds
             ],

@@ -20,19 +20,15 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from crashmover import crashid
-from crashmover.crash import (
-    ALL_KINDS,
-    Crash,
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part, canonical_dump_name
+from crashmover.documents import json_object, json_part
+from crashmover.dumps import (
     DumpsMapping,
     FileDumpsMapping,
-    Kind,
     MemoryDumpsMapping,
-    Part,
-    canonical_dump_name,
     dump_parts,
     temporary_dump_path,
 )
-from crashmover.documents import json_object, json_part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound, StorageUnavailable
 from crashmover.redaction import Redactor
 from crashmover.spelling import refuse_taken

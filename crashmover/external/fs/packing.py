@@ -7,9 +7,10 @@
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from crashmover.crash import CHUNK, Part, Write
+from crashmover.crash import Part
 from crashmover.errors import CorruptCrash
 from crashmover.partfiles import file_of_chunks
+from crashmover.parts import CHUNK, Write
 
 zlib: Any
 try:  # three to four times as fast, where it is installed: setup.cfg says on which machines

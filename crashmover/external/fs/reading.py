@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from crashmover.crash import Kind, Part, Write
+from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
 from crashmover.external.fs.directory_index import Generation, IndexCache, generation, state_of
@@ -24,6 +24,7 @@ from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.external.fs.syscalls import status_from_server
 from crashmover.partfiles import open_file
+from crashmover.parts import Write
 
 _OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
 _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a directory that was open
@@ -90,10 +91,10 @@ class CrashFiles:
         status = status_if_there(dir_fd, name)
         if status is None:
             return None
-        state = state_of(status)
+        version = state_of(status)
         file = _CrashFile(self, name, None)
         kind, packed = Kind.PROCESSED_CRASH, file.pump_both
-        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path, state=state)]
+        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path, version=version)]
 
     def open(self, name: str, state: Generation | None) -> int:
         """Open a file of the crash.
@@ -165,8 +166,8 @@ class _CrashFile:
 
     def part(self, kind: Kind, name: str, status: os.stat_result) -> Part:
         """Return the part that is this file, as it is."""
-        size, state = status.st_size, state_of(status)
-        return Part(kind, name, self.open, size, locate=self.path, state=state)
+        size, version = status.st_size, state_of(status)
+        return Part(kind, name, self.open, size, locate=self.path, version=version)
 
     def path(self) -> str:
         """Return the file's absolute path."""

@@ -204,7 +204,7 @@ class LoadedRemoval(CrashRemoval):
 
     def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash: Crash) -> None:
         super().__init__(layout, indexes, root_fd, crash.crash_id)
-        self._states = {part.state for part in crash.parts}
+        self._versions = {part.version for part in crash.parts}
 
     def check(self, where: Where) -> None:
         """Check a directory, before anything is removed from any."""
@@ -219,7 +219,7 @@ class LoadedRemoval(CrashRemoval):
         for name in names:
             # A program that removes one at this moment goes by no lock.
             with suppress(FileNotFoundError):
-                if state_of(durable.status(dir_fd, name)) not in self._states:
+                if state_of(durable.status(dir_fd, name)) not in self._versions:
                     return os.path.join(*where, name)
         return ""
 

@@ -197,7 +197,7 @@ class Reading:
         opener = partial(self._open, crash_id, rows)
         locate = partial(self._reader.location, kind, name)
         size, versions = sum(row[3] for row in rows), tuple(row[4] for row in rows)
-        return Part(kind, name, opener, size, locate=locate, state=versions)
+        return Part(kind, name, opener, size, locate=locate, version=versions)
 
     def _open(self, crash_id: str, rows: list[Row]) -> BinaryIO:
         if len(rows) == 1:

@@ -101,7 +101,7 @@ class Remover:
 
         :raises CrashChanged: there were rows that it was not loaded from; nothing is removed
         """
-        states = {part.key: part.state for part in crash.parts}
+        versions = {part.key: part.version for part in crash.parts}
         with self._context.transaction(crash.crash_id) as connection:
             lock(connection, [crash.crash_id])
             key = key_of(crash.crash_id)
@@ -110,7 +110,7 @@ class Remover:
             for kind, name, chunk, version in rows:
                 removed[Kind(kind), name].append((chunk, version))
             for key_of_part, chunks in removed.items():
-                if states.get(key_of_part) != tuple(version for _, version in sorted(chunks)):
+                if versions.get(key_of_part) != tuple(version for _, version in sorted(chunks)):
                     raise CrashChanged(crash.crash_id, uri=self._context.uri)
         return bool(rows)
 
