@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.cli.metrics import AddressType
+from crashmover.cli.metrics import to_address
 from tests.cli_helpers import (
     TIMEOUT,
     Argument,
@@ -122,4 +122,4 @@ def test_what_is_no_address_is_refused(where: tuple[Argument, ...], address: str
     ],
 )
 def test_an_address_has_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
-    assert AddressType().convert(text, None, None) == address
+    assert to_address(text) == address

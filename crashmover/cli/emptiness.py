@@ -4,14 +4,10 @@
 
 """What commands say of a store in which they found nothing, or not all that looks like a crash."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import click
 
 from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.errors import CrashIDNotFound
 from crashmover.external.roles import CrashSource
 
 expect_some_option = click.option(
@@ -44,14 +40,3 @@ def verdict(
     for line in lines:
         say(f"crashmover: {line}")
     return ExitCode.FAILED if lines else ExitCode.OK
-
-
-@contextmanager
-def hinting(storage: CrashSource) -> Iterator[None]:
-    """If a crash is not found, say what the store holds instead of crashes."""
-    try:
-        yield
-    except CrashIDNotFound:
-        for line in storage.tuning.retry.call(lambda: list(storage.strangers())):
-            say(f"crashmover: {line}")
-        raise

@@ -20,15 +20,15 @@ import click
 
 from crashmover.cli import exit_codes
 from crashmover.cli.console import inform, refuse_closed, require_output, say
-from crashmover.cli.emptiness import hinting
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.holding import Held, telling_of_dumps
-from crashmover.cli.options import CrashIDType, Settings, source_option
+from crashmover.cli.holding import Held, telling_what_is_there
+from crashmover.cli.options import Settings, source_option, to_crash_id
 from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
 from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.roles import CrashSource
+from crashmover.registry import open_source
 from crashmover.soundness import mismatch, missing
 from crashmover.spelling import refuse_taken
 from crashmover.uri import refuse_tilde
@@ -62,7 +62,7 @@ _MOST_NAMED = 10  # unreadable parts that are named on standard error; all are a
     help="File to write to, else standard output; with --all the directory, else ./CRASH_ID.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Show the crash as JSON.")
-@click.argument("crash_id", type=CrashIDType())
+@click.argument("crash_id", type=to_crash_id)
 @click.pass_obj
 def command(
     settings: Settings,
@@ -94,9 +94,9 @@ def command(
     """
     _check_usage(output, as_json, **what)
     unredacted: bool = what["unredacted"]
-    with settings.open_source(sources) as storage:
+    with settings.open(open_source, sources) as storage:
         storage.tuning.retry.call(storage.verify_access)
-        with hinting(storage), telling_of_dumps(storage, crash_id):
+        with telling_what_is_there(storage, crash_id):
             if what["everything"]:
                 _write_all(storage, crash_id, unredacted, output or Path(crash_id))
             elif what["dump"] is not None:

@@ -6,12 +6,12 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, TextIO, assert_never
+from typing import TextIO, assert_never
 
 import click
 
 from crashmover.cli.options import IdsFileType, check_range
-from crashmover.crash import ALL_KINDS, Kind
+from crashmover.crash import Kind
 from crashmover.engine.plan import require_listed
 from crashmover.errors import InvalidCrashID
 from crashmover.external.roles import CrashSource, ListedSource
@@ -34,20 +34,12 @@ def word_for(kind: Kind) -> str:
 _KINDS = {word_for(kind): kind for kind in Kind}
 
 
-class KindsType(click.ParamType):
-    """``raw,dumps,processed``, or some of these."""
-
-    name = "kinds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> frozenset[Kind]:
-        if isinstance(value, frozenset):
-            return value
-        words = [word.strip() for word in value.split(",")]
-        if unknown := [word for word in words if word not in _KINDS]:
-            self.fail(f"{unknown[0]!r} is none of {', '.join(_KINDS)}", param, ctx)
-        return frozenset(_KINDS[word] for word in words)
+def _kinds(text: str) -> frozenset[Kind]:
+    """Return the kinds of ``raw,dumps,processed``, or of some of these."""
+    words = [word.strip() for word in text.split(",")]
+    if unknown := [word for word in words if word not in _KINDS]:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(_KINDS)}")
+    return frozenset(_KINDS[word] for word in words)
 
 
 ids_from_option = click.option(
@@ -59,8 +51,8 @@ ids_from_option = click.option(
 
 kinds_option = click.option(
     "--kinds",
-    type=KindsType(),
-    default=ALL_KINDS,
+    type=_kinds,
+    default=",".join(_KINDS),
     metavar="KIND,...",
     help=f"Only these kinds of parts: {', '.join(_KINDS)}.",
 )
