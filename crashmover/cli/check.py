@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from crashmover.cli import console, exit_codes, signals
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     Settings,
@@ -26,10 +25,12 @@ from crashmover.cli.options import (
 from crashmover.cli.progress import progress, progress_option
 from crashmover.cli.selecting import (
     check_selection,
+    expect_some_option,
     ids_from_option,
     kinds_option,
     listed,
     named_ids,
+    verdict,
 )
 from crashmover.engine.checker import Checker, Finding, Verdict
 from crashmover.engine.distinct import refuse_check_of_itself

@@ -15,7 +15,6 @@ import click
 from click.core import ParameterSource
 
 from crashmover.cli import console, exit_codes, metrics, process, signals
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     Settings,
@@ -30,10 +29,12 @@ from crashmover.cli.progress import progress, progress_option
 from crashmover.cli.report import Summary, writing_report
 from crashmover.cli.selecting import (
     check_selection,
+    expect_some_option,
     ids_from_option,
     kinds_option,
     listed,
     named_ids,
+    verdict,
 )
 from crashmover.crash import Kind
 from crashmover.engine.mover import Existing, Mover, Outcome

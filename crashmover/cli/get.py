@@ -257,12 +257,10 @@ def _write_part(
 ) -> bytes:
     """Write a part, as far as it may be seen; return the SHA-256 of what was written."""
     match part.kind:
-        case Kind.RAW_CRASH | Kind.DUMP:
-            return _write(storage, lambda: part, path)
-        case Kind.PROCESSED_CRASH:
-            if unredacted:
-                return _write(storage, lambda: part, path)
+        case Kind.PROCESSED_CRASH if not unredacted:
             return _write_redacted(storage, crash_id, path)
+        case Kind.RAW_CRASH | Kind.DUMP | Kind.PROCESSED_CRASH:
+            return _write(storage, lambda: part, path)
         case _:
             assert_never(part.kind)
 

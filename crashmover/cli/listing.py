@@ -16,10 +16,9 @@ import click
 from crashmover import crashid
 from crashmover.cli import exit_codes
 from crashmover.cli.console import inform, require_output, say, warn
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
-from crashmover.cli.selecting import word_for
+from crashmover.cli.selecting import expect_some_option, verdict, word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.engine.loading import each_loaded, given
 from crashmover.errors import CrashIDNotFound, StorageError

@@ -16,7 +16,6 @@ import click
 from crashmover import crashid, streams
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import inform, say
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
     Settings,
@@ -25,7 +24,7 @@ from crashmover.cli.options import (
     range_options,
     source_option,
 )
-from crashmover.cli.selecting import ids_from_option
+from crashmover.cli.selecting import expect_some_option, ids_from_option, verdict
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
 from crashmover.external.roles import ListedSource

@@ -17,10 +17,15 @@ import click
 
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.console import say
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, range_options, source_option, to_crash_id
-from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
+from crashmover.cli.selecting import (
+    check_selection,
+    expect_some_option,
+    ids_from_option,
+    named_ids,
+    verdict,
+)
 from crashmover.engine.remover import RemovalResult, Remover, Status
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
