@@ -22,6 +22,7 @@ from tests.cli_helpers import (
     sample,
     stored,
 )
+from tests.copied import where as where
 
 ONE, TWO, ABSENT = sample(1), sample(2), sample(99)
 
@@ -33,13 +34,6 @@ def server() -> Iterator[socket.socket]:
         listening.bind(("127.0.0.1", 0))
         listening.settimeout(TIMEOUT)
         yield listening
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> tuple[Argument, ...]:
-    """From a store with two crashes to one that is not there yet."""
-    put(tmp_path / "source", ONE, TWO)
-    return ("-s", tmp_path / "source", "-d", tmp_path / "destination")
 
 
 def received(server: socket.socket) -> list[str]:
