@@ -311,15 +311,29 @@ def _major(programs: Path) -> str:
 def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A server of each PostgreSQL that is installed."""
     wanted(request, "postgresql")
+    if request.param == next(iter(installed())):
+        yield request.getfixturevalue("postgresql_server")
+        return
     with PostgreSQL(request.param) as server:
         yield server
 
 
-@pytest.fixture
-def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
-    """A PostgreSQL server for one test that stops it, or worse."""
+@pytest.fixture(scope="session")
+def new_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that is not started: its data are for others to begin with."""
     wanted(request, "postgresql")
-    with PostgreSQL() as server:
+    server = PostgreSQL()
+    try:
+        server.prepare()
+        yield server
+    finally:
+        server.__exit__()
+
+
+@pytest.fixture
+def own_postgresql(new_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for one test that stops it, or worse."""
+    with PostgreSQL(copied=new_postgresql) as server:
         yield server
 
 
