@@ -92,8 +92,8 @@ def command(
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 \\
           --json | jq .processed.signature
     """
-    _check_usage(output, as_json, **what)
-    unredacted: bool = what["unredacted"]
+    _check_usage(output, as_json, what)
+    unredacted = what["unredacted"]
     with settings.open(open_source, sources) as storage:
         storage.tuning.retry.call(storage.verify_access)
         with telling_what_is_there(storage, crash_id):
@@ -132,20 +132,13 @@ def _end_if_damaged(store: str, crash_id: str, faults: list[str]) -> None:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
-def _check_usage(
-    output: Path | None,
-    as_json: bool,
-    raw_crash: bool,
-    processed_crash: bool,
-    everything: bool,
-    dump: str | None,
-    unredacted: bool,
-) -> None:
+def _check_usage(output: Path | None, as_json: bool, what: dict[str, Any]) -> None:
     """Refuse what does not go together."""
-    asked = raw_crash + processed_crash + everything + (dump is not None)
+    asked = what["raw_crash"] + what["processed_crash"] + what["everything"]
+    asked += what["dump"] is not None
     if asked > 1:
         raise click.UsageError("give one of --raw-crash, --processed-crash, --dump and --all")
-    if unredacted and not (processed_crash or everything):
+    if what["unredacted"] and not (what["processed_crash"] or what["everything"]):
         raise click.UsageError("--unredacted goes with --processed-crash or --all")
     if output:
         refuse_closed(str(output), "-o")
@@ -157,8 +150,8 @@ def _check_usage(
         raise click.UsageError("-o goes with --raw-crash, --processed-crash, --dump or --all")
     if as_json and asked:
         raise click.UsageError("--json shows the crash; parts are written as they are")
-    if dump is not None:
-        canonical_dump_name(dump)
+    if what["dump"] is not None:
+        canonical_dump_name(what["dump"])
         if not output and sys.stdout.isatty():
             raise click.UsageError("a dump is binary: write it to a file with -o, or to a pipe")
 
