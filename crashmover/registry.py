@@ -154,13 +154,19 @@ def _load_class(group: str, scheme: str) -> Any:
 
 
 def _load(entry: EntryPoint) -> Any:
-    package = entry.dist.name if entry.dist else entry.module
     try:
         return entry.load()
     except ModuleNotFoundError as error:
         extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
         raise MissingExtra(
-            f"{entry.name}: no module named {error.name!r}; try: pip install '{package}{extras}'"
+            f"{entry.name}: no module named {error.name!r};"
+            f" try: pip install '{_package_of(entry)}{extras}'"
         ) from error
     except (ImportError, AttributeError) as error:  # it was written for another version, perhaps
-        raise MissingExtra(f"{entry.name}: {package} is broken: {describe(error)}") from error
+        reason = f"{_package_of(entry)} is broken: {describe(error)}"
+        raise MissingExtra(f"{entry.name}: {reason}") from error
+
+
+def _package_of(entry: EntryPoint) -> str:
+    """Return the name of the package, for which all of its metadata is parsed."""
+    return entry.dist.name if entry.dist else entry.module

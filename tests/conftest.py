@@ -26,7 +26,7 @@ from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
 from tests.servers.database import Database, schema_on
-from tests.servers.postgresql import CopiedPostgreSQL, PostgreSQL, installed
+from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Moto, Rclone, S3Server
@@ -319,15 +319,29 @@ def _major(programs: Path) -> str:
 def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A server of each PostgreSQL that is installed."""
     wanted(request, "postgresql")
+    if request.param == next(iter(installed())):
+        yield request.getfixturevalue("postgresql_server")
+        return
     with PostgreSQL(request.param) as server:
         yield server
 
 
-@pytest.fixture
-def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
-    """A PostgreSQL server for one test that stops it, or worse."""
+@pytest.fixture(scope="session")
+def new_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that is not started: its data are for others to begin with."""
     wanted(request, "postgresql")
-    with CopiedPostgreSQL() as server:
+    server = PostgreSQL()
+    try:
+        server.prepare()
+        yield server
+    finally:
+        server.__exit__()
+
+
+@pytest.fixture
+def own_postgresql(new_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for one test that stops it, or worse."""
+    with PostgreSQL(copied=new_postgresql) as server:
         yield server
 
 

@@ -15,7 +15,6 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.redaction import Redactor
 from tests.cli_helpers import (
     MAIN_DUMP,
-    Manifest,
     Sample,
     all_of,
     manifest,
@@ -27,13 +26,7 @@ from tests.cli_helpers import (
     stored,
 )
 from tests.copied import ONE, THREE, TWO, WHOLE, Stores
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    """A source with three crashes, which share a directory; there is no destination yet."""
-    put(tmp_path / "source", ONE, TWO, THREE)
-    return Stores(tmp_path)
+from tests.copied import stores as stores
 
 
 @pytest.fixture
@@ -166,15 +159,6 @@ def test_a_dump_that_is_not_what_its_collector_received_fails_and_stays_in_the_s
     assert stored(stores.destination) == manifest(ONE, TWO, THREE, *[wrong] * there)
 
 
-def test_verify_does_not_take_a_crash_that_is_there_on_trust(one_crash: Stores) -> None:
-    put(one_crash.destination, OTHER_DUMP)
-    before = snapshot(one_crash.destination)
-    result = one_crash.copy("--verify", "--remove-source")
-    assert (result.exit_code, result.statuses) == (1, all_of("conflict", WHOLE))
-    assert snapshot(one_crash.destination) == before
-    assert stored(one_crash.source) == manifest(WHOLE)
-
-
 # Removing from the source
 
 
@@ -203,13 +187,6 @@ def test_with_its_last_crash_a_source_loses_its_empty_directories_and_stays(
     assert stores.copy("--remove-source").exit_code == 0
     assert list(stores.source.iterdir()) == []
     assert stored(stores.destination) == manifest(ONE, TWO, THREE)
-
-
-def test_what_was_found_the_same_is_removed_from_the_source(stores: Stores) -> None:
-    put(stores.destination, ONE)
-    result = stores.copy("--remove-source", "--verify", ONE.crash_id)
-    assert (result.exit_code, result.statuses) == (0, all_of("skipped", ONE))
-    assert stored(stores.source) == manifest(TWO, THREE)
 
 
 # Dry runs
@@ -270,7 +247,3 @@ def test_redact_leaves_out_what_the_source_s_own_redactor_does(
     copied = json.loads(gzip.decompress(packed))
     assert json.loads(shown.stdout) == copied
     assert copied and "signature" not in copied
-
-
-def stored_or_nothing(root: Path) -> Manifest:
-    return stored(root) if root.exists() else {}
