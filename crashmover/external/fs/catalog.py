@@ -14,8 +14,8 @@ from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.finding import is_collectors_link
 from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
-from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
 
 

@@ -243,13 +243,17 @@ def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
-def status(dir_fd: int, name: str) -> os.stat_result:
-    """Return the status of what has that name, be it a symbolic link."""
+def status(dir_fd: int | None, name: str | Path) -> os.stat_result:
+    """Return the status of what has that name in an open directory, be it a symbolic link; or of
+    what is at that path, without one."""
     return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
 
-def exists(dir_fd: int, name: str) -> bool:
-    """Return True if anything has that name."""
+def exists(dir_fd: int | None, name: str | Path) -> bool:
+    """Return True if anything is there, as `status` finds it.
+
+    :raises OSError: that cannot be known, as below a mount whose server is gone
+    """
     try:
         status(dir_fd, name)
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Emptying: many crashes are removed, or all of a day, and made durable together.
+"""Emptying: crashes are removed, or all of a day, and made durable together.
 
 Forcing a removal to the disk takes long.  Each crash is still removed by itself, under its lock, as
 `removing` does it.  So a save meanwhile, or a kill in the middle, is the same case as with one
@@ -14,21 +14,21 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
 from crashmover.crash import MARKERS, Kind
+from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.catalog import at_place, is_within
-from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.finding import is_collectors_link, open_directory
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
-from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.fs.locks import CrashLocks
-from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty
+from crashmover.external.fs.removing import CrashRemoval, Seen
 from crashmover.external.fs.settling import SETTLED_NS, now_at
+from crashmover.external.fs.tree import Tree
 
 _TOGETHER = 512  # crashes of a day that are made final at once
 
@@ -39,39 +39,35 @@ _place_of = attrgetter("where")
 class Emptying:
     """Removes crashes, in one run.
 
-    :param indexes: of the store
-    :param root_fd: its directory, open before anything is removed
+    :param root_fd: the root, open before anything is removed
     :param forcing: gives what makes the removal of so many durable
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        indexes: IndexCache,
-        root_fd: int,
-        forcing: Callable[[int], Forcing],
-    ) -> None:
-        self._layout = layout
-        self._indexes = indexes
+    def __init__(self, tree: Tree, root_fd: int, forcing: Callable[[int], Forcing]) -> None:
+        self._tree = tree
         self._root_fd = root_fd
         self._forcing = forcing
 
-    def crashes(self, crash_ids: Sequence[str]) -> list[CrashRemoval]:
+    def crashes(self, removals: Sequence[CrashRemoval]) -> None:
         """Remove these crashes, and the directories that are left empty."""
-        removals = list(map(self._removal, crash_ids))
         places = set[Where]()
         with self._forcing(len(removals)) as forcing:
             for removal in removals:
                 try:
-                    for where in self._layout.directories(removal.crash_id):
-                        if removal.remove_files(where, before=partial(forcing.begin, where)):
-                            places.add(where)
-                except OSError as error:
+                    removal.check(self._root_fd)
+                    for where in self._tree.layout.directories(removal.crash_id):
+                        with (
+                            suppress(FileNotFoundError),
+                            opened(open_directory(self._root_fd, where)) as dir_fd,
+                        ):
+                            forcing.begin(where, dir_fd)
+                            if removal.remove_from(dir_fd, where):
+                                places.add(where)
+                except (OSError, CrashChanged) as error:
                     removal.error = error
             self._force(forcing, places, removals)
         for where in places:
-            remove_empty(self._root_fd, where)
-        return removals
+            _remove_empty(self._root_fd, where)
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
@@ -84,7 +80,7 @@ class Emptying:
         failures: list[OSError] = []
         for name in sorted(durable.names(self._root_fd)):
             if is_within(name, since, until) and not is_stopped():
-                day = _Day(self._layout, self._root_fd, name)
+                day = _Day(self._tree.layout, self._root_fd, name)
                 yield from self._empty(day, is_stopped)
                 failures += day.failures
         if failures:
@@ -99,13 +95,11 @@ class Emptying:
                     yield removal
         day.remove_empty()
 
-    def _removal(self, crash_id: str) -> CrashRemoval:
-        return CrashRemoval(self._layout, self._indexes, self._root_fd, crash_id)
-
     def _together(self, batch: list[list[Seen]]) -> Iterable[CrashRemoval]:
         """Remove what was seen of some crashes, directory by directory, and force that to the
         disk."""
-        removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
+        crash_ids = [seen[0].crash_id for seen in batch]
+        removals = {crash_id: CrashRemoval(self._tree, crash_id) for crash_id in crash_ids}
         places = set[Where]()
         everything = sorted(chain.from_iterable(batch), key=_place_of)
         with self._forcing(len(batch)) as forcing:
@@ -139,7 +133,7 @@ class Emptying:
             removal.error = error
             return
         if seen.is_left_over:
-            locks = CrashLocks(dir_fd, self._layout, seen.crash_id)
+            locks = CrashLocks(dir_fd, self._tree.layout, seen.crash_id)
             for kind in MARKERS:
                 with suppress(OSError):
                     locks.clear(kind, without_lock=kind is Kind.RAW_CRASH)
@@ -167,6 +161,16 @@ class Emptying:
             ):
                 os.fsync(dir_fd)
                 return
+
+
+def _remove_empty(root_fd: int, where: Where) -> None:
+    """Remove a directory and those above it, up to the root, as long as they are empty."""
+    for depth in range(len(where), 0, -1):
+        try:
+            with opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
+                os.rmdir(where[depth - 1], dir_fd=parent_fd)
+        except OSError:
+            return
 
 
 class _Day:

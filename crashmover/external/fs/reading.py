@@ -9,20 +9,19 @@ import os
 from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from crashmover.crash import Kind, Part, Write
 from crashmover.errors import CorruptCrash, StorageUnavailable
 from crashmover.external.fs import durable
-from crashmover.external.fs.directory_index import Generation, IndexCache, generation, state_of
+from crashmover.external.fs.directory_index import Generation, generation, state_of
 from crashmover.external.fs.durable import HeldDirectory, opened
 from crashmover.external.fs.finding import status_if_there
-from crashmover.external.fs.layouts import Layout, Where
+from crashmover.external.fs.layouts import Where
 from crashmover.external.fs.mounts import is_local
-from crashmover.external.fs.oserrors import Translator
 from crashmover.external.fs.packing import gunzipped, pump_both
 from crashmover.external.fs.syscalls import status_from_server
+from crashmover.external.fs.tree import Tree
 from crashmover.partfiles import open_file
 
 _OPEN_TRIES = 5  # each fails in at most one of six, beside a process that replaces without end
@@ -32,29 +31,17 @@ _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a direct
 class CrashFiles:
     """What there is of a crash in one directory.
 
-    :param where: the directory, below `root`
+    :param where: the directory
     :param dir_fd: the same, open; it is kept open to read the parts, if possible
     """
 
-    def __init__(
-        self,
-        root: Path,
-        layout: Layout,
-        indexes: IndexCache,
-        translator: Translator,
-        crash_id: str,
-        where: Where,
-        dir_fd: int,
-    ) -> None:
-        self.root = root
-        self.where = where
+    def __init__(self, tree: Tree, crash_id: str, where: Where, dir_fd: int) -> None:
+        self.tree = tree
         self.crash_id = crash_id
-        self.translator = translator
-        self.marker = layout.file_name(crash_id, Kind.RAW_CRASH)
-        self.held = HeldDirectory.of(dir_fd)
+        self.where = where
+        self._marker = tree.layout.file_name(crash_id, Kind.RAW_CRASH)
+        self._held = HeldDirectory.of(dir_fd)
         self._is_local = False
-        self._layout = layout
-        self._indexes = indexes
 
     def raw_crash_and_dumps(self, dir_fd: int, kinds: Set[Kind]) -> list[Part] | None:
         """Return these, as far as they are among the kinds; None where there is no raw crash."""
@@ -66,8 +53,7 @@ class CrashFiles:
         state = generation(status)
         parts: list[Part] = []
         if Kind.RAW_CRASH in kinds:
-            file = _CrashFile(self, self.marker, state)
-            parts.append(file.part(Kind.RAW_CRASH, "", status))
+            parts.append(_CrashFile(self, self._marker, state).part(Kind.RAW_CRASH, "", status))
         if Kind.DUMP in kinds:
             parts += self._dumps(dir_fd, state)
         if not parts and not self._is_still(dir_fd, state):  # no part will notice when it is opened
@@ -75,25 +61,20 @@ class CrashFiles:
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
-        for name in self._indexes.names_of(self.crash_id, state, dir_fd, self.where):
-            if self._layout.is_dump(name):
-                try:
-                    status = durable.status(dir_fd, name)
-                except FileNotFoundError:
-                    raise self.changed() from None
-                file = _CrashFile(self, name, state)
-                yield file.part(Kind.DUMP, self._layout.dump_name(name), status)
+        layout = self.tree.layout
+        names = self.tree.indexes.names_of(self.crash_id, state, dir_fd, self.where)
+        for name in filter(layout.is_dump, names):
+            try:
+                status = durable.status(dir_fd, name)
+            except FileNotFoundError:
+                raise self.changed() from None
+            yield _CrashFile(self, name, state).part(Kind.DUMP, layout.dump_name(name), status)
 
     def processed_crash(self, dir_fd: int) -> list[Part] | None:
         """Return it; None where it is not there."""
-        name = self._layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
+        name = self.tree.layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
         status = status_if_there(dir_fd, name)
-        if status is None:
-            return None
-        state = state_of(status)
-        file = _CrashFile(self, name, None)
-        kind, packed = Kind.PROCESSED_CRASH, file.pump_both
-        return [Part(kind, "", file.open_gzip, packed=packed, locate=file.path, state=state)]
+        return [_CrashFile(self, name, None).packed_part(status)] if status else None
 
     def open(self, name: str, state: Generation | None) -> int:
         """Open a file of the crash.
@@ -101,10 +82,10 @@ class CrashFiles:
         :raises OSError: of `_GONE` too, where something is not there any more
         :raises StorageUnavailable: the raw crash is not in that state any more
         """
-        if self.held:
-            return self._open_in(self.held.fd, name, state)
+        if self._held:
+            return self._open_in(self._held.fd, name, state)
         with (
-            opened(durable.open_root(self.root)) as root_fd,
+            opened(durable.open_root(self.tree.root)) as root_fd,
             opened(durable.walk_down(root_fd, self.where)) as dir_fd,
         ):
             return self._open_in(dir_fd, name, state)
@@ -112,7 +93,7 @@ class CrashFiles:
     def _open_in(self, dir_fd: int, name: str, state: Generation | None) -> int:
         fd, status = durable.open_regular(dir_fd, name)
         with durable.closed_on_error(fd):
-            if state and name != self.marker:
+            if state and name != self._marker:
                 status = self._raw_crash_status(dir_fd)
             elif state and not self._is_local:
                 status = status_from_server(fd)
@@ -123,7 +104,7 @@ class CrashFiles:
     def _raw_crash_status(self, dir_fd: int) -> os.stat_result:
         """Return the raw crash's status now, and not as a mount's cache has it."""
         if self._is_local:
-            return durable.status(dir_fd, self.marker)
+            return durable.status(dir_fd, self._marker)
         with opened(self._open_marker(dir_fd)) as fd:
             return status_from_server(fd)
 
@@ -134,8 +115,8 @@ class CrashFiles:
         """
         for _ in range(_OPEN_TRIES):
             with suppress(FileNotFoundError):
-                return durable.open_regular(dir_fd, self.marker)[0]
-            durable.status(dir_fd, self.marker)  # raises if it is missing indeed
+                return durable.open_regular(dir_fd, self._marker)[0]
+            durable.status(dir_fd, self._marker)  # raises if it is missing indeed
         raise self.changed()
 
     def _is_still(self, dir_fd: int, state: Generation) -> bool:
@@ -148,7 +129,7 @@ class CrashFiles:
     def changed(self) -> StorageUnavailable:
         """Return the error for a crash that has changed since it was found."""
         reason = "it was replaced or removed while it was read"
-        return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.translator.uri)
+        return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.tree.uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,37 +147,41 @@ class _CrashFile:
     def part(self, kind: Kind, name: str, status: os.stat_result) -> Part:
         """Return the part that is this file, as it is."""
         size, state = status.st_size, state_of(status)
-        return Part(kind, name, self.open, size, locate=self.path, state=state)
+        return Part(kind, name, self._open, size, locate=self._path, state=state)
 
-    def path(self) -> str:
+    def packed_part(self, status: os.stat_result) -> Part:
+        """Return the processed crash that is packed in this file."""
+        kind, packed, state = Kind.PROCESSED_CRASH, self._pump_both, state_of(status)
+        return Part(kind, "", self._open_gzip, packed=packed, locate=self._path, state=state)
+
+    def _path(self) -> str:
         """Return the file's absolute path."""
-        return os.path.join(self.files.root, *self.files.where, self.name)
+        return os.path.join(self.files.tree.root, *self.files.where, self.name)
 
-    def open(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         """Open the file.
 
         :raises StorageUnavailable: it was replaced or removed since the crash was found
         """
-        files, action = self.files, f"{self.name} cannot be read"
-        with files.translator.translating(action, files.crash_id):
+        files, about = self.files, (f"{self.name} cannot be read", self.files.crash_id)
+        with files.tree.translating(*about):
             try:
                 fd = files.open(self.name, self.state)
             except OSError as error:
                 if error.errno in _GONE:
                     raise files.changed() from error
                 raise
-            return open_file(fd, files.translator.explain(action, files.crash_id))
+            return open_file(fd, files.tree.explain(*about))
 
-    def open_gzip(self) -> BinaryIO:
-        """Open the file, unpacked; raises as `open`, and on reading `CorruptCrash`."""
-        return gunzipped(self.open(), self._corrupt())
+    def _open_gzip(self) -> BinaryIO:
+        """Open the file, unpacked; reading it raises `CorruptCrash` too."""
+        return gunzipped(self._open(), self._corrupt())
 
-    def pump_both(self, write: Write, write_unpacked: Write) -> None:
-        """Pass the file on, as it is and unpacked; raises as `open_gzip`."""
-        with self.open() as file:
+    def _pump_both(self, write: Write, write_unpacked: Write) -> None:
+        """Pass the file on, as it is and unpacked."""
+        with self._open() as file:
             pump_both(file, self._corrupt(), write, write_unpacked)
 
     def _corrupt(self) -> CorruptCrash:
-        what = f"{self.name} is not whole gzip"
-        files = self.files
-        return CorruptCrash(what, crash_id=files.crash_id, uri=files.translator.uri)
+        what, files = f"{self.name} is not whole gzip", self.files
+        return CorruptCrash(what, crash_id=files.crash_id, uri=files.tree.uri)

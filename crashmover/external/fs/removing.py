@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
-from crashmover.external.fs.directory_index import IndexCache, generation, state_of
-from crashmover.external.fs.layouts import Layout, Where
-from crashmover.external.fs.links import open_directory
+from crashmover.external.fs.directory_index import generation, state_of
+from crashmover.external.fs.finding import open_directory
+from crashmover.external.fs.layouts import Where
 from crashmover.external.fs.locks import CrashLocks
 from crashmover.external.fs.settling import Lock
+from crashmover.external.fs.tree import Tree
 
 
 @dataclass(slots=True)
@@ -46,78 +47,46 @@ class Seen:
         return now.st_ino == self.inode and now.st_ctime_ns < self.settled_ns
 
 
-def _nothing(dir_fd: int) -> None:
-    """Do nothing with a directory."""
-
-
 class CrashRemoval:
-    """Removes a crash from one directory after the other.
-
-    :param indexes: of the store
-    :param root_fd: its root, open
-    """
+    """Removes a crash from one directory after the other."""
 
     _needs_locks = False  # also that of a processed crash which is saved by itself
 
-    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash_id: str) -> None:
+    def __init__(self, tree: Tree, crash_id: str) -> None:
         self.crash_id = crash_id
         self.was_there = False
         """Whether there was anything of it."""
         self.was_visible = False
         """Whether there was a raw or processed crash."""
-        self.error: OSError | None = None
+        self.error: OSError | CrashChanged | None = None
         """Why it is not known to be gone."""
-        self._layout = layout
-        self._indexes = indexes
-        self._root_fd = root_fd
+        self._tree = tree
+        self._layout = tree.layout
 
-    def remove(self, where: Where) -> bool:
-        """Remove what lies in that directory, and the directories that are left empty; return
-        whether there was anything."""
-        if not self.remove_files(where, after=os.fsync):
+    def check(self, root_fd: int) -> None:
+        """Check all directories, before anything is removed from any."""
+
+    def remove_from(self, dir_fd: int, where: Where) -> bool:
+        """Remove the crash's files from an open directory, the raw crash first; return whether
+        there were any."""
+        names = self._raw_crash_or_names(dir_fd, where)
+        locks = self._locks(dir_fd)
+        if not names:
+            for kind in MARKERS:  # left by a removal whose process died at its very end
+                with suppress(OSError):
+                    locks.clear(kind)
             return False
-        remove_empty(self._root_fd, where)
-        return True
-
-    def remove_files(
-        self,
-        where: Where,
-        before: Callable[[int], object] = _nothing,
-        after: Callable[[int], object] = _nothing,
-    ) -> bool:
-        """Remove the crash's files from that directory, the raw crash first; return whether there
-        were any.
-
-        :param before: is given the directory, open, before anything is removed from it
-        :param after: is given it then, to force it to the disk
-        """
-        try:
-            with durable.opened(open_directory(self._root_fd, where)) as dir_fd:
-                before(dir_fd)
-                names = self._raw_crash_or_names(dir_fd, where)
-                locks = self._locks(dir_fd)
-                if not names:
-                    for kind in MARKERS:  # left by a removal whose process died at its very end
-                        with suppress(OSError):
-                            locks.clear(kind)
-                    return False
-                self._check_dumps(dir_fd, names, lambda: self._beside(dir_fd, where))
-                with (
-                    locks.of_removal(names[0]) as lock,
-                    locks.of_processed(is_needed=self._needs_locks),
-                ):
-                    now = self._names(dir_fd, where, lock)
-                    # On a full disk the first is the lock by now, and all have been looked at.
-                    other = "" if lock.turned else self._other(dir_fd, where, now)
-                    for name in () if other else now:
-                        durable.remove_file(dir_fd, name)
-                        if self._layout.is_dump(name):
-                            durable.remove_file(dir_fd, durable.temporary_name(name))
-                after(dir_fd)
-                if other:
-                    raise CrashChanged(self.crash_id, other)
-        except FileNotFoundError:
-            return False
+        self._check_dumps(dir_fd, names, lambda: self._beside(dir_fd, where))
+        with locks.of_removal(names[0]) as lock, locks.of_processed(is_needed=self._needs_locks):
+            now = self._names(dir_fd, where, lock)
+            # On a full disk the first is the lock by now, and all have been looked at.
+            other = "" if lock.turned else self._other(dir_fd, where, now)
+            for name in () if other else now:
+                durable.remove_file(dir_fd, name)
+                if self._layout.is_dump(name):
+                    durable.remove_file(dir_fd, durable.temporary_name(name))
+        if other:
+            raise CrashChanged(self.crash_id, other)
         self.was_there = True
         return True
 
@@ -158,12 +127,11 @@ class CrashRemoval:
             raise OSError(errno.EEXIST, reason)
 
     def _beside(self, dir_fd: int, where: Where) -> str:
-        listed = self._indexes.names_of(self.crash_id, None, dir_fd, where)
+        listed = self._tree.indexes.names_of(self.crash_id, None, dir_fd, where)
         return min((name for name in listed if not self._layout.is_known(name)), default="")
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
-        """Return the one among these files that must not be removed, below the root; "" if there
-        is none."""
+        """Return the one among these files that must not be removed; "" if there is none."""
         return ""
 
     def _locks(self, dir_fd: int) -> CrashLocks:
@@ -188,32 +156,29 @@ class CrashRemoval:
         status = self._raw_crash(dir_fd)
         # A process that died may have added dumps to what had settled, and then left the lock.
         state = generation(status) if status and not (lock and lock.was_left) else None
-        listed = self._indexes.names_of(self.crash_id, state, dir_fd, where, lock)
+        listed = self._tree.indexes.names_of(self.crash_id, state, dir_fd, where, lock)
         single = [self._layout.file_name(self.crash_id, kind) for kind in MARKERS]
         names = [name for name in single if durable.exists(dir_fd, name)]
         return names + [name for name in listed if self._layout.is_dump(name)]
 
 
 class LoadedRemoval(CrashRemoval):
-    """Removes the files that a crash was loaded from, where there are no others of it.
-
-    :raises CrashChanged: there are
-    """
+    """Removes the files that a crash was loaded from; `CrashChanged` where there are others."""
 
     _needs_locks = True
 
-    def __init__(self, layout: Layout, indexes: IndexCache, root_fd: int, crash: Crash) -> None:
-        super().__init__(layout, indexes, root_fd, crash.crash_id)
+    def __init__(self, tree: Tree, crash: Crash) -> None:
+        super().__init__(tree, crash.crash_id)
         self._states = {part.state for part in crash.parts}
 
-    def check(self, where: Where) -> None:
-        """Check a directory, before anything is removed from any."""
-        with (
-            suppress(FileNotFoundError),
-            durable.opened(open_directory(self._root_fd, where)) as dir_fd,
-        ):
-            if other := self._other(dir_fd, where, self._names(dir_fd, where)):
-                raise CrashChanged(self.crash_id, other)
+    def check(self, root_fd: int) -> None:
+        for where in self._layout.directories(self.crash_id):
+            with (
+                suppress(FileNotFoundError),
+                durable.opened(open_directory(root_fd, where)) as dir_fd,
+            ):
+                if other := self._other(dir_fd, where, self._names(dir_fd, where)):
+                    raise CrashChanged(self.crash_id, other)
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         for name in names:
@@ -222,16 +187,6 @@ class LoadedRemoval(CrashRemoval):
                 if state_of(durable.status(dir_fd, name)) not in self._states:
                     return os.path.join(*where, name)
         return ""
-
-
-def remove_empty(root_fd: int, where: Where) -> None:
-    """Remove a directory and those above it, up to the root, as long as they are empty."""
-    for depth in range(len(where), 0, -1):
-        try:
-            with durable.opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
-                os.rmdir(where[depth - 1], dir_fd=parent_fd)
-        except OSError:
-            return
 
 
 def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> bool:
