@@ -29,10 +29,9 @@ from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.finding import directories, find
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.grounds import risks_of_reading, risks_of_saving
 from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.modes import Modes, another_owner
-from crashmover.external.fs.mounts import mounts_of
+from crashmover.external.fs.mounts import mounts_of, risks_of_reading, risks_of_saving
 from crashmover.external.fs.reading import CrashFiles
 from crashmover.external.fs.removing import CrashRemoval, LoadedRemoval
 from crashmover.external.fs.sameness import is_same_tree

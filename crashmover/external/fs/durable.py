@@ -25,22 +25,17 @@ from typing import ClassVar, Self
 
 from crashmover.external.fs import syscalls
 
-MOST_HELD = 64
-"""Directories that a process holds at a time."""
-
-_TEMPORARY = ".tmp"
-
+MOST_HELD = 64  # directories that a process holds at a time
 _SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
-PRIVATE = 0o600
-"""The mode of a new file, unless another is given."""
+PRIVATE = 0o600  # the mode of a new file, unless another is given
+_TEMPORARY = ".tmp"
+_CHUNK = 1 << 20  # bytes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How to open a file.  O_NONBLOCK: a FIFO under a crash's name must not hang this process, and
 regular files ignore it."""
-
-_CHUNK = 1 << 20
 
 UNABLE = frozenset(
     (errno.EACCES, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
@@ -49,7 +44,7 @@ UNABLE = frozenset(
 
 
 def refused(what: str) -> OSError:
-    """Return the error for something that is there, and is not to be followed or touched."""
+    """Return the error for what is there, and is not to be followed or touched."""
     return OSError(errno.ELOOP, what)
 
 
@@ -288,7 +283,7 @@ def is_same_file(fd: int, dir_fd: int, name: str) -> bool:
 
 
 def rename(dir_fd: int, old: str, new: str) -> None:
-    """Give a file another name in the same directory, in place of what has that name."""
+    """Give a file another name in its directory, in place of what has that name."""
     os.rename(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 

@@ -11,16 +11,16 @@ crash.
 
 import datetime as dt
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
+from crashmover import crashid
 from crashmover.crash import MARKERS, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
-from crashmover.external.fs.catalog import at_place, is_within
+from crashmover.external.fs.catalog import at_place, is_between
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.finding import is_collectors_link, open_directory
 from crashmover.external.fs.forcing import Forcing
@@ -67,7 +67,9 @@ class Emptying:
                     removal.error = error
             self._force(forcing, places, removals)
         for where in places:
-            _remove_empty(self._root_fd, where)
+            with suppress(OSError):  # and those above it, as long as they are empty
+                for depth in range(len(where), 0, -1):
+                    _remove_empty(self._root_fd, where[:depth])
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
@@ -79,7 +81,8 @@ class Emptying:
         """
         failures: list[OSError] = []
         for name in sorted(durable.names(self._root_fd)):
-            if is_within(name, since, until) and not is_stopped():
+            is_wanted = crashid.parse_day_name(name) and is_between(name, since, until)
+            if is_wanted and not is_stopped():
                 day = _Day(self._tree.layout, self._root_fd, name)
                 yield from self._empty(day, is_stopped)
                 failures += day.failures
@@ -164,21 +167,14 @@ class Emptying:
 
 
 def _remove_empty(root_fd: int, where: Where) -> None:
-    """Remove a directory and those above it, up to the root, as long as they are empty."""
-    for depth in range(len(where), 0, -1):
-        try:
-            with opened(durable.walk_down(root_fd, where[: depth - 1])) as parent_fd:
-                os.rmdir(where[depth - 1], dir_fd=parent_fd)
-        except OSError:
-            return
+    """Remove a directory, if it is empty."""
+    with opened(durable.walk_down(root_fd, where[:-1])) as above_fd:
+        os.rmdir(where[-1], dir_fd=above_fd)
 
 
 class _Day:
     """What lies in the directory of a day.  A directory that cannot be entered, or something else
-    in its place, hides what is in it and no more.
-
-    :param root_fd: the store's directory
-    """
+    in its place, hides what is in it and no more."""
 
     def __init__(self, layout: Layout, root_fd: int, name: str) -> None:
         self.seen: list[Seen] = []
@@ -195,11 +191,8 @@ class _Day:
     def remove_empty(self) -> None:
         """Remove the directories that are empty now, of those that were there."""
         for where in reversed(self._directories):
-            with (
-                suppress(OSError),
-                opened(durable.walk_down(self._root_fd, where[:-1])) as above_fd,
-            ):
-                os.rmdir(where[-1], dir_fd=above_fd)
+            with suppress(OSError):
+                _remove_empty(self._root_fd, where)
 
     def _look_into(self, where: Where) -> None:
         try:
@@ -221,45 +214,41 @@ class _Day:
     ) -> list[str]:
         """Take note of the crashes in a directory; return the directories of ours, and what is in
         place of one."""
-        suffixes = defaultdict[str, list[str]](list)
-        inodes: dict[str, int] = {}
-        left_over: set[str] = set()
-        beside: dict[str, str] = {}
+        seen: dict[str, Seen] = {}
         below: list[str] = []
         for entry in entries:
             name = entry.name
-            if entry.is_dir(follow_symlinks=False) or (
-                entry.is_symlink() and len(name) <= ID_LENGTH
-            ):
-                is_passed_over = entry.is_symlink() and is_collectors_link(dir_fd, name)
+            is_link = len(name) <= ID_LENGTH and entry.is_symlink()
+            if is_link or entry.is_dir(follow_symlinks=False):
+                is_passed_over = is_link and is_collectors_link(dir_fd, name)
                 if self._is_ours(name, where) and not is_passed_over:
                     below.append(name)
                 continue
             final = durable.final_name(name)
             file = name if final is None else final
             crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
+            crash = seen.get(crash_id)
+            if crash is None:
+                crash = seen[crash_id] = Seen(crash_id, where, self._settled_ns)
             if not self._layout.is_known(file):
                 if suffix.startswith(".") and final is None:
-                    beside[crash_id] = min(file, beside.get(crash_id, file))
-                continue
-            if final is not None:
-                left_over.add(crash_id)
-                continue
-            suffixes[crash_id].append(suffix)
-            if suffix == self._layout.json_file_suffix:
-                inodes[crash_id] = entry.inode()
-        for crash_id in suffixes.keys() | left_over:
-            if self._layout.belongs(crash_id, where):
-                found = self._in_order(suffixes.get(crash_id, []))
-                state = inodes.get(crash_id, 0), self._settled_ns
-                other = beside.get(crash_id, "")
-                self.seen.append(Seen(crash_id, where, found, *state, crash_id in left_over, other))
+                    crash.beside = min(file, crash.beside or file)
+            elif final is not None:
+                crash.is_left_over = True
+            else:
+                crash.suffixes += (suffix,)
+                if suffix == self._layout.json_file_suffix:
+                    crash.inode = entry.inode()
+        for crash in seen.values():
+            is_something = crash.suffixes or crash.is_left_over
+            if is_something and self._layout.belongs(crash.crash_id, where):
+                crash.suffixes = self._in_order(crash.suffixes)
+                self.seen.append(crash)
         return below
 
-    def _in_order(self, suffixes: list[str]) -> tuple[str, ...]:
+    def _in_order(self, suffixes: tuple[str, ...]) -> tuple[str, ...]:
         """Return them with the raw crash's first; the same object for all that have the same."""
-        suffixes.sort(key=lambda suffix: (self._order.get(suffix, 2), suffix))
-        found = tuple(suffixes)
+        found = tuple(sorted(suffixes, key=lambda suffix: (self._order.get(suffix, 2), suffix)))
         return self._known.setdefault(found, found)
 
     def _is_ours(self, name: str, where: Where) -> bool:

@@ -19,7 +19,7 @@ from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.layouts import Layout, Where
-from crashmover.external.fs.mounts import is_local
+from crashmover.external.fs.syscalls import is_local
 
 _COLLECTORS_TARGET = re.compile(r"(\.\./)+[^./][^/]*/[0-9]{2}/[0-9]{2}_[0-9]+/?", re.ASCII)
 

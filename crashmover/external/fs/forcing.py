@@ -12,19 +12,13 @@ from typing import Self
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.layouts import Where
-from crashmover.external.fs.mounts import is_fuse
-from crashmover.external.fs.syscalls import file_system_type, sync_file_system
+from crashmover.external.fs.syscalls import (
+    SYNCFS_TYPES,
+    file_system_type,
+    is_fuse,
+    sync_file_system,
+)
 
-# Where syncfs is known to write everything and to report what it could not write.  Not
-# FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
-_SYNCFS_TYPES = {
-    0xEF53,  # ext2, ext3, ext4
-    0x58465342,  # XFS
-    0x9123683E,  # Btrfs
-    0xF2F52010,  # F2FS
-    0x2FC12FC1,  # ZFS
-    0x01021994,  # tmpfs
-}
 _SYNCFS_REPORTS_ERRORS = (5, 8)  # the first Linux that does: syncfs(2)
 
 
@@ -121,7 +115,7 @@ def can_sync_file_system(fd: int) -> bool:
     """Whether syncfs makes everything durable on the file system that `fd` is on."""
     if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
         return False
-    return file_system_type(fd) in _SYNCFS_TYPES
+    return file_system_type(fd) in SYNCFS_TYPES
 
 
 @cache

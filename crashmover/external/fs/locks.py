@@ -30,9 +30,7 @@ from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.settling import Lock
 from crashmover.external.fs.syscalls import rename_to_new
 
-LOCK_TIMEOUT_S = 30.0
-"""How long to wait for another process that is saving the same crash."""
-
+LOCK_TIMEOUT_S = 30.0  # to wait for another process that is saving the same crash
 _PAUSE_S = 0.01
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

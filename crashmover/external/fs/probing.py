@@ -19,10 +19,9 @@ from pathlib import Path
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.grounds import DISKS
 from crashmover.external.fs.layouts import Where
 from crashmover.external.fs.modes import Modes, NotKept
-from crashmover.external.fs.mounts import mounts_of
+from crashmover.external.fs.mounts import DISKS, mounts_of
 from crashmover.external.fs.staging import StagedSave
 from crashmover.external.fs.tree import Tree
 from crashmover.external.probing import probe_crash

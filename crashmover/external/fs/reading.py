@@ -18,9 +18,8 @@ from crashmover.external.fs.directory_index import Generation, generation, state
 from crashmover.external.fs.durable import HeldDirectory, opened
 from crashmover.external.fs.finding import status_if_there
 from crashmover.external.fs.layouts import Where
-from crashmover.external.fs.mounts import is_local
 from crashmover.external.fs.packing import gunzipped, pump_both
-from crashmover.external.fs.syscalls import status_from_server
+from crashmover.external.fs.syscalls import is_local, status_from_server
 from crashmover.external.fs.tree import Tree
 from crashmover.partfiles import open_file
 

@@ -25,19 +25,19 @@ from crashmover.external.fs.tree import Tree
 class Seen:
     """What a directory had of a crash when it was looked into.
 
+    :param settled_ns: what has not changed since then was seen as it is
     :param suffixes: what follows the crash id in the names of its files, the raw crash's first
     :param inode: the raw crash's; 0 if there was none
-    :param settled_ns: what has not changed since then was seen as it is
     :param is_left_over: whether there was also a temporary file
     :param beside: a file of another suffix than the store's; "" if there was none
     """
 
     crash_id: str
     where: Where
-    suffixes: tuple[str, ...]
-    inode: int
     settled_ns: int
-    is_left_over: bool
+    suffixes: tuple[str, ...] = ()
+    inode: int = 0
+    is_left_over: bool = False
     beside: str = ""
 
     def has_settled(self, now: os.stat_result | None) -> bool:

@@ -26,9 +26,8 @@ from pathlib import Path
 from crashmover.errors import NotTwoStores
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.grounds import DISKS
 from crashmover.external.fs.layouts import Where
-from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
+from crashmover.external.fs.mounts import DISKS, Mount, below, kind_at, mounts
 from crashmover.external.fs.tree import Tree
 
 _ON_DISK = DISKS - {"overlay"} | {"exfat", "hfsplus", "ntfs3", "vfat"}

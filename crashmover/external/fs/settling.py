@@ -14,7 +14,7 @@ import os
 import time
 from typing import NamedTuple
 
-from crashmover.external.fs.mounts import is_local
+from crashmover.external.fs.syscalls import is_local
 
 SETTLED_NS = 2_000_000_000
 """Nanoseconds that a change time may be off: the clock ticks coarsely, that of FAT in 2 s."""
