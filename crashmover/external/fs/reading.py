@@ -8,7 +8,7 @@ import errno
 import os
 from collections.abc import Iterator, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 from crashmover.crash import Kind, Part, Write
@@ -35,9 +35,9 @@ class CrashFiles:
     """
 
     def __init__(self, tree: Tree, crash_id: str, where: Where, dir_fd: int) -> None:
-        self.tree = tree
-        self.crash_id = crash_id
-        self.where = where
+        self._tree = tree
+        self._crash_id = crash_id
+        self._where = where
         self._marker = tree.layout.file_name(crash_id, Kind.RAW_CRASH)
         self._held = HeldDirectory.of(dir_fd)
         self._is_local = False
@@ -52,40 +52,74 @@ class CrashFiles:
         state = generation(status)
         parts: list[Part] = []
         if Kind.RAW_CRASH in kinds:
-            parts.append(_CrashFile(self, self._marker, state).part(Kind.RAW_CRASH, "", status))
+            parts.append(self._part(Kind.RAW_CRASH, "", self._marker, status, state))
         if Kind.DUMP in kinds:
             parts += self._dumps(dir_fd, state)
         if not parts and not self._is_still(dir_fd, state):  # no part will notice when it is opened
-            raise self.changed()
+            raise self._changed()
         return parts
 
     def _dumps(self, dir_fd: int, state: Generation) -> Iterator[Part]:
-        layout = self.tree.layout
-        names = self.tree.indexes.names_of(self.crash_id, state, dir_fd, self.where)
+        layout = self._tree.layout
+        names = self._tree.indexes.names_of(self._crash_id, state, dir_fd, self._where)
         for name in filter(layout.is_dump, names):
             try:
                 status = durable.status(dir_fd, name)
             except FileNotFoundError:
-                raise self.changed() from None
-            yield _CrashFile(self, name, state).part(Kind.DUMP, layout.dump_name(name), status)
+                raise self._changed() from None
+            yield self._part(Kind.DUMP, layout.dump_name(name), name, status, state)
+
+    def _part(
+        self, kind: Kind, name: str, file: str, status: os.stat_result, state: Generation
+    ) -> Part:
+        open_it, locate = partial(self._open, file, state), partial(self._path, file)
+        return Part(kind, name, open_it, status.st_size, locate=locate, state=state_of(status))
 
     def processed_crash(self, dir_fd: int) -> list[Part] | None:
         """Return it; None where it is not there."""
-        name = self.tree.layout.file_name(self.crash_id, Kind.PROCESSED_CRASH)
-        status = status_if_there(dir_fd, name)
-        return [_CrashFile(self, name, None).packed_part(status)] if status else None
+        file = self._tree.layout.file_name(self._crash_id, Kind.PROCESSED_CRASH)
+        status = status_if_there(dir_fd, file)
+        if status is None:
+            return None
+        open_it, packed = partial(self._open_gzip, file), partial(self._pump_both, file)
+        kind, locate = Kind.PROCESSED_CRASH, partial(self._path, file)
+        return [Part(kind, "", open_it, packed=packed, locate=locate, state=state_of(status))]
 
-    def open(self, name: str, state: Generation | None) -> int:
+    def _path(self, file: str) -> str:
+        return os.path.join(self._tree.root, *self._where, file)
+
+    def _open(self, file: str, state: Generation | None) -> BinaryIO:
         """Open a file of the crash.
 
-        :raises OSError: of `_GONE` too, where something is not there any more
-        :raises StorageUnavailable: the raw crash is not in that state any more
+        :param state: the raw crash's when the crash was found; None where it does not matter, as
+            for a processed crash, which is one file and replaced in one step
+        :raises StorageUnavailable: it was replaced or removed since the crash was found
         """
+        about = f"{file} cannot be read", self._crash_id
+        with self._tree.translating(*about):
+            try:
+                fd = self._open_fd(file, state)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise self._changed() from error
+                raise
+            return open_file(fd, self._tree.explain(*about))
+
+    def _open_gzip(self, file: str) -> BinaryIO:
+        """Open a file, unpacked; reading it raises `CorruptCrash` too."""
+        return gunzipped(self._open(file, None), self._corrupt(file))
+
+    def _pump_both(self, file: str, write: Write, write_unpacked: Write) -> None:
+        """Pass a file on, as it is and unpacked."""
+        with self._open(file, None) as packed:
+            pump_both(packed, self._corrupt(file), write, write_unpacked)
+
+    def _open_fd(self, name: str, state: Generation | None) -> int:
         if self._held:
             return self._open_in(self._held.fd, name, state)
         with (
-            opened(durable.open_root(self.tree.root)) as root_fd,
-            opened(durable.walk_down(root_fd, self.where)) as dir_fd,
+            opened(durable.open_root(self._tree.root)) as root_fd,
+            opened(durable.walk_down(root_fd, self._where)) as dir_fd,
         ):
             return self._open_in(dir_fd, name, state)
 
@@ -97,7 +131,7 @@ class CrashFiles:
             elif state and not self._is_local:
                 status = status_from_server(fd)
             if state and generation(status) != state:
-                raise self.changed()
+                raise self._changed()
         return fd
 
     def _raw_crash_status(self, dir_fd: int) -> os.stat_result:
@@ -116,7 +150,7 @@ class CrashFiles:
             with suppress(FileNotFoundError):
                 return durable.open_regular(dir_fd, self._marker)[0]
             durable.status(dir_fd, self._marker)  # raises if it is missing indeed
-        raise self.changed()
+        raise self._changed()
 
     def _is_still(self, dir_fd: int, state: Generation) -> bool:
         """Return True if the raw crash is still in that state."""
@@ -125,62 +159,11 @@ class CrashFiles:
         except FileNotFoundError:
             return False
 
-    def changed(self) -> StorageUnavailable:
+    def _changed(self) -> StorageUnavailable:
         """Return the error for a crash that has changed since it was found."""
         reason = "it was replaced or removed while it was read"
-        return StorageUnavailable(reason, crash_id=self.crash_id, uri=self.tree.uri)
+        return StorageUnavailable(reason, crash_id=self._crash_id, uri=self._tree.uri)
 
-
-@dataclass(frozen=True, slots=True)
-class _CrashFile:
-    """One file of a crash.
-
-    :param state: the raw crash's when the crash was found; None where it does not matter, as for
-        a processed crash, which is one file and replaced in one step
-    """
-
-    files: CrashFiles
-    name: str
-    state: Generation | None
-
-    def part(self, kind: Kind, name: str, status: os.stat_result) -> Part:
-        """Return the part that is this file, as it is."""
-        size, state = status.st_size, state_of(status)
-        return Part(kind, name, self._open, size, locate=self._path, state=state)
-
-    def packed_part(self, status: os.stat_result) -> Part:
-        """Return the processed crash that is packed in this file."""
-        kind, packed, state = Kind.PROCESSED_CRASH, self._pump_both, state_of(status)
-        return Part(kind, "", self._open_gzip, packed=packed, locate=self._path, state=state)
-
-    def _path(self) -> str:
-        """Return the file's absolute path."""
-        return os.path.join(self.files.tree.root, *self.files.where, self.name)
-
-    def _open(self) -> BinaryIO:
-        """Open the file.
-
-        :raises StorageUnavailable: it was replaced or removed since the crash was found
-        """
-        files, about = self.files, (f"{self.name} cannot be read", self.files.crash_id)
-        with files.tree.translating(*about):
-            try:
-                fd = files.open(self.name, self.state)
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise files.changed() from error
-                raise
-            return open_file(fd, files.tree.explain(*about))
-
-    def _open_gzip(self) -> BinaryIO:
-        """Open the file, unpacked; reading it raises `CorruptCrash` too."""
-        return gunzipped(self._open(), self._corrupt())
-
-    def _pump_both(self, write: Write, write_unpacked: Write) -> None:
-        """Pass the file on, as it is and unpacked."""
-        with self._open() as file:
-            pump_both(file, self._corrupt(), write, write_unpacked)
-
-    def _corrupt(self) -> CorruptCrash:
-        what, files = f"{self.name} is not whole gzip", self.files
-        return CorruptCrash(what, crash_id=files.crash_id, uri=files.tree.uri)
+    def _corrupt(self, file: str) -> CorruptCrash:
+        what = f"{file} is not whole gzip"
+        return CorruptCrash(what, crash_id=self._crash_id, uri=self._tree.uri)

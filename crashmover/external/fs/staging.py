@@ -34,13 +34,7 @@ class StagedSave:
     """
 
     def __init__(
-        self,
-        crash: Crash,
-        tree: Tree,
-        where: Where,
-        dir_fd: int,
-        *,
-        keeps_dumps: bool = False,
+        self, crash: Crash, tree: Tree, where: Where, dir_fd: int, *, keeps_dumps: bool = False
     ) -> None:
         self.crash = crash
         self.where = where

@@ -39,7 +39,6 @@ def libc() -> ctypes.CDLL:
 
 
 def _failure(path: str | None = None) -> OSError:
-    """Return the error of the call that has just failed."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number), path)
 

@@ -26,14 +26,7 @@ from crashmover.external.translating import translating
 from crashmover.uri import StorageURI
 
 # ENOENT: the root; waiting does not bring a mistyped path into being.
-_DENIED = {
-    errno.EACCES,
-    errno.ELOOP,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+_DENIED = {errno.EACCES, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 # These pass: another process lets go, a file server comes back.
 _PASSING = {
