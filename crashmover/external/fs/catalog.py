@@ -25,7 +25,6 @@ class Catalog:
     A directory that cannot be entered, or something else in its place, hides the crashes in it
     and no others: it is noted, and raised at the end.
 
-    :param root_fd: the store's directory
     :param kind: of crashes that have this part
     :param passed_over: counts what looks like a crash and is not yielded
     """
@@ -68,8 +67,7 @@ class Catalog:
         yield from crashid.merged(here, below) if here and inner else chain(here, below)
 
     def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
-        """Return the crashes that are right here, and belong here, and the directories, both in
-        order."""
+        """Return the crashes that belong right here, and the directories, both in order."""
         found, directories = _list(dir_fd, self._suffix)
         belongs = self._layout.belongs
         here = []
@@ -111,10 +109,7 @@ class Catalog:
 
 def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
     """Return what may be the ids of crashes that have a file ``ID + suffix`` in an open directory,
-    and the directories there.
-
-    No `DirectoryIndex`: there may be a million such directories.
-    """
+    and the directories there.  No `DirectoryIndex`: there may be a million such directories."""
     found: list[str] = []
     directories: list[str] = []
     length = ID_LENGTH + len(suffix)

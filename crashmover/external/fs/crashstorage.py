@@ -33,7 +33,7 @@ from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.modes import Modes, another_owner
 from crashmover.external.fs.mounts import mounts_of, risks_of_reading, risks_of_saving
 from crashmover.external.fs.reading import CrashFiles
-from crashmover.external.fs.removing import CrashRemoval, LoadedRemoval
+from crashmover.external.fs.removing import CrashRemoval
 from crashmover.external.fs.sameness import is_same_tree
 from crashmover.external.fs.saving import Saving, save_in_groups
 from crashmover.external.fs.surroundings import look_around
@@ -176,10 +176,7 @@ class FSPermanentStorage(CrashStorageBase):
 
     @contextmanager
     def _opened(self, action: str, crash_id: str = "") -> Iterator[int]:
-        """Open the root to do something; where it is missing, so is every crash.
-
-        :raises CrashIDNotFound: it is missing: nothing was ever saved here
-        """
+        """Open the root; where it is missing, so is every crash: `CrashIDNotFound`."""
         with self._tree.translating(action, crash_id or None):
             try:
                 root_fd = durable.open_root(self.root)
@@ -196,10 +193,8 @@ class FSPermanentStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """List one directory at a time, which is in memory.
-
-        If something else is in the place of a directory, that is raised at the end.
-        """
+        """List one directory at a time, which is in memory.  If something else is in the place of a
+        directory, that is raised at the end."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
@@ -281,8 +276,8 @@ class FSPermanentStorage(CrashStorageBase):
     # Removing
 
     def remove(self, crash_id: str) -> None:
-        """Remove the crash's files wherever the layout has them, and then the directories
-        that are left empty; the raw crash goes first, so that no reader sees a torn crash."""
+        """Remove the crash's files wherever the layout has them, and then the directories that are
+        left empty; the raw crash goes first, so that no reader sees a torn crash."""
         [error] = self.remove_crashes([crash_id])
         if error:
             raise error
@@ -290,7 +285,8 @@ class FSPermanentStorage(CrashStorageBase):
     def remove_loaded(self, crash: Crash) -> None:
         """Remove it under its lock, so that no other save comes in between.  Files that lie
         elsewhere stay."""
-        [error] = self._remove([LoadedRemoval(self._tree, crash)])
+        states = {part.state for part in crash.parts}
+        [error] = self._remove([CrashRemoval(self._tree, crash.crash_id, states)])
         if error:
             raise error
 

@@ -51,10 +51,8 @@ def generation(status: os.stat_result) -> Generation:
 
 
 def state_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a file from any other of its name.
-
-    That holds where another directory has been put in the place of the file's own, too.
-    """
+    """Return what tells a file from any other of its name, be it in another directory that has
+    been put in the place of its own."""
     return status.st_dev, *generation(status)
 
 

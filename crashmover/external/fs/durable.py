@@ -115,10 +115,7 @@ def set_mode(fd: int, mode: int) -> bool:
 
 
 class opened:
-    """Close a descriptor in the end: ``with opened(fd): ...``.
-
-    No generator, as there are many of these for every crash.
-    """
+    """Close a descriptor in the end.  No generator, as there are many of these for every crash."""
 
     __slots__ = ("_fd",)
 
@@ -152,11 +149,8 @@ class HeldDirectory:
 
     @classmethod
     def of(cls, dir_fd: int) -> Self | None:
-        """Hold a directory that is open.
-
-        Return None if about `MOST_HELD` are held, or few further files may be open: other work
-        needs those.
-        """
+        """Hold a directory that is open; return None if about `MOST_HELD` are held, or few further
+        files may be open: other work needs those."""
         if len(cls._all) >= MOST_HELD:
             return None
         try:
@@ -221,10 +215,7 @@ def open_root(path: Path) -> int:
 
 
 def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
-    """Open a file to read it, and return its status too.
-
-    :raises OSError: it is a link, a FIFO, or another thing that is not a regular file
-    """
+    """Open a file to read it, and return its status too; `refused` if it is no regular file."""
     try:
         fd = os.open(name, os.O_RDONLY | NO_LINK, dir_fd=dir_fd)
     except OSError as error:
@@ -245,10 +236,8 @@ def status(dir_fd: int | None, name: str | Path) -> os.stat_result:
 
 
 def exists(dir_fd: int | None, name: str | Path) -> bool:
-    """Return True if anything is there, as `status` finds it.
-
-    :raises OSError: that cannot be known, as below a mount whose server is gone
-    """
+    """Return True if anything is there, as `status` finds it; raise OSError if that cannot be
+    known, as below a mount whose server is gone."""
     try:
         status(dir_fd, name)
     except FileNotFoundError:
@@ -268,10 +257,9 @@ def final_name(name: str) -> str | None:
 
 
 def create_new(dir_fd: int, name: str, mode: int = PRIVATE) -> int:
-    """Open the file `name`, which is not there yet.
+    """Open the file `name`, which is not there yet; `FileExistsError` if it is.
 
     :param mode: of the file, less what the process's own umask takes away
-    :raises FileExistsError: it is
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
     return os.open(name, flags, mode, dir_fd=dir_fd)

@@ -13,6 +13,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
@@ -36,6 +37,7 @@ _id_of = attrgetter("crash_id")
 _place_of = attrgetter("where")
 
 
+@dataclass(frozen=True)
 class Emptying:
     """Removes crashes, in one run.
 
@@ -43,22 +45,21 @@ class Emptying:
     :param forcing: gives what makes the removal of so many durable
     """
 
-    def __init__(self, tree: Tree, root_fd: int, forcing: Callable[[int], Forcing]) -> None:
-        self._tree = tree
-        self._root_fd = root_fd
-        self._forcing = forcing
+    tree: Tree
+    root_fd: int
+    forcing: Callable[[int], Forcing]
 
     def crashes(self, removals: Sequence[CrashRemoval]) -> None:
         """Remove these crashes, and the directories that are left empty."""
         places = set[Where]()
-        with self._forcing(len(removals)) as forcing:
+        with self.forcing(len(removals)) as forcing:
             for removal in removals:
                 try:
-                    removal.check(self._root_fd)
-                    for where in self._tree.layout.directories(removal.crash_id):
+                    removal.check(self.root_fd)
+                    for where in self.tree.layout.directories(removal.crash_id):
                         with (
                             suppress(FileNotFoundError),
-                            opened(open_directory(self._root_fd, where)) as dir_fd,
+                            opened(open_directory(self.root_fd, where)) as dir_fd,
                         ):
                             forcing.begin(where, dir_fd)
                             if removal.remove_from(dir_fd, where):
@@ -69,7 +70,7 @@ class Emptying:
         for where in places:
             with suppress(OSError):  # and those above it, as long as they are empty
                 for depth in range(len(where), 0, -1):
-                    _remove_empty(self._root_fd, where[:depth])
+                    _remove_empty(self.root_fd, where[:depth])
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
@@ -80,10 +81,10 @@ class Emptying:
         :raises OSError: at the end, where a directory could not be looked into
         """
         failures: list[OSError] = []
-        for name in sorted(durable.names(self._root_fd)):
+        for name in sorted(durable.names(self.root_fd)):
             is_wanted = crashid.parse_day_name(name) and is_between(name, since, until)
             if is_wanted and not is_stopped():
-                day = _Day(self._tree.layout, self._root_fd, name)
+                day = _Day(self.tree.layout, self.root_fd, name)
                 yield from self._empty(day, is_stopped)
                 failures += day.failures
         if failures:
@@ -99,13 +100,12 @@ class Emptying:
         day.remove_empty()
 
     def _together(self, batch: list[list[Seen]]) -> Iterable[CrashRemoval]:
-        """Remove what was seen of some crashes, directory by directory, and force that to the
-        disk."""
+        """Remove what was seen of some crashes, directory by directory, and make that durable."""
         crash_ids = [seen[0].crash_id for seen in batch]
-        removals = {crash_id: CrashRemoval(self._tree, crash_id) for crash_id in crash_ids}
+        removals = {crash_id: CrashRemoval(self.tree, crash_id) for crash_id in crash_ids}
         places = set[Where]()
         everything = sorted(chain.from_iterable(batch), key=_place_of)
-        with self._forcing(len(batch)) as forcing:
+        with self.forcing(len(batch)) as forcing:
             for where, seen in groupby(everything, key=_place_of):
                 places.add(where)
                 found = [(each, removals[each.crash_id]) for each in seen]
@@ -117,7 +117,7 @@ class Emptying:
         self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
     ) -> None:
         try:
-            with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
+            with opened(durable.walk_down(self.root_fd, where)) as dir_fd:
                 forcing.begin(where, dir_fd)
                 for seen, removal in found:
                     self._remove_seen(dir_fd, seen, removal)
@@ -136,7 +136,7 @@ class Emptying:
             removal.error = error
             return
         if seen.is_left_over:
-            locks = CrashLocks(dir_fd, self._tree.layout, seen.crash_id)
+            locks = CrashLocks(dir_fd, self.tree.layout, seen.crash_id)
             for kind in MARKERS:
                 with suppress(OSError):
                     locks.clear(kind, without_lock=kind is Kind.RAW_CRASH)
@@ -155,12 +155,11 @@ class Emptying:
                     removal.error = removal.error or error
 
     def _force_one(self, where: Where) -> None:
-        """Force a directory to the disk; where another process has just removed it, what it was
-        in."""
+        """Force a directory to the disk; if another process has just removed it, what it was in."""
         for depth in range(len(where), -1, -1):
             with (
                 suppress(FileNotFoundError),
-                opened(durable.walk_down(self._root_fd, where[:depth])) as dir_fd,
+                opened(durable.walk_down(self.root_fd, where[:depth])) as dir_fd,
             ):
                 os.fsync(dir_fd)
                 return

@@ -56,10 +56,8 @@ def status_if_there(dir_fd: int, name: str) -> os.stat_result | None:
 
 
 def open_directory(root_fd: int, where: Where) -> int:
-    """Open the directory that is `where` below the root.
-
-    :raises FileNotFoundError: it is missing, or a collector's link is in its place
-    """
+    """Open the directory that is `where` below the root.  If a collector's link is in its place, it
+    is missing: `FileNotFoundError`."""
     try:
         return durable.walk_down(root_fd, where)
     except OSError as error:

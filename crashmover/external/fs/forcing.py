@@ -103,8 +103,7 @@ class Forcing:
         return self._devices[where] in self._fuse
 
     def _force_each(self, places: Sequence[Where], new: bool) -> None:
-        """Force each of these; new ones with all above them, which another process may just
-        have made."""
+        """Force each of these; new ones with all above them, which may be new too."""
         tops = {names[:depth] for names in places for depth in range(len(names))} if new else set()
         for names in {*tops, *places}:
             with durable.opened(durable.walk_down(self._root_fd, names)) as fd:

@@ -30,8 +30,7 @@ class NotKept(PermissionError):
 class Modes:
     """The modes of new files and directories.
 
-    :param umask: what they are made without.  None: none is asked for, and `DEFAULT_UMASK` holds
-        where the file system can keep it.
+    :param umask: what they are made without; None: `DEFAULT_UMASK`, where the file system keeps it
     :raises ValueError: `umask` would keep the owner out
     """
 

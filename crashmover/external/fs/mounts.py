@@ -42,8 +42,7 @@ class Mount:
     source: str = ""
 
     def risk(self) -> str:
-        """Return why what is written here may be lost when the power fails; "" if no reason is
-        known."""
+        """Return why what is written here may be lost if the power fails; "" if it is kept."""
         if self.kind in _IN_MEMORY:
             lost = "in memory: what is saved there is gone at a restart"
             return f"{self.point} is a {self.kind}, {lost}"
@@ -79,10 +78,8 @@ def _unescaped(text: str) -> str:
 
 
 def mounts_of(directory: Path) -> Iterator[Mount]:
-    """Yield the mount that a store is on, and those of its days, or below its days.
-
-    :param directory: the store's, of which the last parts may still be missing
-    """
+    """Yield the mount that a store is on, and those of its days, or below its days.  The last parts
+    of its directory may still be missing."""
     found = mounts()
     root = Path(os.path.realpath(directory))
     if mount := at(root, found):
@@ -94,10 +91,7 @@ def mounts_of(directory: Path) -> Iterator[Mount]:
 
 
 def at(path: PurePath, found: list[Mount]) -> Mount | None:
-    """Return the mount that a path lies on; None where that is not known.
-
-    :param path: absolute, without links
-    """
+    """Return the mount that an absolute path without links lies on; None if that is not known."""
     over = [mount for mount in reversed(found) if path.is_relative_to(mount.point)]
     # The deepest, and of several at one place the latest, which hides the others.
     return max(over, key=lambda mount: len(mount.point.parts), default=None)
@@ -110,10 +104,7 @@ def kind_at(path: PurePath, found: list[Mount]) -> str:
 
 
 def below(root: PurePath, found: list[Mount]) -> Iterator[tuple[str, ...]]:
-    """Yield where below a directory other file systems are mounted, as names from there down.
-
-    :param root: absolute, without links
-    """
+    """Yield where below such a path other file systems are mounted, as names from there down."""
     for mount in found:
         if mount.point != root and mount.point.is_relative_to(root):
             yield mount.point.relative_to(root).parts

@@ -23,8 +23,7 @@ _PIECE = 1 << 18  # bytes that are unpacked at a time, however well they are pac
 
 
 def pump_gzipped(part: Part, write: Write) -> None:
-    """As `Part.pump`, packed: as it is kept, where its store packs it too; else always the same
-    bytes for the same bytes."""
+    """As `Part.pump`, packed: as its store keeps it; else always the same for the same bytes."""
     if part.packed:
         part.packed(write, _ignore)
         return

@@ -30,10 +30,8 @@ _BYTES = b"crashmover"
 
 
 def look(root: Path, *, write: bool) -> None:
-    """Check that a directory can be read, or files be made there once what is missing is made.
-
-    :raises OSError: that cannot be done
-    """
+    """Check that a directory can be read; or that files can be made there, once what is missing is
+    made; raise OSError if not."""
     there = root
     while write and not durable.exists(None, there):  # but not where a link leads to
         there = there.parent
@@ -62,10 +60,7 @@ def _why_not_writable(directory: Path) -> OSError:
 
 def probe(tree: Tree) -> dt.datetime:
     """Write where a crash of today would be saved, or where the first directory would be made that
-    is missing there, and take it away again; return what time it was by the file system's clock.
-
-    :raises OSError: that cannot be done
-    """
+    is missing there, and take it away again; return the time by the file system's clock."""
     crash = probe_crash()
     where = tree.layout.leaves(crash.crash_id)[0]
     with (
@@ -118,10 +113,8 @@ def _new_name() -> str:
 
 
 def try_file_systems(tree: Tree) -> list[str]:
-    """Return what is otherwise than it should be, though crashes can be saved below the root.
-
-    :raises NotKept: crashes cannot be saved safely there, or not with the umask that was asked for
-    """
+    """Return what is otherwise than it should be, though crashes can be saved below the root; raise
+    `NotKept` if they cannot be saved safely, or not with the umask that was asked for."""
     differences: list[str] = []
     for number, mount in enumerate(mounts_of(tree.root)):
         if mount.kind in DISKS:

@@ -30,8 +30,7 @@ _GONE = (errno.ENOENT, errno.ESTALE)  # the latter on a file server, of a direct
 class CrashFiles:
     """What there is of a crash in one directory.
 
-    :param where: the directory
-    :param dir_fd: the same, open; it is kept open to read the parts, if possible
+    :param dir_fd: the directory, open; it is kept open to read the parts, if possible
     """
 
     def __init__(self, tree: Tree, crash_id: str, where: Where, dir_fd: int) -> None:
@@ -142,10 +141,8 @@ class CrashFiles:
             return status_from_server(fd)
 
     def _open_marker(self, dir_fd: int) -> int:
-        """Open the raw crash on a FUSE or network mount.
-
-        libfuse may call a file missing that another process replaces at this moment.
-        """
+        """Open the raw crash on a FUSE or network mount.  libfuse may call a file missing that
+        another process replaces at this moment."""
         for _ in range(_OPEN_TRIES):
             with suppress(FileNotFoundError):
                 return durable.open_regular(dir_fd, self._marker)[0]

@@ -6,11 +6,11 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
-from crashmover.crash import MARKERS, Crash, Kind
+from crashmover.crash import MARKERS, Kind
 from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
 from crashmover.external.fs.directory_index import generation, state_of
@@ -48,11 +48,13 @@ class Seen:
 
 
 class CrashRemoval:
-    """Removes a crash from one directory after the other."""
+    """Removes a crash from one directory after the other.
 
-    _needs_locks = False  # also that of a processed crash which is saved by itself
+    :param states: of the files that may be removed, by `state_of`: those that the crash was loaded
+        from; if there are others of it, `CrashChanged` is raised.  None: all may be
+    """
 
-    def __init__(self, tree: Tree, crash_id: str) -> None:
+    def __init__(self, tree: Tree, crash_id: str, states: Set[object] | None = None) -> None:
         self.crash_id = crash_id
         self.was_there = False
         """Whether there was anything of it."""
@@ -60,24 +62,37 @@ class CrashRemoval:
         """Whether there was a raw or processed crash."""
         self.error: OSError | CrashChanged | None = None
         """Why it is not known to be gone."""
+        self._states = states
         self._tree = tree
         self._layout = tree.layout
+        self._marker = tree.layout.file_name(crash_id, Kind.RAW_CRASH)
 
     def check(self, root_fd: int) -> None:
         """Check all directories, before anything is removed from any."""
+        if self._states is None:
+            return
+        for where in self._layout.directories(self.crash_id):
+            with (
+                suppress(FileNotFoundError),
+                durable.opened(open_directory(root_fd, where)) as dir_fd,
+            ):
+                if other := self._other(dir_fd, where, self._names(dir_fd, where)):
+                    raise CrashChanged(self.crash_id, other)
 
     def remove_from(self, dir_fd: int, where: Where) -> bool:
-        """Remove the crash's files from an open directory, the raw crash first; return whether
-        there were any."""
-        names = self._raw_crash_or_names(dir_fd, where)
-        locks = self._locks(dir_fd)
+        """Remove the files in an open directory, the raw crash first; return whether it had any."""
+        names = [self._marker]  # if it is there, all will be listed under its lock
+        if not durable.exists(dir_fd, self._marker):
+            names = self._names(dir_fd, where)
+        locks = CrashLocks(dir_fd, self._layout, self.crash_id)
         if not names:
             for kind in MARKERS:  # left by a removal whose process died at its very end
                 with suppress(OSError):
                     locks.clear(kind)
             return False
         self._check_dumps(dir_fd, names, lambda: self._beside(dir_fd, where))
-        with locks.of_removal(names[0]) as lock, locks.of_processed(is_needed=self._needs_locks):
+        is_needed = self._states is not None
+        with locks.of_removal(names[0]) as lock, locks.of_processed(is_needed=is_needed):
             now = self._names(dir_fd, where, lock)
             # On a full disk the first is the lock by now, and all have been looked at.
             other = "" if lock.turned else self._other(dir_fd, where, now)
@@ -91,15 +106,15 @@ class CrashRemoval:
         return True
 
     def remove_seen(self, dir_fd: int, seen: Seen) -> None:
-        """Remove from an open directory what was seen there; or, where that has changed since,
-        what is there now."""
+        """Remove what was seen in an open directory, or what is there now if it has changed."""
         names = [self.crash_id + suffix for suffix in seen.suffixes]
         if not names:
             return
         self._check_dumps(dir_fd, names, lambda: seen.beside)
         before = self._raw_crash(dir_fd)
         is_same = seen.has_settled(before)
-        with self._locks(dir_fd).of_removal(names[0], turn=is_same) as lock:
+        locks = CrashLocks(dir_fd, self._layout, self.crash_id)
+        with locks.of_removal(names[0], turn=is_same) as lock:
             held = os.fstat(lock.fd)
             after = held if held.st_ino == seen.inode else self._raw_crash(dir_fd)
             # A process that dies and leaves dumps that have no raw crash leaves the lock, too.
@@ -113,15 +128,10 @@ class CrashRemoval:
     def _check_dumps(self, dir_fd: int, names: list[str], beside: Callable[[], str]) -> None:
         """Raise OSError where dumps may belong to a raw crash that has another suffix than the
         store's.  Dumps that a save or removal of ours has left have the raw crash's lock beside
-        them.
-
-        :param names: of the crash's files, the raw crash first
-        :param beside: returns the name of a file that is not the store's; "" if there is none
-        """
-        raw_crash = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
-        if names[0] == raw_crash or not any(map(self._layout.is_dump, names)):
+        them."""
+        if names[0] == self._marker or not any(map(self._layout.is_dump, names)):
             return
-        is_left_over = durable.exists(dir_fd, durable.temporary_name(raw_crash))
+        is_left_over = durable.exists(dir_fd, durable.temporary_name(self._marker))
         if not is_left_over and (other := beside()):
             reason = f"its dumps may be those of {other}: is that suffix ?json_file_suffix=?"
             raise OSError(errno.EEXIST, reason)
@@ -132,27 +142,23 @@ class CrashRemoval:
 
     def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
         """Return the one among these files that must not be removed; "" if there is none."""
+        if self._states is None:
+            return ""
+        for name in names:
+            # A program that removes one at this moment goes by no lock.
+            with suppress(FileNotFoundError):
+                if state_of(durable.status(dir_fd, name)) not in self._states:
+                    return os.path.join(*where, name)
         return ""
-
-    def _locks(self, dir_fd: int) -> CrashLocks:
-        return CrashLocks(dir_fd, self._layout, self.crash_id)
 
     def _raw_crash(self, dir_fd: int) -> os.stat_result | None:
         with suppress(FileNotFoundError):
-            return durable.status(dir_fd, self._layout.file_name(self.crash_id, Kind.RAW_CRASH))
+            return durable.status(dir_fd, self._marker)
         return None
 
-    def _raw_crash_or_names(self, dir_fd: int, where: Where) -> list[str]:
-        """Return the raw crash's file alone, if it is there: all will be listed under its lock.
-        Else return the crash's files, as `_names`."""
-        raw_crash = self._layout.file_name(self.crash_id, Kind.RAW_CRASH)
-        return [raw_crash] if durable.exists(dir_fd, raw_crash) else self._names(dir_fd, where)
-
     def _names(self, dir_fd: int, where: Where, lock: Lock | None = None) -> list[str]:
-        """Return the crash's files in a directory, the raw crash first.
-
-        :param lock: the crash's, once this process holds it
-        """
+        """Return the crash's files in a directory, the raw crash first.  A `lock` is the crash's,
+        once this process holds it."""
         status = self._raw_crash(dir_fd)
         # A process that died may have added dumps to what had settled, and then left the lock.
         state = generation(status) if status and not (lock and lock.was_left) else None
@@ -162,38 +168,9 @@ class CrashRemoval:
         return names + [name for name in listed if self._layout.is_dump(name)]
 
 
-class LoadedRemoval(CrashRemoval):
-    """Removes the files that a crash was loaded from; `CrashChanged` where there are others."""
-
-    _needs_locks = True
-
-    def __init__(self, tree: Tree, crash: Crash) -> None:
-        super().__init__(tree, crash.crash_id)
-        self._states = {part.state for part in crash.parts}
-
-    def check(self, root_fd: int) -> None:
-        for where in self._layout.directories(self.crash_id):
-            with (
-                suppress(FileNotFoundError),
-                durable.opened(open_directory(root_fd, where)) as dir_fd,
-            ):
-                if other := self._other(dir_fd, where, self._names(dir_fd, where)):
-                    raise CrashChanged(self.crash_id, other)
-
-    def _other(self, dir_fd: int, where: Where, names: list[str]) -> str:
-        for name in names:
-            # A program that removes one at this moment goes by no lock.
-            with suppress(FileNotFoundError):
-                if state_of(durable.status(dir_fd, name)) not in self._states:
-                    return os.path.join(*where, name)
-        return ""
-
-
 def _is_same(before: os.stat_result | None, after: os.stat_result | None) -> bool:
-    """Return True if a raw crash has not been touched, as a save that adds dumps does.
-
-    Its change time is another when it has become the lock.
-    """
+    """Return True if a raw crash has not been touched, as a save that adds dumps does.  Its change
+    time is another when it has become the lock."""
     if before is None or after is None:
         return before is after
     return (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)

@@ -90,16 +90,13 @@ def _places(one: Tree, other: Tree, found: list[Mount]) -> list[tuple[Where, Whe
     """Return the pairs of directories that crashes may have in common, each from its root down:
     the roots, and wherever a file system is mounted below one of them."""
     mine, yours = one.layout, other.layout
-    ours = {(where, mine.place_in(yours, where)) for where in _mounted(one, found)}
-    theirs = {(yours.place_in(mine, where), where) for where in _mounted(other, found)}
+    here, there = (below(Path(os.path.realpath(tree.root)), found) for tree in (one, other))
+    ours = {(where, mine.place_in(yours, where)) for where in here}
+    theirs = {(yours.place_in(mine, where), where) for where in there}
     pairs = [((), ()), *sorted(ours | theirs)]
     # In a directory of a day each base has a directory of its own.
     is_same_base = mine.name_branch_base == yours.name_branch_base
     return [pair for pair in pairs if is_same_base or len(pair[0]) > 1]
-
-
-def _mounted(tree: Tree, found: list[Mount]) -> Iterator[Where]:
-    return below(Path(os.path.realpath(tree.root)), found)
 
 
 def _is_same_directory(one: Path, other: Path, found: list[Mount]) -> bool | None:
@@ -174,10 +171,8 @@ def _mark(tree: Tree, directory: Path) -> Iterator[str]:
 
 
 def _remove_old_marks(dir_fd: int, now: float) -> None:
-    """Remove the marks that processes left behind which were killed.
-
-    :param now: by the clock of the file system
-    """
+    """Remove the marks that processes left behind which were killed; `now` is by the clock of the
+    file system."""
     with suppress(OSError):
         for name in filter(_MARK.fullmatch, durable.names(dir_fd)):
             with suppress(OSError):

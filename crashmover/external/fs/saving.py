@@ -8,6 +8,7 @@ import errno
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from crashmover.crash import Crash, Kind
 from crashmover.errors import CrashExists, CrashIDNotFound, CrashMoverError
@@ -23,6 +24,7 @@ _GROUP_SECONDS = 1.0  # a group is made durable when the first of it is this old
 _STAGE_TRIES = 10  # another process may remove the empty directory that was just entered
 
 
+@dataclass(frozen=True)
 class Saving:
     """Begins saves below a root.
 
@@ -32,17 +34,10 @@ class Saving:
     :param keeps_dumps: keep the dumps of a crash whose raw crash is replaced
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        root_fd: int,
-        would_replace: Callable[[Crash], bool] | None = None,
-        keeps_dumps: bool = False,
-    ) -> None:
-        self._tree = tree
-        self._root_fd = root_fd
-        self._would_replace = would_replace
-        self._keeps_dumps = keeps_dumps
+    tree: Tree
+    root_fd: int
+    would_replace: Callable[[Crash], bool] | None = None
+    keeps_dumps: bool = False
 
     def stage(self, crash: Crash) -> StagedSave:
         """Begin to save a crash, under its lock.
@@ -54,10 +49,10 @@ class Saving:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         save = self._staged(crash)
         try:
-            if self._would_replace:
+            if self.would_replace:
                 save.wait_for_others()
-                if self._is_there(save, self._would_replace):
-                    raise CrashExists(crash.crash_id, uri=self._tree.uri)
+                if self._is_there(save, self.would_replace):
+                    raise CrashExists(crash.crash_id, uri=self.tree.uri)
         except BaseException:
             save.close()
             raise
@@ -67,23 +62,21 @@ class Saving:
         where = self._place_of(crash)
         for _ in range(_STAGE_TRIES):
             with suppress(FileNotFoundError):
-                dir_fd = durable.make_down(self._root_fd, where, self._tree.modes.directory)
-                return StagedSave(crash, self._tree, where, dir_fd, keeps_dumps=self._keeps_dumps)
+                dir_fd = durable.make_down(self.root_fd, where, self.tree.modes.directory)
+                return StagedSave(crash, self.tree, where, dir_fd, keeps_dumps=self.keeps_dumps)
         raise BlockingIOError(errno.EAGAIN, "its directory is removed again and again")
 
     def _place_of(self, crash: Crash) -> Where:
-        """Return the place that the layout says.
-
-        Dumps alone go to their raw crash.  A raw crash whose dumps are kept goes to these.
-        """
+        """Return the place that the layout says.  Dumps alone go to their raw crash.  A raw crash
+        whose dumps are kept goes to these."""
         found = None
         is_addition = crash.raw_crash is None and crash.dumps
-        if is_addition or (crash.raw_crash and self._keeps_dumps):
+        if is_addition or (crash.raw_crash and self.keeps_dumps):
             found = self._find(crash.crash_id)
         if is_addition and found is None:
             reason = "no raw crash to add dumps to"
-            raise CrashIDNotFound(crash.crash_id, uri=self._tree.uri, reason=reason)
-        return found or self._tree.layout.leaves(crash.crash_id)[0]
+            raise CrashIDNotFound(crash.crash_id, uri=self.tree.uri, reason=reason)
+        return found or self.tree.layout.leaves(crash.crash_id)[0]
 
     def _is_there(self, save: StagedSave, would_replace: Callable[[Crash], bool]) -> bool:
         """Return True if saving the crash would replace a raw crash or a dump."""
@@ -93,11 +86,11 @@ class Saving:
         if save.was_visible():
             return True
         has_own = durable.exists(save.dir_fd, crash_id)  # a directory, of the older form
-        is_elsewhere = has_own or len(self._tree.layout.leaves(crash_id)) > 1
+        is_elsewhere = has_own or len(self.tree.layout.leaves(crash_id)) > 1
         return is_elsewhere and self._find(crash_id) is not None
 
     def _find(self, crash_id: str) -> Where | None:
-        return find(self._root_fd, self._tree.layout, crash_id, Kind.RAW_CRASH)
+        return find(self.root_fd, self.tree.layout, crash_id, Kind.RAW_CRASH)
 
 
 def save_in_groups(

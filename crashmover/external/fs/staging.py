@@ -145,12 +145,10 @@ class StagedSave:
         return durable.exists(self.dir_fd, lock.swapcase())
 
     def hide(self) -> bool:
-        """Make an older state of the crash invisible.
+        """Make an older state of the crash invisible; return whether that is to be forced to the
+        disk, before the dumps are replaced.
 
-        It stays visible if its dumps are the same to the byte, when a reader cannot tell old from
-        new.
-
-        :return: whether that is to be forced to the disk, before the dumps are replaced
+        It stays visible if its dumps are the same to the byte: a reader cannot tell old from new.
         """
         if not self._has_raw_crash or self._keeps_dumps or not self._is_visible():
             return False
@@ -217,8 +215,7 @@ class StagedSave:
             raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
 
     def time_of_dumps(self) -> dt.datetime:
-        """Return when the first of the dumps that are in place was written, by the file system's
-        clock."""
+        """Return when the first dump in place was written, by the file system's clock."""
         written = min(durable.status(self.dir_fd, name).st_mtime for name in self._dump_names)
         return dt.datetime.fromtimestamp(written, dt.UTC)
 
@@ -231,8 +228,7 @@ class StagedSave:
             self._put_one(self._marker, undoable=not self.was_visible())
 
     def force_renamed(self) -> None:
-        """Force each file that was renamed, and so its new name, where forcing the directory may
-        do nothing."""
+        """Force each file that was renamed, and so its new name: forcing the directory may not."""
         while self._renamed:
             name = self._renamed.pop()
             if name in self._locks:

@@ -63,10 +63,7 @@ def has_openat2() -> bool:
 
 
 def open_below(dir_fd: int, path: str, flags: int) -> int:
-    """Open what is at `path` below an open directory.
-
-    :raises OSError: ELOOP where something on the way, or the last of it, is a symbolic link
-    """
+    """Open what is at `path` below an open directory; ELOOP if a symbolic link is in it."""
     how = _how(flags)
     fd: int = _syscall()(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, ctypes.sizeof(_OpenHow))
     if fd < 0:
@@ -116,10 +113,8 @@ def _statx() -> "ctypes._NamedFuncPointer | None":
 
 
 def sync_file_system(fd: int) -> None:
-    """Force all of the file system that an open file is on to the disk: syncfs(2).
-
-    :raises OSError: something could not be written since the file was opened
-    """
+    """Force all of the file system that an open file is on to the disk: syncfs(2).  Raise OSError
+    if something could not be written since the file was opened."""
     if libc().syncfs(fd) != 0:
         raise _failure()
 
@@ -166,8 +161,7 @@ _FUSE = 0x65735546
 
 
 def file_system_type(fd: int) -> int | None:
-    """Return the number of the file system's type, as in statfs(2); None where the system does
-    not tell."""
+    """Return the number of the file system's type: statfs(2); None if the system does not tell."""
     if sys.platform != "linux":
         return None
     buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
@@ -184,10 +178,8 @@ def is_local(fd: int) -> bool:
 
 
 def has_directory_times(fd: int) -> bool:
-    """Return True if a directory's times change whenever a file is made in it or removed.
-
-    Some FUSE file systems, such as rclone's mount, do not keep them.
-    """
+    """Return True if a directory's times change whenever a file is made in it or removed.  Some
+    FUSE file systems, such as rclone's mount, do not keep them."""
     return file_system_type(fd) in _LOCAL_TYPES | {_NFS}
 
 

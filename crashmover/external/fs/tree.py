@@ -44,10 +44,7 @@ _TRANSLATED = (OSError, InvalidDumpName, CorruptCrash, CrashChanged)
 
 
 class Tree:
-    """A store's directory tree.
-
-    :param root: an absolute path
-    """
+    """A store's directory tree; `root` is an absolute path."""
 
     def __init__(self, root: Path, layout: Layout, modes: Modes) -> None:
         self.root = root
