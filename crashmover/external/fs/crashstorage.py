@@ -98,11 +98,9 @@ class FSPermanentStorage(CrashStorageBase):
         return self.layout, status.st_dev, status.st_ino
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both trees share crashes, as `sameness` finds out.
-
-        A directory and a bucket are always two stores, even where the directory is the disk of
-        the bucket's server: the names of their files differ.
-        """
+        """Return whether both trees share crashes, as `sameness` finds out.  A directory and a
+        bucket are always two stores, even where the directory is the disk of the bucket's server:
+        the names of their files differ."""
         if not isinstance(other, FSPermanentStorage):
             return None
         return is_same_tree(self._tree, other._tree, probe=probe)
@@ -233,19 +231,15 @@ class FSPermanentStorage(CrashStorageBase):
         place where a reader looks first.
         """
         together = [crash]
-        if self._is_at_older_place(crash.crash_id):
-            parts = filter(None, (crash.processed_crash, crash.raw_crash))
-            together = [Crash(crash.crash_id, [part]) for part in parts]
+        with suppress(CrashIDNotFound), self._opened("cannot be read", crash.crash_id) as root_fd:
+            where = find(root_fd, self.layout, crash.crash_id, Kind.RAW_CRASH)
+            if where not in (None, self.layout.leaves(crash.crash_id)[0]):
+                parts = filter(None, (crash.processed_crash, crash.raw_crash))
+                together = [Crash(crash.crash_id, [part]) for part in parts]
         for each in together:
             [error] = self._save([each], keeps_dumps=True)
             if error:
                 raise error
-
-    def _is_at_older_place(self, crash_id: str) -> bool:
-        with suppress(CrashIDNotFound), self._opened("cannot be read", crash_id) as root_fd:
-            where = find(root_fd, self.layout, crash_id, Kind.RAW_CRASH)
-            return where not in (None, self.layout.leaves(crash_id)[0])
-        return False
 
     def _save(
         self,

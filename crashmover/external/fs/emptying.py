@@ -109,23 +109,18 @@ class Emptying:
             for where, seen in groupby(everything, key=_place_of):
                 places.add(where)
                 found = [(each, removals[each.crash_id]) for each in seen]
-                self._remove_in(where, found, forcing)
+                try:
+                    with opened(durable.walk_down(self.root_fd, where)) as dir_fd:
+                        forcing.begin(where, dir_fd)
+                        for each, removal in found:
+                            self._remove_seen(dir_fd, each, removal)
+                except FileNotFoundError:  # another process has removed them, and the directory
+                    continue
+                except OSError as error:
+                    for _, removal in found:
+                        removal.error = error
             self._force(forcing, places, removals.values())
         return removals.values()
-
-    def _remove_in(
-        self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
-    ) -> None:
-        try:
-            with opened(durable.walk_down(self.root_fd, where)) as dir_fd:
-                forcing.begin(where, dir_fd)
-                for seen, removal in found:
-                    self._remove_seen(dir_fd, seen, removal)
-        except FileNotFoundError:  # another process has removed them, and the directory
-            return
-        except OSError as error:
-            for _, removal in found:
-                removal.error = error
 
     def _remove_seen(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
         try:

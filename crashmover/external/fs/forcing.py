@@ -51,11 +51,8 @@ class Forcing:
             os.close(fd)
 
     def begin(self, where: Where, dir_fd: int) -> bool:
-        """Take note of a directory before something is written to it, or removed from it.
-
-        :param dir_fd: the directory, open
-        :return: whether each file must be forced as it is written
-        """
+        """Take note of an open directory before something is written to it, or removed from it;
+        return whether each file must be forced as it is written."""
         device = self._devices[where] = self._add_file_system(dir_fd)
         return self._fds[device] is None
 
@@ -95,11 +92,8 @@ class Forcing:
         return device is None or self._fds[device] is None
 
     def forgets_names(self, where: Where) -> bool:
-        """Return True if forcing a directory that was begun may do nothing.
-
-        Most FUSE file systems (bindfs, mergerfs, sshfs) cannot force a directory, and the kernel
-        then says that it is done.
-        """
+        """Return True if forcing a directory that was begun may do nothing: most FUSE file systems
+        (bindfs, mergerfs, sshfs) cannot do that, and the kernel then says that it is done."""
         return self._devices[where] in self._fuse
 
     def _force_each(self, places: Sequence[Where], new: bool) -> None:

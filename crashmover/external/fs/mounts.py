@@ -137,18 +137,20 @@ class Ground:
     uploads_later: bool = False
 
     def of_saving(self) -> list[str]:
-        """Return the warnings for processes that save or remove here."""
+        """Return the warnings for processes that save here."""
         texts = []
         if self.uploads_later:
             texts.append(
                 "what is reported as saved, and removed from its source, may not be uploaded yet,"
                 " and is lost if this machine fails"
             )
-        if self.locks_miss:
-            texts.append(
-                f"locks do not reach {self.locks_miss}: save and remove through this mount only"
-            )
-        return texts
+        return texts + self.of_removing()
+
+    def of_removing(self) -> list[str]:
+        """Return the warnings for processes that remove here."""
+        if not self.locks_miss:
+            return []
+        return [f"locks do not reach {self.locks_miss}: save and remove through this mount only"]
 
     def of_reading(self) -> list[str]:
         """Return the warnings for processes that read here."""
@@ -167,8 +169,8 @@ _SHARED = Ground(_HOST, 1)
 _UNKNOWN = Ground(_OTHER_MOUNTS, None)
 
 _GROUNDS = {
-    "nfs": Ground(_SERVER, 60),
-    "smb": Ground(_SERVER, 1),
+    **dict.fromkeys(("nfs", "nfs4"), Ground(_SERVER, 60)),
+    **dict.fromkeys(("smb", "smb2", "smb3", "cifs", "smbfs"), Ground(_SERVER, 1)),
     "9p": Ground(_HOST),
     "sshfs": Ground(_OTHER_MOUNTS, 20),
     "rclone": Ground(_OTHER_MOUNTS, 300, uploads_later=True),
@@ -183,7 +185,6 @@ _GROUNDS = {
     # A disk of this machine, by FUSE.
     **dict.fromkeys(("fuseblk", "ntfs", "ntfs-3g", "exfat", "ext2", "fuse2fs"), _SOUND),
 }
-_SAME = {"nfs4": "nfs", "cifs": "smb", "smb2": "smb", "smb3": "smb", "smbfs": "smb"}
 
 _LOCAL_LOCKS = {
     "local_lock=all",
@@ -215,8 +216,7 @@ def risks_of_reading(found: Iterable[Mount], *, removing: bool) -> list[str]:
     rest = []
     for mount in found:
         ground = _ground_of(mount)
-        locks = Ground(ground.locks_miss).of_saving() if removing else []
-        rest.append((mount, ground.of_reading() + locks))
+        rest.append((mount, ground.of_reading() + (ground.of_removing() if removing else [])))
     return _texts(rest)
 
 
@@ -226,20 +226,18 @@ def _texts(risks: list[tuple[Mount, list[str]]]) -> list[str]:
     for mount, texts in risks:
         if texts:
             places.setdefault((mount.kind, "; ".join(texts)), []).append(mount.point)
-    return [f"{_named(points)}, of {kind}: {text}" for (kind, text), points in places.items()]
-
-
-def _named(points: list[PurePath]) -> str:
-    more = f" and {len(points) - 1} more" if points[1:] else ""
-    return f"the mount {points[0]}{more}"
+    found = []
+    for (kind, text), points in places.items():
+        more = f" and {len(points) - 1} more" if points[1:] else ""
+        found.append(f"the mount {points[0]}{more}, of {kind}: {text}")
+    return found
 
 
 def _ground_of(mount: Mount) -> Ground:
     """Return what a mount cannot promise.  An unknown kind of FUSE is taken for a network mount."""
-    kind = mount.kind.removeprefix("fuse.")
     is_unknown = mount.kind.startswith("fuse") and not _is_image(mount)
     usual = _UNKNOWN if is_unknown else _SOUND
-    ground = _GROUNDS.get(_SAME.get(kind, kind), usual)
+    ground = _GROUNDS.get(mount.kind.removeprefix("fuse."), usual)
     if mount.options & _LOCAL_LOCKS:
         ground = replace(ground, locks_miss=_OTHER_MACHINES)
     if mount.options & _NO_CACHE:
