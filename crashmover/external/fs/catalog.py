@@ -57,7 +57,7 @@ class Catalog:
         except FileNotFoundError:  # emptied and removed during the walk
             return
         except OSError as error:
-            self._note(error, where)
+            self._failures.append(at_place(error, where))
             return
         # The crashes of a subdirectory all begin with its name and those above: in order.
         inner = [(*where, name) for name in directories if self._layout.leads_on(name, where)]
@@ -94,7 +94,7 @@ class Catalog:
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._note(error, where)
+            self._failures.append(at_place(error, where))
             return False
 
     def _note_impossible(self, day: str) -> None:
@@ -102,9 +102,6 @@ class Catalog:
         with suppress(OSError):
             os.close(durable.walk_down(self._root_fd, self._layout.top(day)))
             self._passed_over.note(day, "", "a day that no calendar has")
-
-    def _note(self, error: OSError, where: Where) -> None:
-        self._failures.append(at_place(error, where))
 
 
 def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:

@@ -177,7 +177,7 @@ class _Day:
         self._layout = layout
         self._root_fd = root_fd
         self._directories: list[Where] = [(name,)]
-        self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
+        self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}  # others: 2
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._settled_ns = 0
         self._look_into(layout.top(name))
@@ -215,7 +215,9 @@ class _Day:
             is_link = len(name) <= ID_LENGTH and entry.is_symlink()
             if is_link or entry.is_dir(follow_symlinks=False):
                 is_passed_over = is_link and is_collectors_link(dir_fd, name)
-                if self._is_ours(name, where) and not is_passed_over:
+                is_id = len(name) == ID_LENGTH  # as in the older form
+                is_ours = (self._layout.belongs if is_id else self._layout.leads_on)(name, where)
+                if is_ours and not is_passed_over:
                     below.append(name)
                 continue
             final = durable.final_name(name)
@@ -236,17 +238,7 @@ class _Day:
         for crash in seen.values():
             is_something = crash.suffixes or crash.is_left_over
             if is_something and self._layout.belongs(crash.crash_id, where):
-                crash.suffixes = self._in_order(crash.suffixes)
+                found = tuple(sorted(crash.suffixes, key=lambda s: (self._order.get(s, 2), s)))
+                crash.suffixes = self._known.setdefault(found, found)  # one object for all
                 self.seen.append(crash)
         return below
-
-    def _in_order(self, suffixes: tuple[str, ...]) -> tuple[str, ...]:
-        """Return them with the raw crash's first; the same object for all that have the same."""
-        found = tuple(sorted(suffixes, key=lambda suffix: (self._order.get(suffix, 2), suffix)))
-        return self._known.setdefault(found, found)
-
-    def _is_ours(self, name: str, where: Where) -> bool:
-        """Return True if there may be crashes in a directory of that name."""
-        if len(name) == ID_LENGTH:  # the older form
-            return self._layout.belongs(name, where)
-        return self._layout.leads_on(name, where)

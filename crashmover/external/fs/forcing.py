@@ -74,9 +74,13 @@ class Forcing:
         """Return when all that was written and renamed in these directories is durable.
 
         :param places: directories that were begun
-        :param new: whether the directories themselves may be new
+        :param new: whether the directories themselves may be new, and those above them
         """
-        self._force_each([where for where in places if self.is_single(where)], new)
+        single = [where for where in places if self.is_single(where)]
+        tops = {names[:depth] for names in single for depth in range(len(names))} if new else set()
+        for names in {*tops, *single}:
+            with durable.opened(durable.walk_down(self._root_fd, names)) as fd:
+                os.fsync(fd)
         self.finish_file_systems(places)
 
     def finish_file_systems(self, places: Collection[Where]) -> None:
@@ -95,13 +99,6 @@ class Forcing:
         """Return True if forcing a directory that was begun may do nothing: most FUSE file systems
         (bindfs, mergerfs, sshfs) cannot do that, and the kernel then says that it is done."""
         return self._devices[where] in self._fuse
-
-    def _force_each(self, places: Sequence[Where], new: bool) -> None:
-        """Force each of these; new ones with all above them, which may be new too."""
-        tops = {names[:depth] for names in places for depth in range(len(names))} if new else set()
-        for names in {*tops, *places}:
-            with durable.opened(durable.walk_down(self._root_fd, names)) as fd:
-                os.fsync(fd)
 
 
 def can_sync_file_system(fd: int) -> bool:

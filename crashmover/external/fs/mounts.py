@@ -186,14 +186,7 @@ _GROUNDS = {
     **dict.fromkeys(("fuseblk", "ntfs", "ntfs-3g", "exfat", "ext2", "fuse2fs"), _SOUND),
 }
 
-_LOCAL_LOCKS = {
-    "local_lock=all",
-    "local_lock=flock",
-    "localflock",
-    "localflocks",
-    "nobrl",
-    "nolock",
-}
+_OWN_LOCKS = {"local_lock=all", "local_lock=flock", "localflock", "localflocks", "nobrl", "nolock"}
 _NO_CACHE = {"noac", "acdirmax=0", "actimeo=0", "cache=none"}
 
 
@@ -238,7 +231,7 @@ def _ground_of(mount: Mount) -> Ground:
     is_unknown = mount.kind.startswith("fuse") and not _is_image(mount)
     usual = _UNKNOWN if is_unknown else _SOUND
     ground = _GROUNDS.get(mount.kind.removeprefix("fuse."), usual)
-    if mount.options & _LOCAL_LOCKS:
+    if mount.options & _OWN_LOCKS:
         ground = replace(ground, locks_miss=_OTHER_MACHINES)
     if mount.options & _NO_CACHE:
         ground = replace(ground, late_s=0)
