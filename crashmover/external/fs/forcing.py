@@ -41,7 +41,8 @@ class Forcing:
         # For each device a descriptor on it; None: its files are forced one by one.
         self._fds: dict[int, int | None] = {}
         self._fuse: set[int] = set()  # those of them that are FUSE
-        self._add_file_system(root_fd)
+        if together:
+            self._add_file_system(root_fd)
 
     def __enter__(self) -> Self:
         return self
