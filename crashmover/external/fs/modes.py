@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Modes and owners: who may use what is saved, and whether the file system keeps that.
+"""Modes and owners: which users may use what is saved, and whether the file system keeps that.
 
 Some file systems refuse `chmod` (SMB, WebDAV, buckets by FUSE).  Others accept it and do nothing
 (exFAT and NTFS by FUSE, rclone mounts): there the mount decides.  Root may write everywhere, and
