@@ -272,7 +272,8 @@ class FSPermanentStorage(CrashStorageBase):
     def remove(self, crash_id: str) -> None:
         """Remove the crash's files wherever the layout has them, and then the directories that are
         left empty; the raw crash goes first, so that no reader sees a torn crash."""
-        [error] = self.remove_crashes([crash_id])
+        crashid.validate(crash_id)
+        [error] = self._remove([CrashRemoval(self._tree, crash_id)])
         if error:
             raise error
 
