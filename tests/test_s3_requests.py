@@ -18,9 +18,10 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS
 from crashmover.engine.destination import Destination, Existing
 from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
-from crashmover.external.bucket import finding, obstore_client
+from crashmover.external.bucket import finding
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.s3 import client as s3_client
 from crashmover.external.s3 import connection_context
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
@@ -58,7 +59,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     pause = dt.timedelta(milliseconds=10)
     backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
     monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
-    monkeypatch.setattr(obstore_client, "_PAUSES", (0.01,) * (TRIES - 1))
+    monkeypatch.setattr(s3_client, "_PAUSES", (0.01,) * (TRIES - 1))
 
 
 # Copying by id

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.bucket.obstore_client import CREATE, OVERWRITE, REPLACE
+from crashmover.external.s3.client import CREATE, OVERWRITE, REPLACE
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import NO_ETAG, ConditionalDelete
 from crashmover.external.s3.signed import SignedClient

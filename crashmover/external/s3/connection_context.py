@@ -19,9 +19,9 @@ from urllib.parse import quote
 from obstore.store import S3Store
 
 from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.bucket.calling import DRIVER_ERRORS
-from crashmover.external.bucket.hiding import hidden
 from crashmover.external.s3.account import VARIABLES, Account, CredentialProvider, Place
+from crashmover.external.s3.calling import DRIVER_ERRORS
+from crashmover.external.s3.hiding import hidden
 from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
     NOT_S3,

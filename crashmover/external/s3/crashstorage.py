@@ -12,9 +12,9 @@ from typing import Any, Self
 from crashmover.errors import InvalidURI
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
-from crashmover.external.bucket.obstore_client import ObstoreClient
 from crashmover.external.bucket.sameness import is_same_bucket
 from crashmover.external.roles import Store
+from crashmover.external.s3.client import S3Client
 from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
@@ -49,7 +49,7 @@ class S3CrashStorage(BucketCrashStorage):
         self._place = (bucket, prefix)
         self._conditions = S3Conditions(self._context)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
-        client = ObstoreClient(self._context, prefix, self._conditions, attributes)
+        client = S3Client(self._context, prefix, self._conditions, attributes)
         super().__init__(client, LAYOUTS[layout])
 
     @classmethod
@@ -82,9 +82,9 @@ class S3CrashStorage(BucketCrashStorage):
             return True if self.identity() == other.identity() else None
         return is_same_bucket(self._client_for_marks(), other._client_for_marks())
 
-    def _client_for_marks(self) -> ObstoreClient:
+    def _client_for_marks(self) -> S3Client:
         """A mark has no storage class: it might be one that cannot be read at once."""
-        return ObstoreClient(self._context, self._place[1], self._conditions)
+        return S3Client(self._context, self._place[1], self._conditions)
 
     def clock(self) -> dt.datetime | None:
         """The time is exact to the second."""

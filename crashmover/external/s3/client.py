@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""ObstoreClient: a `BucketClient` over obstore, which does not hold the interpreter's lock."""
+"""S3Client: a `BucketClient` over obstore, which does not hold the interpreter's lock."""
 
 import datetime as dt
 import hashlib
@@ -24,7 +24,6 @@ import obstore.exceptions
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
-from crashmover.external.bucket.calling import DRIVER_ERRORS, call_client
 from crashmover.external.bucket.client import (
     SHA256,
     ObjectChanged,
@@ -33,6 +32,7 @@ from crashmover.external.bucket.client import (
     replaced,
     subject,
 )
+from crashmover.external.s3.calling import DRIVER_ERRORS, call_client
 from crashmover.external.translating import translating
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class ConditionalRequests(Protocol):
         `REPLACE`, and without any, `OVERWRITE`.  Nothing is put."""
 
 
-class ObstoreClient:
+class S3Client:
     """The objects of a bucket below a prefix.  Safe for use from many threads.
 
     :param connection: how to reach the bucket
