@@ -19,12 +19,20 @@ from html import escape
 
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
+from crashmover.external.bucket.client_base import Condition
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.signed import Answer, SignedClient
 from crashmover.pool import Pool
 
 _AT_ONCE = 2  # parts on their way; one more is in memory
 _NAMED = {"Content-Type": "content-type", "Storage-Class": "x-amz-storage-class"}
+
+
+def headers_of(condition: Condition) -> dict[str, str]:
+    """Return the headers that say on which condition an object is put."""
+    if condition.version:
+        return {"If-Match": condition.version}
+    return {"If-None-Match": "*"} if condition.create else {}
 
 
 class LargeUpload:
@@ -62,7 +70,7 @@ class LargeUpload:
 
         :param part_size: bytes
         :param attributes: Content-Type, Storage-Class and the metadata
-        :param condition: ``{"If-None-Match": "*"}``, ``{"If-Match": ETag}`` or none
+        :param condition: as `headers_of` returns it
         :param before_end: is called when all parts have arrived
         :raises ObjectExists: there is an object, where there was to be none
         :raises ObjectChanged: the object with that ETag is no longer there
