@@ -141,11 +141,11 @@ class Catalog:
                 ids.add(*self._of_range(names))
             yield from ids.by_day()
 
-    def _names(self, directory: str, *, twice: bool = False) -> Iterator[list[str]]:
+    def _names(self, directory: str) -> Iterator[list[str]]:
         """Yield what the keys in a directory have behind its name, page by page, from the first
         that may be a crash id: before that are keys that stand for the directory itself, and
         such as the client cannot read."""
-        for page in self._client.list_keys(directory, f"{directory}/0", twice=twice):
+        for page in self._client.list_keys(directory, f"{directory}/0"):
             yield [key[len(directory) + 1 :] for key in page]
 
     # In directories of days
@@ -170,7 +170,7 @@ class Catalog:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{crashid.day_name(day)}", twice=True):
+        for names in self._names(f"{place}/{crashid.day_name(day)}"):
             if is_written:
                 self._missing.add_span(day, last, names[-1], names)
             for name in names:
@@ -193,7 +193,8 @@ class Catalog:
         A bucket that has any such crash has some past all days: one look there tells whether
         one listing of all that is beside the directories is short.
         """
-        page = next(self._client.list_keys(RAW_CRASHES, layouts.PAST_ALL_DAYS), [])
+        pages = self._client.list_keys(RAW_CRASHES, layouts.PAST_ALL_DAYS, surely=False)
+        page = next(pages, [])
         if len(page) >= _PAGE:
             return self._days(self._walk(ids))
         directories, names = self._client.list_directory(RAW_CRASHES)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode
 
 _STREAM = 256 << 10
+_PAGE = 1000  # keys, of a listing
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
 
@@ -101,12 +102,13 @@ class S3Client(BucketClientBase):
         return False
 
     def clock(self) -> dt.datetime | None:
-        """Return the time by the server's clock, to the second; None if it does not say.  It is in
-        every answer, a refusal too.  obstore shows it of none."""
+        """Return the time by the server's clock, to the second; None if it does not say, to a
+        single request.  It is in every answer, a refusal too.  obstore shows it of none."""
         from email.utils import parsedate_to_datetime  # 7 ms
 
         try:
-            time = parsedate_to_datetime(self._signed.send("HEAD").headers["date"])
+            answer = self._signed.send("HEAD", once=True)
+            time = parsedate_to_datetime(answer.headers["date"])
         except (StorageError, KeyError, ValueError):
             return None
         return time.replace(tzinfo=time.tzinfo or dt.UTC)
@@ -141,7 +143,7 @@ class S3Client(BucketClientBase):
                 if head and not isinstance(explained, StorageUnavailable):
                     self.verify_access()  # whose answer has a body, and says why
                 raise explained from error
-        if result and not result.meta["e_tag"]:  # a page to log in, perhaps
+        if result and not _e_tag(result):  # a page to log in, perhaps
             raise self._context.wrong_server(subject(key))
         self._bucket_is_there |= result is not None or not head
         return result
@@ -169,7 +171,7 @@ class S3Client(BucketClientBase):
                 )
             except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
                 raise replaced(self, key) from error
-        if result.meta["e_tag"] != stored.version:  # not every server knows the condition
+        if _e_tag(result) != stored.version:  # not every server knows the condition
             raise replaced(self, key)
         return self._chunks(key, result)
 
@@ -274,38 +276,63 @@ class S3Client(BucketClientBase):
 
     # Listing
 
-    # To the client, an answer that is no listing is one of nothing: so where there should be
-    # something, or usually is, it is asked for twice.
+    # To obstore, an answer that is no listing is the end of it, a page to log in for example
+    # (findings/obstore-page-for-a-listing.sh).  So where a listing ends with a whole page, or has
+    # begun with its end, the server is asked whether that is the end.
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
+        is_again = False
+        while True:
+            keys: list[str] = []
+            for keys in self._pages(prefix, after):
+                yield keys
+            if not surely or len(keys) % _PAGE or (is_again and not keys):
+                return
+            is_again, after = not keys, keys[-1] if keys else after
+            if not self._has_more(prefix, after):
+                return
+
+    def _pages(self, prefix: str, after: str) -> Iterator[list[str]]:
         client = self._context.client()
+        offset = self._prefix + after if after else None
         with self._translating():
-            pages = obstore.list(
-                client,
-                self._prefix + prefix,
-                offset=self._prefix + after if after else None,
-                chunk_size=1000,
-            )
-            is_empty = True
+            pages = obstore.list(client, self._prefix + prefix, offset=offset, chunk_size=_PAGE)
             while page := call_client(lambda: next(pages, None)):
-                is_empty = False
                 yield [meta["path"][len(self._prefix) :] for meta in page]
-        if is_empty and twice:
-            yield from self.list_keys(prefix, after)
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
-        client = self._context.client()
+        client, path = self._context.client(), self._prefix + prefix
         for _ in range(2):
             with self._translating():
-                found = call_client(
-                    lambda: obstore.list_with_delimiter(client, self._prefix + prefix)
-                )
-            if found["common_prefixes"] or found["objects"]:
+                found = call_client(lambda: obstore.list_with_delimiter(client, path))
+            directories = found["common_prefixes"]
+            objects = [meta["path"] for meta in found["objects"]]
+            # Behind a directory's keys is its name with the sign that comes after the slash.
+            last = max([*objects, *(f"{each}0" for each in directories)], default="")
+            is_cut = (len(directories) + len(objects)) % _PAGE == 0 and self._has_more(
+                prefix, last.removeprefix(self._prefix)
+            )
+            if not is_cut:
                 break
-        directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
-        return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
+        if is_cut and last:
+            raise self._context.wrong_server(None)
+        return [_name(path) for path in directories], [_name(path) for path in objects]
+
+    def _has_more(self, prefix: str, after: str) -> bool:
+        """Return True if a key is listed behind `after`."""
+        query = {"list-type": "2", "max-keys": "1"}
+        if path := (self._prefix + prefix).rstrip("/"):
+            query["prefix"] = f"{path}/"
+        if after:
+            query["start-after"] = self._prefix + after
+        answer = self._signed.send("GET", query=query)
+        if answer.status != 200 or answer.code:
+            raise self._signed.refusal(answer)
+        if b"<ListBucketResult" not in answer.body:
+            raise self._context.wrong_server(None)
+        return b"<Key>" in answer.body
 
     def _translating(self, key: str = "") -> translating:
         """Raise what the client raises as a `StorageError` of this store."""
@@ -313,7 +340,20 @@ class S3Client(BucketClientBase):
         return translating(DRIVER_ERRORS, lambda error: explain(error, subject(key)))
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _e_tag(result: "GetResult") -> str:
+    """Return the ETag; "" if there is none.
+
+    S3 has only strong ones.  A proxy that compresses makes weak ones of them, and no condition of a
+    weak one is ever met (RFC 9110, 8.8.3.2).
+    """
+    return (result.meta["e_tag"] or "").removeprefix("W/")
+
+
 def _stored(key: str, result: "GetResult") -> StoredObject:
     meta = result.meta
     time: dt.datetime = meta["last_modified"]
-    return StoredObject(key, meta["size"], meta["e_tag"], dict(result.attributes), time)
+    return StoredObject(key, meta["size"], _e_tag(result), dict(result.attributes), time)

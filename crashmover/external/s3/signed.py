@@ -122,6 +122,7 @@ class SignedClient:
         body: bytes = b"",
         sha256: str | None = None,
         again_after_conflict: bool = True,
+        once: bool = False,
         crash_id: str | None = None,
     ) -> Answer:
         """Send a request; return the answer, a refusal too.
@@ -131,6 +132,7 @@ class SignedClient:
         :param headers: further ones
         :param sha256: of the body, in hex, where it is known
         :param again_after_conflict: whether to send it again if it meets another (409)
+        :param once: whether to send it a single time, however it fails
         :raises StorageUnavailable: there was no answer, or the server asks to come again
         :raises StorageDenied: there are no credentials, or no trusted connection
         """
@@ -147,6 +149,8 @@ class SignedClient:
                 raise self.refusal(answer, crash_id)
             return answer
 
+        if once:
+            return attempt()
         try:
             return _RETRY.call(attempt)
         except StorageUnavailable as error:
