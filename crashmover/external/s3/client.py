@@ -11,13 +11,13 @@ sent by `SignedClient`.
 import datetime as dt
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import obstore
-import obstore.exceptions
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from crashmover.crash import Part
 from crashmover.errors import StorageError, StorageUnavailable
@@ -33,6 +33,7 @@ from crashmover.external.bucket.client_base import BucketClientBase, Condition, 
 from crashmover.external.s3.calling import DRIVER_ERRORS, call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import ConditionalDelete
+from crashmover.external.s3.s3errors import is_conflict, is_missing_object, says_deleted
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload, headers_of
 from crashmover.external.translating import translating
@@ -45,19 +46,7 @@ _PAGE = 1000  # keys, of a listing
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
 
-_UNMET = (
-    obstore.exceptions.AlreadyExistsError,
-    obstore.exceptions.PreconditionError,
-    FileNotFoundError,
-)
-
-
-class _Conflict(Exception):
-    """Another request changes the same object at this moment; nothing was put."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+_UNMET = (AlreadyExistsError, PreconditionError, FileNotFoundError)
 
 
 class S3Client(BucketClientBase):
@@ -86,7 +75,8 @@ class S3Client(BucketClientBase):
         return f"{self._context.location}/{self._prefix}{key}"
 
     def honours_conditions(self) -> bool | None:
-        return self._context.honours_conditions()
+        self._context.client()  # or what is wrong with the account would show too late
+        return True if self._context.is_aws else None
 
     # Of the whole bucket
 
@@ -138,7 +128,7 @@ class S3Client(BucketClientBase):
                 lambda: obstore.get(client, self._prefix + key, options={"head": head})
             )
         except Exception as error:
-            if not self._context.is_missing(error):
+            if not is_missing_object(error):
                 explained = self._context.explain(error, subject(key))
                 if head and not isinstance(explained, StorageUnavailable):
                     self.verify_access()  # whose answer has a body, and says why
@@ -169,7 +159,7 @@ class S3Client(BucketClientBase):
                 result = call_client(
                     lambda: obstore.get(client, self._prefix + key, options=options)
                 )
-            except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
+            except (PreconditionError, FileNotFoundError) as error:
                 raise replaced(self, key) from error
         if _e_tag(result) != stored.version:  # not every server knows the condition
             raise replaced(self, key)
@@ -193,48 +183,31 @@ class S3Client(BucketClientBase):
 
     def try_put(self, key: str) -> None:
         attributes = {"Content-Type": "application/octet-stream", **self._attributes}
-        LargeUpload(self._context, self._signed, self._prefix + key).try_to_begin(attributes)
+        self._upload(key).try_to_begin(attributes)
 
     def _put_small(
         self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
     ) -> None:
-        for pause in (*_PAUSES, None):
-            try:
-                self._put_once(key, data, attributes, condition)
-                return
-            except _Conflict as conflict:
-                if pause is None:
-                    raise self._context.explain(conflict.error, subject(key)) from conflict.error
-                time.sleep(random.uniform(pause / 2, pause))
-
-    def _put_once(
-        self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
-    ) -> None:
-        client = self._context.client()
         mode: PutMode = "create" if condition.create else "overwrite"
         if condition.version:
             mode = {"e_tag": condition.version}
-        with self._translating(key):
-            try:
-                call_client(
-                    lambda: obstore.put(
-                        client,
-                        self._prefix + key,
-                        data,
-                        attributes=dict(attributes),
-                        mode=mode,
-                        use_multipart=False,
-                    )
-                )
-            except _UNMET as error:
-                # obstore takes "another request changes it at this moment" for "it is there".
-                if self._context.is_conflict(error):
-                    raise _Conflict(error) from error
-                if condition.create and isinstance(error, obstore.exceptions.AlreadyExistsError):
-                    raise ObjectExists from error
-                if condition.version:
-                    raise ObjectChanged from error
-                raise
+        client, path = self._context.client(), self._prefix + key
+        put = partial(obstore.put, client, path, data, attributes=dict(attributes))
+        for pause in (*_PAUSES, 0.0):
+            with self._translating(key):
+                try:
+                    call_client(lambda: put(mode=mode, use_multipart=False))
+                    return
+                except _UNMET as error:
+                    # obstore takes "another request changes it at this moment" for "it is there".
+                    is_final = not is_conflict(error)
+                    if is_final and condition.create and isinstance(error, AlreadyExistsError):
+                        raise ObjectExists from error
+                    if is_final and condition.version:
+                        raise ObjectChanged from error
+                    if is_final or not pause:
+                        raise
+            time.sleep(random.uniform(pause / 2, pause))
 
     def _put_large(
         self,
@@ -243,9 +216,18 @@ class S3Client(BucketClientBase):
         attributes: Mapping[str, str],
         *,
         condition: Condition,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
-        upload = LargeUpload(self._context, self._signed, self._prefix + key, subject(key))
-        upload(chunks, PART_SIZE, attributes=attributes, condition=headers_of(condition))
+        self._upload(key)(
+            chunks,
+            PART_SIZE,
+            attributes=attributes,
+            condition=headers_of(condition),
+            before_end=before_end,
+        )
+
+    def _upload(self, key: str) -> LargeUpload:
+        return LargeUpload(self._context, self._signed, self._prefix + key, subject(key))
 
     # Deleting
 
@@ -270,8 +252,8 @@ class S3Client(BucketClientBase):
         with self._translating(keys[0]):
             try:
                 call_client(lambda: obstore.delete(client, paths))
-            except obstore.exceptions.BaseError as error:
-                if not self._context.says_deleted(error):
+            except BaseError as error:
+                if not says_deleted(error):
                     raise
 
     # Listing
