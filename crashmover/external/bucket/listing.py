@@ -8,6 +8,7 @@ import datetime as dt
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from posixpath import basename
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
@@ -233,7 +234,7 @@ class Catalog:
             directory, f"{directory}/{crashid.day_name(self._since)}"
         ):
             there = set(page)
-            names = self._of_range(map(_name, page))
+            names = self._of_range(map(basename, page))
             found += [name for name in names if self._layout.raw_crash_keys(name)[1] in there]
             if page[-1].split("/")[-2] > last_day:
                 break
@@ -247,7 +248,3 @@ class Catalog:
             elif self._since <= crashid.date_of(name) <= self._until:
                 found.append(name)
         return found
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]

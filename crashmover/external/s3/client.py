@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from posixpath import basename
 from typing import TYPE_CHECKING
 
 import obstore
@@ -68,7 +69,7 @@ class S3Client(BucketClientBase):
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
         self._signed = SignedClient(context)
-        self._delete_unchanged = ConditionalDelete(context, self._signed)
+        self._delete_unchanged = ConditionalDelete(self._signed)
         self._bucket_is_there = False
 
     def location(self, key: str) -> str:
@@ -227,7 +228,7 @@ class S3Client(BucketClientBase):
         )
 
     def _upload(self, key: str) -> LargeUpload:
-        return LargeUpload(self._context, self._signed, self._prefix + key, subject(key))
+        return LargeUpload(self._signed, self._prefix + key, subject(key))
 
     # Deleting
 
@@ -300,7 +301,7 @@ class S3Client(BucketClientBase):
                 break
         if is_cut and last:
             raise self._context.wrong_server(None)
-        return [_name(path) for path in directories], [_name(path) for path in objects]
+        return [*map(basename, directories)], [*map(basename, objects)]
 
     def _has_more(self, prefix: str, after: str) -> bool:
         """Return True if a key is listed behind `after`."""
@@ -320,10 +321,6 @@ class S3Client(BucketClientBase):
         """Raise what the client raises as a `StorageError` of this store."""
         explain = self._context.explain
         return translating(DRIVER_ERRORS, lambda error: explain(error, subject(key)))
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _e_tag(result: "GetResult") -> str:

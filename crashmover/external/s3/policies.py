@@ -112,7 +112,7 @@ class PolicyClient(S3Client):
         sha256 = attributes.get(SHA256)
         chunks: Iterable[bytes] = [body] if isinstance(body, bytes) else Upload(body, sha256=sha256)
         if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
-            chunks = [chunks.data()]
+            chunks = [b"".join(chunks)]
         if isinstance(chunks, list):
             sha256 = hashlib.sha256(chunks[0]).hexdigest()
         known = {**attributes, SHA256: sha256} if sha256 else attributes
