@@ -76,7 +76,7 @@ class S3Client(BucketClientBase):
         return f"{self._context.location}/{self._prefix}{key}"
 
     def honours_conditions(self) -> bool | None:
-        self._context.client()  # or what is wrong with the account would show too late
+        self._context.client()  # raises `StorageDenied` without credentials
         return True if self._context.is_aws else None
 
     # Of the whole bucket
