@@ -11,10 +11,14 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import pytest
+
+from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.retry import RetryPolicy
 from tests.servers.s3 import Ministack, S3Server
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
@@ -144,6 +148,8 @@ class Proxy:
         """To be in each answer, instead of what the server says there."""
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
+        self.weakens = False
+        """Whether it makes weak ETags of strong ones, as proxies do that compress."""
         self.policy: Policy = lambda _request, _head, _body: None
         """What a policy of the bucket makes of each request."""
         self.requests: list[Request] = []
@@ -220,6 +226,16 @@ def behind_proxy(server: S3Server) -> Iterator[Place]:
         if isinstance(server, Ministack):
             proxy.headers = {CHECKED: "SHA256"}
         yield Place(server, proxy)
+
+
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let S3 stores that are opened now wait for milliseconds before they try again."""
+    use_retry(monkeypatch, RetryPolicy(wait=0.01, wait_max=0.02))
+
+
+def use_retry(monkeypatch: pytest.MonkeyPatch, retry: RetryPolicy) -> None:
+    """Let S3 stores that are opened now try again as this policy says."""
+    monkeypatch.setattr(S3CrashStorage, "tuning", replace(S3CrashStorage.tuning, retry=retry))
 
 
 class _Server(ThreadingHTTPServer):
@@ -321,9 +337,11 @@ class _Handler(BaseHTTPRequestHandler):
         said = self.server.proxy.said
         ours = {"content-length", "transfer-encoding", "connection", *map(str.lower, said)}
         self.send_response_only(status)
+        weakens = self.server.proxy.weakens and self.command in ("GET", "HEAD")
         for name, value in headers:
             if name.lower() not in ours:
-                self.send_header(name, value)
+                weak = "W/" if weakens and name.lower() == "etag" else ""
+                self.send_header(name, weak + value)
         for name, value in said.items():
             self.send_header(name, value)
         if length is not None:

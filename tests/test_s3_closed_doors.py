@@ -17,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 from crashmover.errors import StorageUnavailable
-from crashmover.external.bucket import calling
+from crashmover.external.s3 import calling
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, PROCESSED, RAW, contents, crash_of, read
 from tests.cli_helpers import put, run, sample

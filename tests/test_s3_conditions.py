@@ -17,9 +17,10 @@ import pytest
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.s3.account import VARIABLES
-from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.s3.deleting import ConditionalDelete
 from crashmover.external.s3.options import S3Options
+from crashmover.external.s3.policies import PolicyClient
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
 from tests.conftest import Figures, UseAWS
@@ -80,14 +81,14 @@ class Deletes:
     """Deletes of one bucket, where the server honours conditions."""
 
     def __init__(self, context: S3ConnectionContext) -> None:
-        self._conditions = S3Conditions(context)
+        self._delete = ConditionalDelete(SignedClient(context))
 
     def is_honoured(self) -> bool:
-        return self._conditions.deletes_unchanged(PROBE)
+        return self._delete.is_honoured(PROBE)
 
     def __call__(self, versions: dict[str, str]) -> list[str]:
         assert self.is_honoured()
-        return self._conditions.delete_unchanged(versions, None)
+        return self._delete(versions, None)
 
 
 def deletes(bucket: Bucket, endpoint_url: str | None = None, **options: Any) -> Deletes:
@@ -98,7 +99,7 @@ def upload(
     bucket: Bucket, key: str, endpoint_url: str | None = None, **options: Any
 ) -> LargeUpload:
     context = context_of(bucket, endpoint_url, **options)
-    return LargeUpload(context, SignedClient(context), key)
+    return LargeUpload(SignedClient(context), key)
 
 
 def e_tags(bucket: Bucket) -> dict[str, str]:
@@ -133,7 +134,7 @@ def test_of_amazon_it_is_known(aws: UseAWS, s3_strict: S3Server) -> None:
     aws(s3_strict)
     context = S3ConnectionContext("crashes", S3Options(region="us-west-2"), "s3://crashes")
     with refusing_proxy() as proxy:
-        assert S3Conditions(context).deletes_unchanged(PROBE)
+        assert Deletes(context).is_honoured()
         assert not proxy.asked
 
 
@@ -547,11 +548,11 @@ def test_no_variable_of_the_environment_changes_a_request(
         def asked() -> list[object]:
             proxy.requests.clear()
             proxy.heads.clear()
-            conditions = S3Conditions(context_of(bucket, proxy.endpoint_url, profile="crashes"))
-            assert not conditions.deletes_unchanged(PROBE)
-            conditions.try_put("a", {"Content-Type": "text/plain"})
-            assert conditions.clock()
-            conditions.keeps_versions()
+            client = PolicyClient(context_of(bucket, proxy.endpoint_url, profile="crashes"))
+            client.delete({"a": "a version that no object has"})
+            client.try_put("a")
+            assert client.clock()
+            client.keeps_versions()
             names = [sorted(set(head) - OF_ONE_REQUEST) for head in proxy.heads]
             scopes = [SIGNED.findall(head.get("authorization", "")) for head in proxy.heads]
             paths = [request.path.partition("uploadId=")[0] for request in proxy.requests]

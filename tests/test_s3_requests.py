@@ -8,7 +8,6 @@ fails."""
 import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from threading import Barrier
@@ -19,11 +18,10 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.engine.destination import Destination
 from crashmover.engine.plan import CopyOptions
 from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
-from crashmover.external.bucket import finding, obstore_client
-from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket import finding
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.external.s3 import client as s3_client
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -41,7 +39,17 @@ from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
 from tests.s3_policies import creates_only
-from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy
+from tests.s3_proxy import (
+    Fault,
+    Place,
+    Replies,
+    Request,
+    Reset,
+    Says,
+    behind_proxy,
+    shorten_pauses,
+    use_retry,
+)
 from tests.servers.s3 import S3Server
 
 THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
@@ -57,13 +65,8 @@ def place(s3_strict: S3Server, aws: UseAWS) -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_retry(monkeypatch, RetryPolicy(wait=0.01, wait_max=0.02))
-    monkeypatch.setattr(obstore_client, "_PAUSES", (0.01,) * (TRIES - 1))
-
-
-def use_retry(monkeypatch: pytest.MonkeyPatch, retry: RetryPolicy) -> None:
-    tuning = replace(BucketCrashStorage.tuning, retry=retry)
-    monkeypatch.setattr(S3CrashStorage, "tuning", tuning)
+    shorten_pauses(monkeypatch)
+    monkeypatch.setattr(s3_client, "_PAUSES", (0.01,) * (TRIES - 1))
 
 
 # Copying by id
@@ -193,14 +196,15 @@ def test_an_answer_that_is_no_listing_hides_no_raw_crash(
     place.server.client().put_object(
         Bucket=bucket, Key=keys.raw_crash_keys(CRASH_ID)[older], Body=b"{}"
     )
-    left = iter(range(number - 1))
-    with open_storage(place.uri(bucket)) as storage:
-        place.proxy.fail(
-            Replies(b"<html>busy</html>"),
-            lambda request: "list-type" in request and next(left, None) is None,
-            times=1,
-        )
-        assert storage.has_crash(CRASH_ID)
+    for times in (1, 1_000_000):
+        left = iter(range(number - 1))
+
+        def is_next(request: Request, left: Iterator[int] = left) -> bool:
+            return "list-type" in request and next(left, None) is None
+
+        with open_storage(place.uri(bucket)) as storage:
+            place.proxy.fail(Replies(b"<html>busy</html>"), is_next, times)
+            assert storage.has_crash(CRASH_ID)
 
 
 def test_where_a_bucket_may_not_be_listed_each_older_key_is_asked_for(place: Place) -> None:

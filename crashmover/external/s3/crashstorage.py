@@ -12,10 +12,9 @@ from typing import Any, Self
 from crashmover.errors import InvalidURI
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
-from crashmover.external.bucket.obstore_client import ObstoreClient
-from crashmover.external.s3.conditions import S3Conditions
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
+from crashmover.external.s3.policies import PolicyClient
 from crashmover.uri import StorageURI, seconds
 
 _VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
@@ -45,10 +44,9 @@ class S3CrashStorage(BucketCrashStorage):
         uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
         self._context = S3ConnectionContext(bucket, options, uri, self.tuning.retry)
         self._place = (bucket, prefix)
-        self._conditions = S3Conditions(self._context)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
-        client = ObstoreClient(self._context, prefix, self._conditions, attributes)
-        super().__init__(client, LAYOUTS[layout])
+        self._s3 = PolicyClient(self._context, prefix, attributes)
+        super().__init__(self._s3, LAYOUTS[layout])
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -69,16 +67,18 @@ class S3CrashStorage(BucketCrashStorage):
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
 
-    def _client_for_marks(self) -> ObstoreClient:
+    def _client_for_marks(self) -> PolicyClient:
         """A mark has no storage class: it might be one that cannot be read at once."""
-        return ObstoreClient(self._context, self._place[1], self._conditions)
+        if not self._context.options.storage_class:
+            return self._s3
+        return PolicyClient(self._context, self._place[1])
 
     def clock(self) -> dt.datetime | None:
         """The time is exact to the second."""
-        return self._conditions.clock()
+        return self._s3.clock()
 
     def diagnose(self) -> Iterator[str]:
-        if self._conditions.keeps_versions():
+        if self._s3.keeps_versions():
             yield f"{self.uri}: {_VERSIONS}"
 
     def reading_risks(self, *, removing: bool = False) -> Iterator[str]:

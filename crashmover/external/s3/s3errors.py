@@ -7,7 +7,7 @@
 import re
 
 from crashmover.errors import CrashArchived, StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.bucket.calling import ClientPanicked, NoThreads
+from crashmover.external.s3.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
 # All tries were used.  After fewer, the last failure was of another kind.

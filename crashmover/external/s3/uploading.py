@@ -19,7 +19,7 @@ from html import escape
 
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
-from crashmover.external.s3.connection_context import S3ConnectionContext
+from crashmover.external.bucket.client_base import Condition
 from crashmover.external.s3.signed import Answer, SignedClient
 from crashmover.pool import Pool
 
@@ -27,27 +27,27 @@ _AT_ONCE = 2  # parts on their way; one more is in memory
 _NAMED = {"Content-Type": "content-type", "Storage-Class": "x-amz-storage-class"}
 
 
+def headers_of(condition: Condition) -> dict[str, str]:
+    """Return the headers that say on which condition an object is put."""
+    if condition.version:
+        return {"If-Match": condition.version}
+    return {"If-None-Match": "*"} if condition.create else {}
+
+
 class LargeUpload:
     """Uploads one object.
 
-    :param context: how to reach the bucket
     :param client: sends the requests
     :param key: with the prefix of the store
     """
 
-    def __init__(
-        self,
-        context: S3ConnectionContext,
-        client: SignedClient,
-        key: str,
-        crash_id: str | None = None,
-    ) -> None:
-        self._context = context
+    def __init__(self, client: SignedClient, key: str, crash_id: str | None = None) -> None:
+        self._context = client.context
         self._client = client
         self._key = key
         self._crash_id = crash_id
         self._id = ""
-        self._with_checksums = context.options.checksum == "sha256"
+        self._with_checksums = client.context.options.checksum == "sha256"
 
     def __call__(
         self,
@@ -62,7 +62,7 @@ class LargeUpload:
 
         :param part_size: bytes
         :param attributes: Content-Type, Storage-Class and the metadata
-        :param condition: ``{"If-None-Match": "*"}``, ``{"If-Match": ETag}`` or none
+        :param condition: as `headers_of` returns it
         :param before_end: is called when all parts have arrived
         :raises ObjectExists: there is an object, where there was to be none
         :raises ObjectChanged: the object with that ETag is no longer there

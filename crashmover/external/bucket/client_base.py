@@ -1,0 +1,235 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""BucketClientBase: how every client reads and sends bodies: checked, and in bounded memory."""
+
+import hashlib
+import io
+import secrets
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import BoundedSemaphore, Lock
+from typing import BinaryIO, NamedTuple, cast
+
+from crashmover.crash import Part
+from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
+from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
+from crashmover.external.bucket.client import (
+    SHA256,
+    BucketClient,
+    ObjectChanged,
+    ObjectExists,
+    StoredObject,
+    replaced,
+)
+
+_UPLOAD = "upload"
+"""The name, in a large object's metadata, of a word that no other upload has."""
+
+_MIDDLING = 1 << 20  # of bodies larger than this only a few are on their way at a time
+_MIDDLING_AT_ONCE = 4
+_LARGE_AT_ONCE = 2  # of those that go up in parts, of which each has some in memory
+_KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
+_KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
+
+
+class Condition(NamedTuple):
+    """On which condition an object is put; without any it is replaced.
+
+    :param create: only if there is none
+    :param version: only in the place of this version
+    """
+
+    create: bool = False
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An object that the server has begun to send.  One of both functions is called, or none.
+
+    :param read: return all of its bytes
+    :param chunks: return its bytes, chunk by chunk
+    """
+
+    stored: StoredObject
+    read: Callable[[], bytes]
+    chunks: Callable[[], Iterator[bytes]]
+
+
+class BucketClientBase(BucketClient, ABC):
+    """A `BucketClient` whose requests a provider adds.
+
+    :param uri: what messages call the store
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
+        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
+        self._kept = _MemoryBudget(_KEPT_BODIES)
+
+    # The requests.  All raise `StorageError`, but for what reading a part raises.
+
+    @abstractmethod
+    def _ask(self, key: str) -> Download | None:
+        """Ask for an object; return None if there is none."""
+
+    @abstractmethod
+    def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
+        """Ask for the bytes of the same object from `start` on.
+
+        :raises StorageUnavailable: as `replaced`, if it is no longer there
+        """
+
+    @abstractmethod
+    def _put_small(
+        self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
+    ) -> None:
+        """Put an object by one request.
+
+        :param attributes: Content-Type and the metadata
+        :raises ObjectExists: as `put`
+        :raises ObjectChanged: as `put`
+        """
+
+    @abstractmethod
+    def _put_large(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        attributes: Mapping[str, str],
+        *,
+        condition: Condition,
+    ) -> None:
+        """As `_put_small`, in parts of `PART_SIZE`, as far as the server honours that on a
+        condition.  The object is not made if the chunks raise an error."""
+
+    # Reading
+
+    def get_small(self, key: str) -> StoredObject | None:
+        if not self._kept.has(_KEPT_BODY):
+            return self.head(key)
+        found = self._ask(key)
+        if found is None:
+            return None
+        stored = found.stored
+        if stored.size <= _KEPT_BODY:
+            stored = replace(stored, body=self._read_now(found))
+            self._kept.lend(stored, stored.size)
+        return stored
+
+    def get(self, key: str) -> tuple[StoredObject, BinaryIO] | None:
+        found = self._ask(key)
+        if found is None:
+            return None
+        stored = found.stored
+        if stored.size > _MIDDLING:
+            check = Check(stored, self.uri)
+            body = Body(found.chunks(), check, partial(self._ask_from, stored))
+            return stored, cast(BinaryIO, body)
+        return stored, io.BytesIO(self._read_now(found))
+
+    def _read_now(self, found: Download) -> bytes:
+        """Return the bytes of a small object.
+
+        Some servers replace the bytes and the metadata one after the other, and a reader may meet
+        the bytes of one object and the metadata of the next.  So a damaged object is read again.
+
+        :raises CorruptCrash: it is damaged
+        :raises StorageUnavailable: it was replaced while it was read
+        """
+        key, state = found.stored.key, found.stored.state
+        try:
+            return self._read(found)
+        except CorruptCrash:
+            again = self._ask(key)
+            if again and again.stored.state == state:
+                self._read(again)
+        raise replaced(self, key)
+
+    def _read(self, found: Download) -> bytes:
+        data = found.read()
+        check = Check(found.stored, self.uri)
+        check.update(data)
+        check.finish()
+        return data
+
+    # Sending
+
+    def _send(
+        self, key: str, body: bytes | Part, attributes: Mapping[str, str], condition: Condition
+    ) -> str | None:
+        """As `put`.  What is large goes up in parts; of what is middling a few go up at a time."""
+        sha256 = attributes.get(SHA256)
+        if isinstance(body, bytes):
+            return self._send_small(key, body, attributes, condition, sha256)
+        if body.size is not None and body.size <= _MIDDLING and not sha256:
+            return self._send_small(key, body.read(), attributes, condition)
+        upload = Upload(body, sha256=sha256)
+        if upload.read_ahead(_MIDDLING):
+            return self._send_small(key, b"".join(upload), attributes, condition)
+        is_large = upload.size is not None and upload.size > PART_SIZE
+        with nullcontext() if is_large else self._middling:
+            if not is_large and upload.read_ahead(PART_SIZE):
+                return self._send_small(key, b"".join(upload), attributes, condition)
+            put = partial(self._put_large, key, upload, condition=condition)
+            self._send_large(key, attributes, put)
+        return sha256
+
+    def _send_small(
+        self,
+        key: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        condition: Condition,
+        sha256: str | None = None,
+    ) -> str:
+        sha256 = sha256 or hashlib.sha256(data).hexdigest()
+        self._put_small(key, data, {**attributes, SHA256: sha256}, condition)
+        return sha256
+
+    def _send_large(
+        self, key: str, attributes: Mapping[str, str], put: Callable[[Mapping[str, str]], None]
+    ) -> None:
+        """Put an object by a function that is given the attributes."""
+        word = secrets.token_hex(8)
+        try:
+            with self._large:
+                put({**attributes, _UPLOAD: word})
+        except (ObjectExists, ObjectChanged, StorageUnavailable):
+            # An answer may have been lost: then this is what the object says to the next request.
+            if not self._has_arrived(key, word):
+                raise
+
+    def _has_arrived(self, key: str, word: str) -> bool:
+        """Return True if an object is there that went up by this word."""
+        with suppress(StorageError):
+            there = self.head(key)
+            return there is not None and there.metadata.get(_UPLOAD) == word
+        return False
+
+
+class _MemoryBudget:
+    """How many bytes of bodies may be kept, over all."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = Lock()
+
+    def has(self, count: int) -> bool:
+        return self._left >= count
+
+    def lend(self, to: StoredObject, count: int) -> None:
+        """Count these bytes until `to` is no more."""
+        self._add(-count)
+        weakref.finalize(to, self._add, count).atexit = False
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self._left += count
