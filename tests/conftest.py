@@ -287,11 +287,17 @@ def backend_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+def shared_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server that all tests share."""
     wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
+
+
+@pytest.fixture
+def postgresql_server(shared_postgresql: PostgreSQL) -> PostgreSQL:
+    """The server of the test: the shared one, unless its file says another."""
+    return shared_postgresql
 
 
 @pytest.fixture
@@ -320,7 +326,7 @@ def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A server of each PostgreSQL that is installed."""
     wanted(request, "postgresql")
     if request.param == next(iter(installed())):
-        yield request.getfixturevalue("postgresql_server")
+        yield request.getfixturevalue("shared_postgresql")
         return
     with PostgreSQL(request.param) as server:
         yield server
