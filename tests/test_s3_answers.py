@@ -228,6 +228,32 @@ def test_a_page_is_never_taken_for_the_end_of_a_listing(
     figures(pages=requests)
 
 
+@pytest.mark.parametrize("times", [2, 1_000_000])
+def test_a_page_that_comes_only_for_some_queries_never_ends_a_listing(
+    place: Place, figures: Figures, times: int
+) -> None:
+    """As of a proxy that keeps the answer to a query, or that lets only small answers through."""
+
+    def is_large(request: Request) -> bool:
+        return "list-type" in request and "max-keys=1&" not in request
+
+    place.proxy.policy = two_pages
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        assert list(storage.new_crashes()) == IDS
+        requests = sum(map(is_large, place.proxy.requests))
+        for number in range(1, requests + 1):
+            left = iter(range(number - 1))
+
+            def is_hit(request: Request, left: Iterator[int] = left) -> bool:
+                return is_large(request) and next(left, None) is None
+
+            place.proxy.fail(Replies(PAGES["a page"]), is_hit, times)
+            found: list[str] = []
+            error = error_of(lambda found=found: found.extend(storage.new_crashes()))  # type: ignore[misc]
+            assert error or found == IDS
+    figures(pages=requests)
+
+
 @pytest.mark.parametrize("kind", MARKERS)
 def test_a_page_is_not_a_bucket_without_crashes(place: Place, kind: Kind) -> None:
     with open_storage(place.uri(place.server.new_bucket())) as storage:

@@ -114,7 +114,7 @@ def _delete(client: BucketClient, mark: str) -> None:
     client.delete({mark: None})
     with suppress(StorageError):  # this is only for tidiness
         before = dt.datetime.now(dt.UTC) - _OLD
-        for other in next(client.list_keys(MARKS), []):
+        for other in next(client.list_keys(MARKS, surely=False), []):
             found = client.head(other)
             if found and found.time and found.time < before:
                 client.delete({other: found.version})

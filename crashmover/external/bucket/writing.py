@@ -1,3 +1,7 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
 """Writing: the order in which the objects of a crash are put.
 
 The list of dumps is put first, the raw crash last.  Both are put on the condition that there is

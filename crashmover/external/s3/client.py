@@ -266,16 +266,19 @@ class S3Client(BucketClientBase):
     def list_keys(
         self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
-        is_again = False
+        was_empty = False
         while True:
             keys: list[str] = []
             for keys in self._pages(prefix, after):
                 yield keys
-            if not surely or len(keys) % _PAGE or (is_again and not keys):
+            if not surely or len(keys) % _PAGE:
                 return
-            is_again, after = not keys, keys[-1] if keys else after
+            after = keys[-1] if keys else after
             if not self._has_more(prefix, after):
                 return
+            if was_empty and not keys:  # only some requests get such an answer, again and again
+                raise self._context.wrong_server(None)
+            was_empty = not keys
 
     def _pages(self, prefix: str, after: str) -> Iterator[list[str]]:
         client = self._context.client()
@@ -294,14 +297,10 @@ class S3Client(BucketClientBase):
             objects = [meta["path"] for meta in found["objects"]]
             # Behind a directory's keys is its name with the sign that comes after the slash.
             last = max([*objects, *(f"{each}0" for each in directories)], default="")
-            is_cut = (len(directories) + len(objects)) % _PAGE == 0 and self._has_more(
-                prefix, last.removeprefix(self._prefix)
-            )
-            if not is_cut:
-                break
-        if is_cut and last:
-            raise self._context.wrong_server(None)
-        return [*map(basename, directories)], [*map(basename, objects)]
+            count = len(directories) + len(objects)
+            if count % _PAGE or not self._has_more(prefix, last.removeprefix(self._prefix)):
+                return [*map(basename, directories)], [*map(basename, objects)]
+        raise self._context.wrong_server(None)
 
     def _has_more(self, prefix: str, after: str) -> bool:
         """Return True if a key is listed behind `after`."""
