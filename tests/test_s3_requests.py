@@ -6,11 +6,14 @@
 fails."""
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from threading import Barrier
+from time import monotonic
 
 import pytest
 
@@ -303,6 +306,38 @@ def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
         with pytest.raises(StorageUnavailable):
             storage.tuning.retry.call(lambda: asked(storage, question))
     assert len(place.proxy.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "retry",
+    [
+        RetryPolicy(attempts=3, wait=0),
+        RetryPolicy(attempts=3, wait=0.01, wait_max=0),
+        RetryPolicy(attempts=3, wait=5, wait_max=0.01),
+        RetryPolicy(attempts=3, wait=0.01, timeout=math.inf),
+        RetryPolicy(attempts=3, wait=0.01, wait_max=math.inf),
+        RetryPolicy(attempts=0),
+    ],
+    ids=repr,
+)
+def test_a_policy_may_have_no_pauses_or_no_end(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    retry: RetryPolicy,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The client ends with a trace if it is to draw a pause of no range."""
+    use_retry(monkeypatch, retry)
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        for question in ("load", "remove"):
+            place.proxy.fail(Says(503, "SlowDown"))
+            place.proxy.requests.clear()
+            began = monotonic()
+            with pytest.raises(StorageUnavailable, match="the server says"):
+                storage.tuning.retry.call(partial(asked, storage, question))
+            assert len(place.proxy.requests) == max(retry.attempts, 1)
+            assert monotonic() - began < 5
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -221,14 +221,20 @@ def _retry_config(policy: RetryPolicy) -> "RetryConfig":
     seconds or so.
     """
     return {
-        "max_retries": policy.attempts - 1,
-        "retry_timeout": dt.timedelta(seconds=policy.timeout),
+        "max_retries": max(policy.attempts - 1, 0),
+        "retry_timeout": _span(policy.timeout),
         "backoff": {
-            "init_backoff": dt.timedelta(seconds=policy.wait),
-            "max_backoff": dt.timedelta(seconds=policy.wait_max),
+            # The client panics if a pause must be drawn from an empty range.
+            "init_backoff": _span(min(policy.wait, policy.wait_max), least=0.001),
+            "max_backoff": _span(policy.wait_max, least=0.001),
             "base": 3,
         },
     }
+
+
+def _span(seconds: float, *, least: float = 0.0) -> dt.timedelta:
+    """Return so many seconds: a day at most, as the client knows no infinity."""
+    return dt.timedelta(seconds=min(max(seconds, least), 86_400.0))
 
 
 def _given(**values: Any) -> Any:
