@@ -11,6 +11,7 @@ to import, and is imported only when its credential chain is needed.
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -48,15 +49,19 @@ class S3ConnectionContext:
     :param bucket: its name
     :param options: how to reach it
     :param uri: what messages call the store
-    :param retry: how often each request is sent again, and for how long
+    :param retry: says how often each request is sent again, and for how long
     """
 
     def __init__(
-        self, bucket: str, options: S3Options, uri: str, retry: RetryPolicy | None = None
+        self,
+        bucket: str,
+        options: S3Options,
+        uri: str,
+        retry: Callable[[], RetryPolicy] = RetryPolicy,
     ) -> None:
         self.options = options
         self.uri = uri
-        self.retry = retry or RetryPolicy()
+        self.retry = retry
         self.location = f"s3://{bucket}"
         self._bucket = bucket
         self._client: S3Store | None = None
@@ -148,7 +153,7 @@ class S3ConnectionContext:
                 return S3Store(
                     config=config,
                     client_options=client_config,
-                    retry_config=_retry_config(self.retry),
+                    retry_config=_retry_config(self.retry()),
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:

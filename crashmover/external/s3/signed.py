@@ -150,7 +150,7 @@ class SignedClient:
         if once:
             return attempt()
         try:
-            return self.context.retry.call(attempt)
+            return self.context.retry().call(attempt)
         except StorageUnavailable as error:
             error.was_retried = True
             raise
