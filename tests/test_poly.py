@@ -7,7 +7,7 @@
 import datetime as dt
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -157,6 +157,20 @@ def test_removing_goes_to_the_end_at_every_child() -> None:
         PolyCrashStorage([bad, without_it, good]).remove(CRASH_ID)
     assert caught.value.exceptions == (bad.error,)
     assert not good.has_crash(CRASH_ID)
+
+
+def test_removing_one_crash_asks_no_child_to_remove_many() -> None:
+    """A store's way to remove many may cost more, or may fail as a whole."""
+
+    class OneByOne(InMemoryCrashStorage):
+        def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
+            raise denied()
+
+    stores = [OneByOne(), InMemoryCrashStorage()]
+    for store in stores:
+        store.save_crash(crash_of(contents()))
+    PolyCrashStorage(stores).remove(CRASH_ID)
+    assert not any(store.has_crash(CRASH_ID) for store in stores)
 
 
 def test_removing_is_done_when_one_child_had_the_crash() -> None:

@@ -248,8 +248,8 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
 
     def remove(self, crash_id: str) -> None:
         crashid.validate(crash_id)
-        [error] = self.remove_crashes([crash_id])
-        if error:
+        errors = self._errors_of(lambda child: child.remove(crash_id))
+        if error := self._not_removed(crash_id, errors):
             raise error
 
     def remove_loaded(self, crash: Crash) -> None:
