@@ -6,7 +6,9 @@
 fails."""
 
 import datetime as dt
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -312,6 +314,18 @@ def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
         with pytest.raises(StorageUnavailable):
             storage.tuning.retry.call(lambda: asked(storage, question))
     assert len(place.proxy.requests) == 2
+
+
+def test_a_store_that_is_dropped_lets_go_of_its_connections_at_once(place: Place) -> None:
+    storage = open_storage(place.uri(place.server.new_bucket()))
+    storage.save_crash(crash_of(contents()))
+    context = weakref.ref(storage._context)  # type: ignore[attr-defined]
+    gc.disable()
+    try:
+        del storage
+        assert context() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -164,17 +164,18 @@ class CrashSource(Store, SocorroReader):
 
     def strangers(self) -> Iterable[str]:
         """Return one line for each store that has no crash of any day and holds something else,
-        such as crashes in another layout.  Looks into a few directories, or one page of keys.
+        such as crashes in another layout.  Asked where a listing has found nothing.  Looks into a
+        few directories, or one page of keys.
 
         :raises StorageError: the store cannot be read
         """
         return ()
 
     def reading_risks(self, *, removing: bool = False) -> Iterable[str]:
-        """Yield why what is read here may not be what is there, one line each.
+        """Yield why what is read here may not be what is there, one line each.  Asks no server,
+        unless `removing`.
 
-        :param removing: whether crashes are removed from here, too: then also what stays of them,
-            and the server may be asked
+        :param removing: whether crashes are removed from here, too: then also what stays of them
         """
         return ()
 

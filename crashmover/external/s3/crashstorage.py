@@ -8,6 +8,7 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Self
+from weakref import WeakMethod
 
 from crashmover.errors import InvalidURI
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
@@ -15,6 +16,7 @@ from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
 from crashmover.external.s3.policies import PolicyClient
+from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI, seconds
 
 _VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
@@ -42,7 +44,9 @@ class S3CrashStorage(BucketCrashStorage):
     ) -> None:
         options = options or S3Options()
         uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
-        self._context = S3ConnectionContext(bucket, options, uri, lambda: self.tuning.retry)
+        # No circle: its connections end when the store is dropped, and not later.
+        ask = WeakMethod(self._retry)
+        self._context = S3ConnectionContext(bucket, options, uri, lambda: (ask() or RetryPolicy)())
         self._place = (bucket, prefix)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
         self._s3 = PolicyClient(self._context, prefix, attributes)
@@ -66,6 +70,9 @@ class S3CrashStorage(BucketCrashStorage):
         """The server, the bucket and the prefix."""
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
+
+    def _retry(self) -> RetryPolicy:
+        return self.tuning.retry
 
     def _client_for_marks(self) -> PolicyClient:
         """A mark has no storage class: it might be one that cannot be read at once."""
