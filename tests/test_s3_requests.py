@@ -318,8 +318,8 @@ def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
 
 def test_a_store_that_is_dropped_lets_go_of_its_connections_at_once(place: Place) -> None:
     storage = open_storage(place.uri(place.server.new_bucket()))
-    storage.save_crash(crash_of(contents()))
     context = weakref.ref(storage._context)  # type: ignore[attr-defined]
+    storage._context.client()  # type: ignore[attr-defined]
     gc.disable()
     try:
         del storage
