@@ -10,7 +10,6 @@ The built-in stores and queues are registered as a third party's are, in the gro
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, cast
 
 from crashmover.config import Config, is_name
@@ -20,6 +19,8 @@ from crashmover.external.roles import CrashDestination, CrashSource, ListedSourc
 from crashmover.uri import StorageURI
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from crashmover.external.crashqueue_base import CrashQueueBase
 
 STORAGE_GROUP = "crashmover.storage"
@@ -143,6 +144,8 @@ def _parsed(key: str, uris: list[str]) -> list[StorageURI]:
 
 
 def _load_class(group: str, scheme: str) -> Any:
+    from importlib.metadata import entry_points  # a third of the time of ``copy --help``
+
     found = entry_points(group=group)
     matches = [entry for entry in found if entry.name == scheme]
     if not matches:
@@ -153,7 +156,7 @@ def _load_class(group: str, scheme: str) -> Any:
     return _load(matches[0])
 
 
-def _load(entry: EntryPoint) -> Any:
+def _load(entry: "EntryPoint") -> Any:
     try:
         return entry.load()
     except ModuleNotFoundError as error:
@@ -167,6 +170,6 @@ def _load(entry: EntryPoint) -> Any:
         raise MissingExtra(f"{entry.name}: {reason}") from error
 
 
-def _package_of(entry: EntryPoint) -> str:
+def _package_of(entry: "EntryPoint") -> str:
     """Return the name of the package, for which all of its metadata is parsed."""
     return entry.dist.name if entry.dist else entry.module

@@ -127,6 +127,22 @@ except SystemExit as end:
     assert sorted(name for name in imported if any(is_within(name, one) for one in slow)) == []
 
 
+def test_the_help_of_a_command_reads_no_metadata_of_packages() -> None:
+    imported = new_modules(
+        """
+from crashmover.cli import main
+for name in main.list_commands(None):
+    try:
+        main([name, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, end.code
+"""
+    )
+    assert "crashmover.registry" in imported
+    slow = ["boto3", "email", "importlib.metadata", "obstore", "psycopg", "socket", "ssl"]
+    assert sorted(name for name in imported if any(is_within(name, one) for one in slow)) == []
+
+
 def test_a_file_system_store_imports_no_driver_and_no_other_store() -> None:
     imported = new_modules(
         """
