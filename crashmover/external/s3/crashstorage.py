@@ -15,9 +15,9 @@ from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.bucket.sameness import is_same_bucket
 from crashmover.external.roles import Store
 from crashmover.external.s3.connection_context import S3ConnectionContext
-from crashmover.external.s3.options import CHECKSUMS, S3Options, check_endpoint, normalized
+from crashmover.external.s3.options import CHECKSUMS, S3Options, normalized
 from crashmover.external.s3.policies import PolicyClient
-from crashmover.uri import StorageURI, seconds
+from crashmover.uri import StorageURI, boolean, endpoint, one_of, seconds, word
 
 _VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
 _VERSIONS += " a lifecycle rule of the bucket deletes it"
@@ -101,41 +101,20 @@ class S3CrashStorage(BucketCrashStorage):
 # Options
 
 
-def _one_of(*values: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in values:
-            raise ValueError(f"it is one of {', '.join(values)}")
-        return text
-
-    return convert
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("it is true or false")
-    return text.lower() == "true"
-
-
-def _text(text: str) -> str:
-    if not text.isprintable() or not text:
-        raise ValueError("it is empty or has control characters in it")
-    return text
-
-
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "layout": _one_of(*LAYOUTS),
-    "region": _text,
-    "endpoint_url": check_endpoint,
-    "profile": _text,
-    "anonymous": _boolean,
-    "checksum": _one_of(*CHECKSUMS),
-    "addressing_style": _one_of("auto", "path", "virtual"),
-    "storage_class": _text,
-    "sse": _one_of("AES256", "aws:kms", "aws:kms:dsse"),
-    "sse_kms_key_id": _text,
-    "request_payer": _one_of("requester"),
-    "ca_bundle": _text,
-    "verify_ssl": _boolean,
+    "layout": one_of(*LAYOUTS),
+    "region": word,
+    "endpoint_url": endpoint,
+    "profile": word,
+    "anonymous": boolean,
+    "checksum": one_of(*CHECKSUMS),
+    "addressing_style": one_of("auto", "path", "virtual"),
+    "storage_class": word,
+    "sse": one_of("AES256", "aws:kms", "aws:kms:dsse"),
+    "sse_kms_key_id": word,
+    "request_payer": one_of("requester"),
+    "ca_bundle": word,
+    "verify_ssl": boolean,
     "connect_timeout": seconds,
     "read_timeout": seconds,
 }

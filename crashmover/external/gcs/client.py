@@ -1,0 +1,375 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""GCSClient: a `BucketClient` over the JSON API, with a generation in every request that changes
+something.
+
+Sources: Google's documentation of the JSON API, and there "Request preconditions", "Resumable
+uploads" and "Transcoding of gzip-compressed files".
+"""
+
+import base64
+import datetime as dt
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import google_crc32c
+
+from crashmover.crash import Part
+from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.bucket.bodies import PART_SIZE, joined
+from crashmover.external.bucket.client import (
+    ObjectChanged,
+    ObjectExists,
+    StoredObject,
+    replaced,
+    subject,
+)
+from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
+from crashmover.external.gcs.account import DAMAGED
+from crashmover.external.gcs.options import GCSOptions
+from crashmover.external.http_session import Answer, HTTPSession
+
+_OBJECT = "size,generation,crc32c,timeCreated,metadata"
+_PAGE = "kind,prefixes,items(name),nextPageToken"
+_PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
+_STORED_BYTES = {"Accept-Encoding": "gzip"}  # or the server unpacks an object that is gzipped
+_TURNS = 5  # to read an object that other processes replace at the same time
+_JSON = "application/json; charset=UTF-8"
+
+
+class GCSClient(BucketClientBase):
+    """The objects of a bucket below a prefix.  Safe for use from many threads.
+
+    :param session: sends the requests
+    :param bucket: its name
+    :param prefix: ``""``, or without a slash at its ends
+    :param options: how objects are put
+    """
+
+    def __init__(self, session: HTTPSession, bucket: str, prefix: str, options: GCSOptions) -> None:
+        super().__init__(session.uri)
+        self._session = session
+        self._bucket = f"/storage/v1/b/{bucket}"
+        self._location = f"gs://{bucket}"
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._options = options
+        self._bucket_is_there = False
+
+    def location(self, key: str) -> str:
+        return f"{self._location}/{self._prefix}{key}"
+
+    def honours_conditions(self) -> bool | None:
+        return True
+
+    # Of the whole bucket
+
+    def verify_access(self) -> None:
+        if self.head(_PROBE):
+            raise self._session.wrong_server(None)
+
+    def settings(self, fields: str) -> Mapping[str, Any]:
+        """Return settings of the bucket; none without the permission ``storage.buckets.get``."""
+        with suppress(StorageError):
+            return self._session.ask("GET", self._bucket, {"fields": fields}, read=Answer.object)
+        return {}
+
+    def clock(self) -> dt.datetime | None:
+        """Return the time by the server's clock, to the second; None if it does not say."""
+        from email.utils import parsedate_to_datetime  # 7 ms
+
+        def date(answer: Answer) -> dt.datetime:
+            return parsedate_to_datetime(answer.headers["date"])
+
+        with suppress(StorageError):
+            time = self._session.ask("GET", self._path(_PROBE), allowed=range(600), read=date)
+            return time.replace(tzinfo=time.tzinfo or dt.UTC)
+        return None
+
+    # Reading
+
+    def head(self, key: str) -> StoredObject | None:
+        found = self._session.ask(
+            "GET",
+            self._path(key),
+            {"fields": _OBJECT},
+            allowed=(200, 404),
+            read=lambda answer: None if answer.status == 404 else _stored(key, answer),
+            crash_id=subject(key),
+        )
+        if found is None and not self._bucket_is_there:
+            next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
+        self._bucket_is_there = True
+        return found
+
+    def _ask(self, key: str) -> Download | None:
+        """The metadata comes first: Google says none along with the bytes."""
+        for _ in range(_TURNS):
+            stored = self.head(key)
+            if stored is None:
+                return None
+            if chunks := self._bytes_of(stored, 0):
+                return Download(stored, partial(b"".join, chunks), partial(iter, chunks))
+        raise replaced(self, key)
+
+    def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
+        chunks = self._bytes_of(stored, start)
+        if chunks is None:
+            raise replaced(self, stored.key)
+        return chunks
+
+    def _bytes_of(self, stored: StoredObject, start: int) -> Iterator[bytes] | None:
+        """Ask for the bytes of an object from `start` on; return None if it was replaced."""
+        status, chunks = self._session.stream(
+            self._path(stored.key),
+            {"alt": "media", "generation": stored.version or ""},
+            headers=_STORED_BYTES | ({"Range": f"bytes={start}-"} if start else {}),
+            allowed=(206 if start else 200, 404, 412),
+            crash_id=subject(stored.key),
+        )
+        return chunks if status in (200, 206) else None
+
+    # Putting
+
+    def put(
+        self,
+        key: str,
+        body: bytes | Part,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        create: bool = False,
+        replaced: StoredObject | None = None,
+    ) -> str | None:
+        condition = Condition(create, replaced.version if replaced else None)
+        return self._send(key, body, {**metadata, "Content-Type": content_type}, condition)
+
+    def _put_small(
+        self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
+    ) -> None:
+        crc32c = _encoded(google_crc32c.value(data))
+        resource = {**self._resource(key, attributes), "crc32c": crc32c}
+        boundary = secrets.token_hex(16)
+        head = f"--{boundary}\r\nContent-Type: {_JSON}\r\n\r\n{json.dumps(resource)}\r\n"
+        head += f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
+
+        def read(answer: Answer) -> bool:
+            if answer.status == 200:
+                self._hold(key, answer, len(data), crc32c)
+                return True
+            self._raise_if_damaged(key, answer)
+            # If an answer was lost, what is there may be what was sent before.
+            there = self.head(key) if answer.is_repeated else None
+            return (
+                there is not None
+                and (there.size, there.crc32c) == (len(data), crc32c)
+                and resource["metadata"].items() <= there.metadata.items()
+            )
+
+        is_put = self._session.ask(
+            "POST",
+            f"/upload{self._bucket}/o",
+            self._query("multipart", condition),
+            headers={"Content-Type": f"multipart/related; boundary={boundary}"},
+            body=b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode())),
+            allowed=(200, 412) if condition != Condition() else (200,),
+            read=read,
+            crash_id=subject(key),
+        )
+        if not is_put:
+            raise _unmet(condition)
+
+    def _put_large(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        attributes: Mapping[str, str],
+        *,
+        condition: Condition,
+    ) -> None:
+        upload = self._begin(key, attributes, condition)
+        checksum, size = google_crc32c.Checksum(), 0
+        try:
+            pieces = joined(chunks, PART_SIZE)
+            piece = next(pieces, b"")
+            while following := next(pieces, b""):
+                checksum.update(piece)
+                self._put_piece(key, upload, piece, size)
+                piece, size = following, size + len(piece)
+            checksum.update(piece)
+            crc32c = _encoded(int.from_bytes(checksum.digest()))
+            answer = self._put_piece(key, upload, piece, size, crc32c)
+        except BaseException:
+            self._break_off(upload)
+            raise
+        if answer.status == 412:
+            self._raise_if_damaged(key, answer)
+            raise _unmet(condition)
+        self._hold(key, answer, size + len(piece), crc32c)
+
+    def try_put(self, key: str) -> None:
+        """Begin an upload, and break it off."""
+        with suppress(ObjectExists):
+            self._break_off(self._begin(key, {}, Condition(create=True)))
+
+    def _begin(self, key: str, attributes: Mapping[str, str], condition: Condition) -> str:
+        """Begin an upload in pieces; return the path that these go to, which is secret."""
+        location = self._session.ask(
+            "POST",
+            f"/upload{self._bucket}/o",
+            self._query("resumable", condition),
+            headers={"Content-Type": _JSON},
+            body=json.dumps(self._resource(key, attributes)).encode(),
+            allowed=(200, 201, 412),
+            read=lambda answer: "" if answer.status == 412 else answer.headers["location"],
+            crash_id=subject(key),
+        )
+        if not location:
+            raise _unmet(condition)
+        url = urlsplit(location)  # without its host: no other server may see the token
+        return f"{url.path}?{url.query}"
+
+    def _put_piece(
+        self, key: str, upload: str, piece: bytes, start: int, crc32c: str | None = None
+    ) -> Answer:
+        """Send a piece; return the last answer.  The server passes over bytes that it has.
+
+        :param crc32c: of the whole object, with its last piece
+        """
+        end = start + len(piece)
+        headers = {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
+        while True:
+            span = f"bytes {start}-{end - 1}/{end if crc32c else '*'}"
+            answer = self._session.ask(
+                "PUT",
+                upload,
+                headers={**headers, "Content-Range": span},
+                body=piece,
+                allowed=(200, 201, 308, 412),
+                read=lambda answer: answer,
+                crash_id=subject(key),
+            )
+            if answer.status != 308:
+                return answer
+            arrived = int(answer.headers.get("range", "-0").rpartition("-")[2]) + 1
+            if arrived == end and not crc32c:
+                return answer
+            if not start < arrived < end:
+                reason = "a piece of the upload is lost"
+                raise self._session.error(StorageUnavailable, reason, subject(key))
+            piece, start = piece[arrived - start :], arrived
+
+    def _break_off(self, upload: str) -> None:
+        with suppress(StorageError):  # the server forgets the pieces in a week by itself
+            self._session.ask("DELETE", upload, allowed=range(600), read=lambda answer: None)
+
+    def _hold(self, key: str, answer: Answer, size: int, crc32c: str) -> None:
+        """Hold what the server has made against what was sent; remove what is damaged."""
+        made = _stored(key, answer)
+        if (made.size, made.crc32c or crc32c) != (size, crc32c):
+            self._delete(key, made.version)
+            raise self._session.error(StorageUnavailable, DAMAGED, subject(key))
+
+    def _raise_if_damaged(self, key: str, answer: Answer) -> None:
+        """Google's own server for tests says 412 of a wrong checksum, too."""
+        refusal = self._session.refusal(answer, subject(key))
+        if refusal.reason == DAMAGED:
+            raise refusal
+
+    def _query(self, kind: str, condition: Condition) -> dict[str, str]:
+        generation = "0" if condition.create else condition.version
+        said = {"ifGenerationMatch": generation, "kmsKeyName": self._options.kms_key}
+        known = {name: value for name, value in said.items() if value}
+        return {"uploadType": kind, "fields": _OBJECT, **known}
+
+    def _resource(self, key: str, attributes: Mapping[str, str]) -> dict[str, Any]:
+        metadata = dict(attributes)
+        kind = metadata.pop("Content-Type", "application/octet-stream")
+        resource = {"name": self._prefix + key, "contentType": kind, "metadata": metadata}
+        storage_class = self._options.storage_class
+        return resource | ({"storageClass": storage_class} if storage_class else {})
+
+    # Deleting
+
+    def delete(self, versions: Mapping[str, str | None]) -> list[str]:
+        """One request for each object, and one more where the version is not said."""
+        return [key for key, version in versions.items() if not self._delete(key, version)]
+
+    def _delete(self, key: str, version: str | None) -> bool:
+        """Delete an object; return False if it has another version."""
+        if version is None:
+            there = self.head(key)
+            version = there.version if there else None
+        if version is None or not version.isdecimal():  # no object has a version like that
+            return version is None or self.head(key) is None
+        status = self._session.ask(
+            "DELETE",
+            self._path(key),
+            {"ifGenerationMatch": version},
+            allowed=(200, 204, 404, 412),
+            read=lambda answer: answer.status,
+            crash_id=subject(key),
+        )
+        return status != 412 or self.head(key) is None
+
+    # Listing
+
+    def list_keys(
+        self, prefix: str, after: str = "", *, twice: bool = False
+    ) -> Iterator[list[str]]:
+        for page in self._pages(prefix, **({"startOffset": self._prefix + after} if after else {})):
+            names = (item["name"][len(self._prefix) :] for item in page.get("items", []))
+            if keys := [name for name in names if name != after]:
+                yield keys
+
+    def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
+        pages = list(self._pages(prefix, delimiter="/"))
+        directories = [each.split("/")[-2] for page in pages for each in page.get("prefixes", [])]
+        names = [
+            item["name"].rpartition("/")[2] for page in pages for item in page.get("items", [])
+        ]
+        return directories, list(filter(None, names))
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[Mapping[str, Any]]:
+        path = self._prefix + (f"{prefix}/" if prefix else "")
+        query = {"prefix": path, "fields": _PAGE, "maxResults": "1000", **options}
+        while True:
+            page = self._session.ask("GET", f"{self._bucket}/o", query, read=_page)
+            yield page
+            if page.get("nextPageToken", query.get("pageToken")) == query.get("pageToken"):
+                return
+            query["pageToken"] = page["nextPageToken"]
+
+    def _path(self, key: str) -> str:
+        return f"{self._bucket}/o/{quote(self._prefix + key, safe='')}"
+
+
+def _page(answer: Answer) -> Mapping[str, Any]:
+    """Return a page of a listing: one that says that it is one, whatever is in it."""
+    page = answer.object()
+    if page["kind"] != "storage#objects":
+        raise ValueError(page["kind"])
+    return page
+
+
+def _stored(key: str, answer: Answer) -> StoredObject:
+    found = answer.object()
+    size, generation = int(found["size"]), str(int(found["generation"]))
+    time = dt.datetime.fromisoformat(found["timeCreated"])
+    metadata = found.get("metadata") or {}
+    return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
+
+
+def _encoded(crc32c: int) -> str:
+    """Return a CRC-32C as the server writes it."""
+    return base64.b64encode(crc32c.to_bytes(4)).decode()
+
+
+def _unmet(condition: Condition) -> Exception:
+    return ObjectExists() if condition.create else ObjectChanged()
