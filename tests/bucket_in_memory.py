@@ -145,7 +145,7 @@ class Bucket:
         return left
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         self.ask("list", prefix)
         below = f"{prefix}/" if prefix else ""

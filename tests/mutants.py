@@ -106,7 +106,10 @@ PARTS = {
         programs=("fs_faults",),
     ),
     "s3": Part(
-        tuple(f"external/bucket/{name}" for name in ("finding", "removing", "stamps", "writing")),
+        tuple(
+            f"external/bucket/{name}"
+            for name in ("adding", "finding", "putting", "removing", "stamps", "writing")
+        ),
         ("s3_saving", "s3_interleavings"),
     ),
 }

@@ -4,6 +4,7 @@
 
 """A proxy before a real S3 server that counts the requests, and fails those that a test picks."""
 
+import datetime as dt
 import http.client
 import socket
 import socketserver
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import pytest
+
+from crashmover.external.s3 import connection_context
 from tests.servers.s3 import Ministack, S3Server
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
@@ -144,6 +148,8 @@ class Proxy:
         """To be in each answer, instead of what the server says there."""
         self.forgotten: set[str] = set()
         """The headers that never arrive, in small letters."""
+        self.weakens = False
+        """Whether it makes weak ETags of strong ones, as proxies do that compress."""
         self.policy: Policy = lambda _request, _head, _body: None
         """What a policy of the bucket makes of each request."""
         self.requests: list[Request] = []
@@ -220,6 +226,13 @@ def behind_proxy(server: S3Server) -> Iterator[Place]:
         if isinstance(server, Ministack):
             proxy.headers = {CHECKED: "SHA256"}
         yield Place(server, proxy)
+
+
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let obstore wait for milliseconds before it tries again, in stores that are opened now."""
+    pause = dt.timedelta(milliseconds=10)
+    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
+    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
 
 
 class _Server(ThreadingHTTPServer):
@@ -321,9 +334,11 @@ class _Handler(BaseHTTPRequestHandler):
         said = self.server.proxy.said
         ours = {"content-length", "transfer-encoding", "connection", *map(str.lower, said)}
         self.send_response_only(status)
+        weakens = self.server.proxy.weakens and self.command in ("GET", "HEAD")
         for name, value in headers:
             if name.lower() not in ours:
-                self.send_header(name, value)
+                weak = "W/" if weakens and name.lower() == "etag" else ""
+                self.send_header(name, weak + value)
         for name, value in said.items():
             self.send_header(name, value)
         if length is not None:

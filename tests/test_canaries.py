@@ -22,7 +22,7 @@ from crashmover.external.postgresql.crashstorage import PostgreSQLCrashStorage
 from tests.canary import CANARY, CRASH, IN_URI, QUOTED, Commands, Failing, echoing, is_shown, some
 from tests.cli_helpers import TIMEOUT, put, run, samples, start
 from tests.conftest import Figures, UseAWS
-from tests.s3_proxy import ResetAfter, proxy_of
+from tests.s3_proxy import ResetAfter, proxy_of, shorten_pauses
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 from tests.store_helpers import every_call
@@ -333,6 +333,8 @@ def test_no_exception_of_a_bucket_shows_a_secret(
     monkeypatch: pytest.MonkeyPatch,
     figures: Figures,
 ) -> None:
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda _: None))
+    shorten_pauses(monkeypatch)
     assert_exceptions_silent(of_bucket, monkeypatch, figures)
 
 

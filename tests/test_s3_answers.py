@@ -6,10 +6,11 @@
 uploads of whose end nobody hears."""
 
 from collections.abc import Callable, Iterator
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from crashmover.crash import Kind
+from crashmover.crash import MARKERS, Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.registry import open_storage
@@ -173,6 +174,79 @@ def test_what_was_not_deleted_is_said(
         storage.remove(CRASH_ID)
         assert not direct.has_crash(CRASH_ID)
     figures(answers=1)
+
+
+# Listing
+
+IDS = [f"{n:08x}-8721-460c-dead-a43c22071025" for n in range(2000)]
+PAGES = {
+    "a page": b"<html><p>Log in first</p></html>",
+    "a page that is no XML": b"<!doctype html><p>Log in first<br>",
+    "an error": b"<Error><Code>AccessDenied</Code></Error>",
+}
+
+
+def two_pages(request: Request, _head: dict[str, str], _body: bytes) -> Fault | None:
+    """As a server answers that has these crashes, a thousand keys a page."""
+    if "list-type" not in request:
+        return None
+    query = dict(parse_qsl(urlsplit(request.path).query))
+    prefix, day = query.get("prefix", ""), "v1/raw_crash/20071025/"
+    after = query.get("continuation-token") or query.get("start-after", "")
+    keys = [key for key in (day + each for each in IDS) if key.startswith(prefix) and key > after]
+    if "delimiter" in query and keys and prefix != day:
+        return Replies(listing(f"<CommonPrefixes><Prefix>{day}</Prefix></CommonPrefixes>"))
+    page = keys[: int(query.get("max-keys", 1000))]
+    rest = f"<NextContinuationToken>{page[-1]}</NextContinuationToken>" if keys != page else ""
+    said = "".join(f"<Contents><Key>{key}</Key>{OF_EACH}</Contents>" for key in page)
+    return Replies(listing(rest + said))
+
+
+OF_EACH = "<Size>2</Size><ETag>1</ETag><LastModified>2026-11-29T00:00:00Z</LastModified>"
+
+
+def listing(inner: str) -> bytes:
+    return f"<ListBucketResult>{inner}</ListBucketResult>".encode()
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_never_taken_for_the_end_of_a_listing(
+    place: Place, figures: Figures, page: str, lasting: bool
+) -> None:
+    place.proxy.policy = two_pages
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        whole = list(storage.new_crashes())
+        assert whole == IDS
+        requests = place.heal()
+        for number in range(1, requests + 1):
+            place.fail_at(number, Replies(PAGES[page]), lasting=lasting)
+            found: list[str] = []
+            error = error_of(lambda found=found: found.extend(storage.new_crashes()))  # type: ignore[misc]
+            assert error or found == IDS
+            assert error or not lasting
+    figures(pages=requests)
+
+
+@pytest.mark.parametrize("kind", MARKERS)
+def test_a_page_is_not_a_bucket_without_crashes(place: Place, kind: Kind) -> None:
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        assert list(storage.new_crashes(kind=kind)) == []
+        place.proxy.fail(Replies(PAGES["a page"]), "list-type")
+        with pytest.raises(StorageUnavailable, match="not that of an S3 server"):
+            list(storage.new_crashes(kind=kind))
+
+
+def test_behind_a_proxy_that_weakens_etags_all_goes_on(place: Place) -> None:
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        place.proxy.weakens = True
+        storage.save_crash(crash_of(LARGE))
+        assert read(storage) == LARGE
+        storage.save_keeping_dumps(crash_of({RAW: b'{"new": true}'}))
+        storage.remove_loaded(storage.load_crash(CRASH_ID))
+        storage.save_crash(crash_of(contents()))
+        storage.remove(CRASH_ID)
+        assert not storage.has_crash(CRASH_ID)
 
 
 # Names

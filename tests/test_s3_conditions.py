@@ -81,7 +81,7 @@ class Deletes:
     """Deletes of one bucket, where the server honours conditions."""
 
     def __init__(self, context: S3ConnectionContext) -> None:
-        self._delete = ConditionalDelete(context, SignedClient(context))
+        self._delete = ConditionalDelete(SignedClient(context))
 
     def is_honoured(self) -> bool:
         return self._delete.is_honoured(PROBE)
@@ -99,7 +99,7 @@ def upload(
     bucket: Bucket, key: str, endpoint_url: str | None = None, **options: Any
 ) -> LargeUpload:
     context = context_of(bucket, endpoint_url, **options)
-    return LargeUpload(context, SignedClient(context), key)
+    return LargeUpload(SignedClient(context), key)
 
 
 def e_tags(bucket: Bucket) -> dict[str, str]:

@@ -118,7 +118,7 @@ class Stores:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crashmover.external.bucket.writing.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("crashmover.external.bucket.putting.time.sleep", lambda _seconds: None)
 
 
 Doing = Callable[[Stores], Sequence[Callable[[], None]]]

@@ -52,7 +52,7 @@ OTHERS: dict[str, tuple[Act, Contents, list[Contents | None]]] = {
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crashmover.external.bucket.writing.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("crashmover.external.bucket.putting.time.sleep", lambda _seconds: None)
 
 
 def bucket(create: str, before: Contents) -> Stores:

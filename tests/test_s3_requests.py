@@ -22,7 +22,6 @@ from crashmover.external.bucket import finding
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.s3 import client as s3_client
-from crashmover.external.s3 import connection_context
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import (
@@ -40,7 +39,7 @@ from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
 from tests.s3_policies import creates_only
-from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy
+from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy, shorten_pauses
 from tests.servers.s3 import S3Server
 
 THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
@@ -56,9 +55,7 @@ def place(s3_strict: S3Server, aws: UseAWS) -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    pause = dt.timedelta(milliseconds=10)
-    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
-    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
+    shorten_pauses(monkeypatch)
     monkeypatch.setattr(s3_client, "_PAUSES", (0.01,) * (TRIES - 1))
 
 
@@ -189,14 +186,15 @@ def test_an_answer_that_is_no_listing_hides_no_raw_crash(
     place.server.client().put_object(
         Bucket=bucket, Key=keys.raw_crash_keys(CRASH_ID)[older], Body=b"{}"
     )
-    left = iter(range(number - 1))
-    with open_storage(place.uri(bucket)) as storage:
-        place.proxy.fail(
-            Replies(b"<html>busy</html>"),
-            lambda request: "list-type" in request and next(left, None) is None,
-            times=1,
-        )
-        assert storage.has_crash(CRASH_ID)
+    for times in (1, 1_000_000):
+        left = iter(range(number - 1))
+
+        def is_next(request: Request, left: Iterator[int] = left) -> bool:
+            return "list-type" in request and next(left, None) is None
+
+        with open_storage(place.uri(bucket)) as storage:
+            place.proxy.fail(Replies(b"<html>busy</html>"), is_next, times)
+            assert storage.has_crash(CRASH_ID)
 
 
 def test_where_a_bucket_may_not_be_listed_each_older_key_is_asked_for(place: Place) -> None:

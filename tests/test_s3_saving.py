@@ -26,7 +26,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
-from crashmover.external.bucket import writing as saving
+from crashmover.external.bucket import putting as saving
 from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.external.bucket.client import SHA256
 from crashmover.external.bucket.crashstorage import BucketCrashStorage

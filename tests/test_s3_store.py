@@ -185,9 +185,12 @@ def test_a_large_raw_crash_is_the_commit_marker_all_the_same(bucket: Bucket) -> 
         assert read(storage) == {RAW: raw + b" ", MAIN: b"other"}
 
 
-def test_a_large_raw_crash_must_be_the_same_when_it_is_read_again(bucket: Bucket) -> None:
-    versions = iter([b"a" * LARGE, b"b" * LARGE])
-    part = Part(*RAW, lambda: io.BytesIO(next(versions)), LARGE)
+@pytest.mark.parametrize(("again", "announced"), [(LARGE, LARGE), (LARGE, None), (10, None)])
+def test_a_large_raw_crash_must_be_the_same_when_it_is_read_again(
+    bucket: Bucket, again: int, announced: int | None
+) -> None:
+    versions = iter([b"a" * LARGE, b"b" * again])
+    part = Part(*RAW, lambda: io.BytesIO(next(versions)), announced)
     with open_storage(bucket.uri()) as storage:
         with pytest.raises(CorruptCrash, match="raw_crash changed while it was read"):
             storage.save_crash(Crash(CRASH_ID, [part]))

@@ -275,7 +275,7 @@ class FakeObjects:
         self._keys = sorted(set(keys), key=str.encode)
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
         for start in range(0, len(found), 3):

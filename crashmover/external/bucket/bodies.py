@@ -142,10 +142,6 @@ class Upload:
                 return False
         return True
 
-    def data(self) -> bytes:
-        """Return what was read ahead."""
-        return b"".join(self._ahead)
-
     def __iter__(self) -> Iterator[bytes]:
         digest = hashlib.sha256() if self._sha256 else None
         while chunk := self._next():

@@ -118,13 +118,14 @@ class BucketClient(Protocol):
         conditions deletes any version."""
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         """Yield the keys below a prefix, page by page, in their order.
 
         :param prefix: whole steps of a key, without a slash at its end
         :param after: begin behind this key
-        :param twice: if there are none, ask again
+        :param surely: whether to make sure that an answer which ends the listing is a listing, and
+            no page of a proxy, for example, if that costs a further request
         """
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:

@@ -169,15 +169,15 @@ class BucketClientBase(BucketClient, ABC):
         sha256 = attributes.get(SHA256)
         if isinstance(body, bytes):
             return self._send_small(key, body, attributes, condition, sha256)
-        if body.size is not None and body.size <= _MIDDLING:
+        if body.size is not None and body.size <= _MIDDLING and not sha256:
             return self._send_small(key, body.read(), attributes, condition)
         upload = Upload(body, sha256=sha256)
         if upload.read_ahead(_MIDDLING):
-            return self._send_small(key, upload.data(), attributes, condition)
+            return self._send_small(key, b"".join(upload), attributes, condition)
         is_large = upload.size is not None and upload.size > PART_SIZE
         with nullcontext() if is_large else self._middling:
             if not is_large and upload.read_ahead(PART_SIZE):
-                return self._send_small(key, upload.data(), attributes, condition)
+                return self._send_small(key, b"".join(upload), attributes, condition)
             put = partial(self._put_large, key, upload, condition=condition)
             self._send_large(key, attributes, put)
         return sha256

@@ -7,17 +7,21 @@
 import datetime as dt
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
 from threading import Lock
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
 from crashmover.errors import CrashMoverError, StorageDenied
+from crashmover.external.bucket.adding import Adder
 from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.finding import Finder
 from crashmover.external.bucket.layouts import SOCORRO, BucketLayout
 from crashmover.external.bucket.listing import Catalog, MissingCache
+from crashmover.external.bucket.putting import Putter
 from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
+from crashmover.external.bucket.stamps import SaveAttempt
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
 from crashmover.external.crashstorage_base import CrashStorageBase
@@ -51,7 +55,9 @@ class BucketCrashStorage(CrashStorageBase):
         self._reader = Reader(self._finder)
         self._remover = Remover(self._finder, self._reader)
         self._missing = MissingCache()
-        self._writer = Writer(self._finder, self._reader, self._remover, self._missing)
+        self._putter = Putter(self._finder, self._missing)
+        self._writer = Writer(self._finder, self._putter, self._reader, self._remover)
+        self._adder = Adder(self._finder, self._putter, self._remover, self._writer)
         self._passed_over = PassedOver()
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
@@ -116,11 +122,11 @@ class BucketCrashStorage(CrashStorageBase):
     def save_crash(self, crash: Crash) -> None:
         """A crash that is there with another raw crash is removed before its dumps are replaced;
         for that moment a reader finds none."""
-        self._save(crash, self._writer.save)
+        self._save(crash, self._writer.save, self._adder.add)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
         """One request replaces the raw crash."""
-        self._save(crash, self._writer.keep)
+        self._save(crash, self._adder.keep, self._putter.put_processed)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """A crash that is missing costs one request for each object, and a crash that is there
@@ -130,14 +136,21 @@ class BucketCrashStorage(CrashStorageBase):
         It is looked for the list of dumps, and not for raw crashes that have none, under the
         older keys.  Two that add dumps larger than `PART_SIZE` may write over each other.
         """
-        return results_of(lambda crash: self._save(crash, self._writer.create), crashes)
+        create = partial(self._save, save=self._writer.create, add=self._adder.create)
+        return results_of(create, crashes)
 
-    def _save(self, crash: Crash, save: Callable[[Crash], None]) -> None:
+    def _save(
+        self, crash: Crash, save: Callable[[SaveAttempt], None], add: Callable[[Crash], None]
+    ) -> None:
+        """Save a crash by the first function, or by the second if it comes without a raw crash."""
         if not crash.parts:
             raise CrashMoverError(f"{crash.crash_id}: nothing to save")
         try:
             with self._lock(crash.crash_id):
-                save(crash)
+                if crash.raw_crash:
+                    save(SaveAttempt(crash, crash.raw_crash))
+                else:
+                    add(crash)
         except StorageDenied as error:
             if error.uri == self.uri:
                 self._denied = error

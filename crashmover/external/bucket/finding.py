@@ -197,7 +197,7 @@ class OlderKeys:
 
     def _are_found(self) -> bool:
         for directory, after in ((RAW_CRASHES, PAST_ALL_DAYS), (OLD_RAW_CRASHES, "")):
-            if next(self._client.list_keys(directory, after, twice=True), []):
+            if next(self._client.list_keys(directory, after), []):
                 return True
         _, names = self._client.list_directory(RAW_CRASHES)
         return any(map(crashid.is_valid, names))

@@ -8,6 +8,7 @@ import datetime as dt
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from posixpath import basename
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
@@ -141,11 +142,11 @@ class Catalog:
                 ids.add(*self._of_range(names))
             yield from ids.by_day()
 
-    def _names(self, directory: str, *, twice: bool = False) -> Iterator[list[str]]:
+    def _names(self, directory: str) -> Iterator[list[str]]:
         """Yield what the keys in a directory have behind its name, page by page, from the first
         that may be a crash id: before that are keys that stand for the directory itself, and
         such as the client cannot read."""
-        for page in self._client.list_keys(directory, f"{directory}/0", twice=twice):
+        for page in self._client.list_keys(directory, f"{directory}/0"):
             yield [key[len(directory) + 1 :] for key in page]
 
     # In directories of days
@@ -170,7 +171,7 @@ class Catalog:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{crashid.day_name(day)}", twice=True):
+        for names in self._names(f"{place}/{crashid.day_name(day)}"):
             if is_written:
                 self._missing.add_span(day, last, names[-1], names)
             for name in names:
@@ -193,7 +194,8 @@ class Catalog:
         A bucket that has any such crash has some past all days: one look there tells whether
         one listing of all that is beside the directories is short.
         """
-        page = next(self._client.list_keys(RAW_CRASHES, layouts.PAST_ALL_DAYS), [])
+        pages = self._client.list_keys(RAW_CRASHES, layouts.PAST_ALL_DAYS, surely=False)
+        page = next(pages, [])
         if len(page) >= _PAGE:
             return self._days(self._walk(ids))
         directories, names = self._client.list_directory(RAW_CRASHES)
@@ -232,7 +234,7 @@ class Catalog:
             directory, f"{directory}/{crashid.day_name(self._since)}"
         ):
             there = set(page)
-            names = self._of_range(map(_name, page))
+            names = self._of_range(map(basename, page))
             found += [name for name in names if self._layout.raw_crash_keys(name)[1] in there]
             if page[-1].split("/")[-2] > last_day:
                 break
@@ -246,7 +248,3 @@ class Catalog:
             elif self._since <= crashid.date_of(name) <= self._until:
                 found.append(name)
         return found
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]

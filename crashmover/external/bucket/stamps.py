@@ -103,7 +103,7 @@ class SaveAttempt:
         self.token: str | None = secrets.token_hex(8)
         self.put: dict[str, str | None] = {}
         """By the keys of dumps, their SHA-256 if it is known."""
-        self._raw_crash = raw_crash
+        self.raw_crash = raw_crash
         digest = hashlib.sha256()
         kept: list[bytes] | None = []
         count = 0
@@ -116,7 +116,7 @@ class SaveAttempt:
 
     def body(self) -> bytes | Part:
         """Return the raw crash to send; a large one is read once more, and must be the same."""
-        return self._raw_crash if self._data is None else self._data
+        return self.raw_crash if self._data is None else self._data
 
     def of_list(self) -> Metadata:
         """Return the metadata of the list of dumps."""

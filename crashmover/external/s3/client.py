@@ -11,13 +11,14 @@ sent by `SignedClient`.
 import datetime as dt
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from posixpath import basename
 from typing import TYPE_CHECKING
 
 import obstore
-import obstore.exceptions
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from crashmover.crash import Part
 from crashmover.errors import StorageError, StorageUnavailable
@@ -33,6 +34,7 @@ from crashmover.external.bucket.client_base import BucketClientBase, Condition, 
 from crashmover.external.s3.calling import DRIVER_ERRORS, call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import ConditionalDelete
+from crashmover.external.s3.s3errors import is_conflict, is_missing_object, says_deleted
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload, headers_of
 from crashmover.external.translating import translating
@@ -41,22 +43,11 @@ if TYPE_CHECKING:
     from obstore import GetOptions, GetResult, PutMode
 
 _STREAM = 256 << 10
+_PAGE = 1000  # keys, of a listing
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
 
-_UNMET = (
-    obstore.exceptions.AlreadyExistsError,
-    obstore.exceptions.PreconditionError,
-    FileNotFoundError,
-)
-
-
-class _Conflict(Exception):
-    """Another request changes the same object at this moment; nothing was put."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+_UNMET = (AlreadyExistsError, PreconditionError, FileNotFoundError)
 
 
 class S3Client(BucketClientBase):
@@ -78,14 +69,15 @@ class S3Client(BucketClientBase):
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
         self._signed = SignedClient(context)
-        self._delete_unchanged = ConditionalDelete(context, self._signed)
+        self._delete_unchanged = ConditionalDelete(self._signed)
         self._bucket_is_there = False
 
     def location(self, key: str) -> str:
         return f"{self._context.location}/{self._prefix}{key}"
 
     def honours_conditions(self) -> bool | None:
-        return self._context.honours_conditions()
+        self._context.client()  # raises `StorageDenied` without credentials
+        return True if self._context.is_aws else None
 
     # Of the whole bucket
 
@@ -101,12 +93,13 @@ class S3Client(BucketClientBase):
         return False
 
     def clock(self) -> dt.datetime | None:
-        """Return the time by the server's clock, to the second; None if it does not say.  It is in
-        every answer, a refusal too.  obstore shows it of none."""
+        """Return the time by the server's clock, to the second; None if it does not say, to a
+        single request.  It is in every answer, a refusal too.  obstore shows it of none."""
         from email.utils import parsedate_to_datetime  # 7 ms
 
         try:
-            time = parsedate_to_datetime(self._signed.send("HEAD").headers["date"])
+            answer = self._signed.send("HEAD", once=True)
+            time = parsedate_to_datetime(answer.headers["date"])
         except (StorageError, KeyError, ValueError):
             return None
         return time.replace(tzinfo=time.tzinfo or dt.UTC)
@@ -136,12 +129,12 @@ class S3Client(BucketClientBase):
                 lambda: obstore.get(client, self._prefix + key, options={"head": head})
             )
         except Exception as error:
-            if not self._context.is_missing(error):
+            if not is_missing_object(error):
                 explained = self._context.explain(error, subject(key))
                 if head and not isinstance(explained, StorageUnavailable):
                     self.verify_access()  # whose answer has a body, and says why
                 raise explained from error
-        if result and not result.meta["e_tag"]:  # a page to log in, perhaps
+        if result and not _e_tag(result):  # a page to log in, perhaps
             raise self._context.wrong_server(subject(key))
         self._bucket_is_there |= result is not None or not head
         return result
@@ -167,9 +160,9 @@ class S3Client(BucketClientBase):
                 result = call_client(
                     lambda: obstore.get(client, self._prefix + key, options=options)
                 )
-            except (obstore.exceptions.PreconditionError, FileNotFoundError) as error:
+            except (PreconditionError, FileNotFoundError) as error:
                 raise replaced(self, key) from error
-        if result.meta["e_tag"] != stored.version:  # not every server knows the condition
+        if _e_tag(result) != stored.version:  # not every server knows the condition
             raise replaced(self, key)
         return self._chunks(key, result)
 
@@ -191,48 +184,31 @@ class S3Client(BucketClientBase):
 
     def try_put(self, key: str) -> None:
         attributes = {"Content-Type": "application/octet-stream", **self._attributes}
-        LargeUpload(self._context, self._signed, self._prefix + key).try_to_begin(attributes)
+        self._upload(key).try_to_begin(attributes)
 
     def _put_small(
         self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
     ) -> None:
-        for pause in (*_PAUSES, None):
-            try:
-                self._put_once(key, data, attributes, condition)
-                return
-            except _Conflict as conflict:
-                if pause is None:
-                    raise self._context.explain(conflict.error, subject(key)) from conflict.error
-                time.sleep(random.uniform(pause / 2, pause))
-
-    def _put_once(
-        self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
-    ) -> None:
-        client = self._context.client()
         mode: PutMode = "create" if condition.create else "overwrite"
         if condition.version:
             mode = {"e_tag": condition.version}
-        with self._translating(key):
-            try:
-                call_client(
-                    lambda: obstore.put(
-                        client,
-                        self._prefix + key,
-                        data,
-                        attributes=dict(attributes),
-                        mode=mode,
-                        use_multipart=False,
-                    )
-                )
-            except _UNMET as error:
-                # obstore takes "another request changes it at this moment" for "it is there".
-                if self._context.is_conflict(error):
-                    raise _Conflict(error) from error
-                if condition.create and isinstance(error, obstore.exceptions.AlreadyExistsError):
-                    raise ObjectExists from error
-                if condition.version:
-                    raise ObjectChanged from error
-                raise
+        client, path = self._context.client(), self._prefix + key
+        put = partial(obstore.put, client, path, data, attributes=dict(attributes))
+        for pause in (*_PAUSES, 0.0):
+            with self._translating(key):
+                try:
+                    call_client(lambda: put(mode=mode, use_multipart=False))
+                    return
+                except _UNMET as error:
+                    # obstore takes "another request changes it at this moment" for "it is there".
+                    is_final = not is_conflict(error)
+                    if is_final and condition.create and isinstance(error, AlreadyExistsError):
+                        raise ObjectExists from error
+                    if is_final and condition.version:
+                        raise ObjectChanged from error
+                    if is_final or not pause:
+                        raise
+            time.sleep(random.uniform(pause / 2, pause))
 
     def _put_large(
         self,
@@ -241,9 +217,18 @@ class S3Client(BucketClientBase):
         attributes: Mapping[str, str],
         *,
         condition: Condition,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
-        upload = LargeUpload(self._context, self._signed, self._prefix + key, subject(key))
-        upload(chunks, PART_SIZE, attributes=attributes, condition=headers_of(condition))
+        self._upload(key)(
+            chunks,
+            PART_SIZE,
+            attributes=attributes,
+            condition=headers_of(condition),
+            before_end=before_end,
+        )
+
+    def _upload(self, key: str) -> LargeUpload:
+        return LargeUpload(self._signed, self._prefix + key, subject(key))
 
     # Deleting
 
@@ -268,44 +253,69 @@ class S3Client(BucketClientBase):
         with self._translating(keys[0]):
             try:
                 call_client(lambda: obstore.delete(client, paths))
-            except obstore.exceptions.BaseError as error:
-                if not self._context.says_deleted(error):
+            except BaseError as error:
+                if not says_deleted(error):
                     raise
 
     # Listing
 
-    # To the client, an answer that is no listing is one of nothing: so where there should be
-    # something, or usually is, it is asked for twice.
+    # To obstore, an answer that is no listing is the end of it, a page to log in for example
+    # (findings/obstore-page-for-a-listing.sh).  So where a listing ends with a whole page, or has
+    # begun with its end, the server is asked whether that is the end.
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
+        is_again = False
+        while True:
+            keys: list[str] = []
+            for keys in self._pages(prefix, after):
+                yield keys
+            if not surely or len(keys) % _PAGE or (is_again and not keys):
+                return
+            is_again, after = not keys, keys[-1] if keys else after
+            if not self._has_more(prefix, after):
+                return
+
+    def _pages(self, prefix: str, after: str) -> Iterator[list[str]]:
         client = self._context.client()
+        offset = self._prefix + after if after else None
         with self._translating():
-            pages = obstore.list(
-                client,
-                self._prefix + prefix,
-                offset=self._prefix + after if after else None,
-                chunk_size=1000,
-            )
-            is_empty = True
+            pages = obstore.list(client, self._prefix + prefix, offset=offset, chunk_size=_PAGE)
             while page := call_client(lambda: next(pages, None)):
-                is_empty = False
                 yield [meta["path"][len(self._prefix) :] for meta in page]
-        if is_empty and twice:
-            yield from self.list_keys(prefix, after)
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
-        client = self._context.client()
+        client, path = self._context.client(), self._prefix + prefix
         for _ in range(2):
             with self._translating():
-                found = call_client(
-                    lambda: obstore.list_with_delimiter(client, self._prefix + prefix)
-                )
-            if found["common_prefixes"] or found["objects"]:
+                found = call_client(lambda: obstore.list_with_delimiter(client, path))
+            directories = found["common_prefixes"]
+            objects = [meta["path"] for meta in found["objects"]]
+            # Behind a directory's keys is its name with the sign that comes after the slash.
+            last = max([*objects, *(f"{each}0" for each in directories)], default="")
+            is_cut = (len(directories) + len(objects)) % _PAGE == 0 and self._has_more(
+                prefix, last.removeprefix(self._prefix)
+            )
+            if not is_cut:
                 break
-        directories = [path.rpartition("/")[2] for path in found["common_prefixes"]]
-        return directories, [meta["path"].rpartition("/")[2] for meta in found["objects"]]
+        if is_cut and last:
+            raise self._context.wrong_server(None)
+        return [*map(basename, directories)], [*map(basename, objects)]
+
+    def _has_more(self, prefix: str, after: str) -> bool:
+        """Return True if a key is listed behind `after`."""
+        query = {"list-type": "2", "max-keys": "1"}
+        if path := (self._prefix + prefix).rstrip("/"):
+            query["prefix"] = f"{path}/"
+        if after:
+            query["start-after"] = self._prefix + after
+        answer = self._signed.send("GET", query=query)
+        if answer.status != 200 or answer.code:
+            raise self._signed.refusal(answer)
+        if b"<ListBucketResult" not in answer.body:
+            raise self._context.wrong_server(None)
+        return b"<Key>" in answer.body
 
     def _translating(self, key: str = "") -> translating:
         """Raise what the client raises as a `StorageError` of this store."""
@@ -313,7 +323,16 @@ class S3Client(BucketClientBase):
         return translating(DRIVER_ERRORS, lambda error: explain(error, subject(key)))
 
 
+def _e_tag(result: "GetResult") -> str:
+    """Return the ETag; "" if there is none.
+
+    S3 has only strong ones.  A proxy that compresses makes weak ones of them, and no condition of a
+    weak one is ever met (RFC 9110, 8.8.3.2).
+    """
+    return (result.meta["e_tag"] or "").removeprefix("W/")
+
+
 def _stored(key: str, result: "GetResult") -> StoredObject:
     meta = result.meta
     time: dt.datetime = meta["last_modified"]
-    return StoredObject(key, meta["size"], meta["e_tag"], dict(result.attributes), time)
+    return StoredObject(key, meta["size"], _e_tag(result), dict(result.attributes), time)

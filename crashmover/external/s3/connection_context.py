@@ -26,10 +26,7 @@ from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
     NOT_S3,
     explain,
-    is_conflict,
-    is_missing_object,
     lacks_certificates,
-    says_deleted,
 )
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 from crashmover.retry import RetryPolicy
@@ -126,18 +123,6 @@ class S3ConnectionContext:
         """
         steps = [self._url()] if self._is_virtual() else [self._url(), self._bucket]
         return "/".join([*steps, path] if path or self._is_virtual() else steps)
-
-    def honours_conditions(self) -> bool | None:
-        """Return True if the server is Amazon's own; None if that is unknown.
-
-        :raises StorageDenied: there are no credentials, or no such profile
-        """
-        self.client()
-        return True if self.is_aws else None
-
-    is_missing = staticmethod(is_missing_object)
-    is_conflict = staticmethod(is_conflict)
-    says_deleted = staticmethod(says_deleted)
 
     def explain(self, error: Exception, crash_id: str | None = None) -> StorageError:
         """Return what to raise instead of what the client raised."""

@@ -18,7 +18,6 @@ from html import escape
 from itertools import islice
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.s3errors import Refused
 from crashmover.external.s3.signed import Answer, SignedClient
 
@@ -43,12 +42,11 @@ class _How(Enum):
 class ConditionalDelete:
     """Deletes objects of one bucket if they have not changed.  Safe for many threads.
 
-    :param context: how to reach the bucket
     :param client: sends the requests
     """
 
-    def __init__(self, context: S3ConnectionContext, client: SignedClient) -> None:
-        self._context = context
+    def __init__(self, client: SignedClient) -> None:
+        self._context = client.context
         self._client = client
         self._how: _How | None = None
 

@@ -9,6 +9,7 @@ Amazon's documentation, "Enforce conditional writes on Amazon S3 buckets".
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from crashmover.crash import Part
 from crashmover.errors import StorageDenied, StorageUnavailable
@@ -17,7 +18,7 @@ from crashmover.external.bucket.client import SHA256, ObjectChanged, ObjectExist
 from crashmover.external.bucket.client_base import Condition
 from crashmover.external.s3.client import S3Client
 from crashmover.external.s3.deleting import NO_ETAG
-from crashmover.external.s3.uploading import LargeUpload, headers_of
+from crashmover.external.s3.uploading import headers_of
 
 _TRIES = 5  # to replace an object that other processes replace as well
 _OVERWRITE = Condition()
@@ -111,15 +112,10 @@ class PolicyClient(S3Client):
         sha256 = attributes.get(SHA256)
         chunks: Iterable[bytes] = [body] if isinstance(body, bytes) else Upload(body, sha256=sha256)
         if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
-            chunks = [chunks.data()]
+            chunks = [b"".join(chunks)]
         if isinstance(chunks, list):
             sha256 = hashlib.sha256(chunks[0]).hexdigest()
         known = {**attributes, SHA256: sha256} if sha256 else attributes
-        upload = LargeUpload(self._context, self._signed, self._prefix + key, subject(key))
-
-        def put(said: Mapping[str, str]) -> None:
-            create = headers_of(_CREATE)
-            upload(chunks, PART_SIZE, attributes=said, condition=create, before_end=make_room)
-
+        put = partial(self._put_large, key, chunks, condition=_CREATE, before_end=make_room)
         self._send_large(key, known, put)
         return sha256

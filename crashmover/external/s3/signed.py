@@ -107,7 +107,7 @@ class SignedClient:
     """
 
     def __init__(self, context: S3ConnectionContext) -> None:
-        self._context = context
+        self.context = context
         self._lock = Lock()
         self._pool: urllib3.PoolManager | None = None
         self._owner = 0  # the process whose connections these are
@@ -122,6 +122,7 @@ class SignedClient:
         body: bytes = b"",
         sha256: str | None = None,
         again_after_conflict: bool = True,
+        once: bool = False,
         crash_id: str | None = None,
     ) -> Answer:
         """Send a request; return the answer, a refusal too.
@@ -131,10 +132,11 @@ class SignedClient:
         :param headers: further ones
         :param sha256: of the body, in hex, where it is known
         :param again_after_conflict: whether to send it again if it meets another (409)
+        :param once: whether to send it a single time, however it fails
         :raises StorageUnavailable: there was no answer, or the server asks to come again
         :raises StorageDenied: there are no credentials, or no trusted connection
         """
-        url = self._context.object_url(quote(key, safe="/-_.~"))
+        url = self.context.object_url(quote(key, safe="/-_.~"))
         if query:
             url += f"?{urlencode(query, quote_via=quote, safe='-_.~')}"
         sha256 = sha256 or hashlib.sha256(body).hexdigest()
@@ -147,6 +149,8 @@ class SignedClient:
                 raise self.refusal(answer, crash_id)
             return answer
 
+        if once:
+            return attempt()
         try:
             return _RETRY.call(attempt)
         except StorageUnavailable as error:
@@ -157,14 +161,14 @@ class SignedClient:
         """Return what to raise where this answer says that the request has failed."""
         text = answer.body.decode(errors="replace")
         error = Refused(f"status code: {answer.status}: {text}")
-        return self._context.explain(error, crash_id)
+        return self.context.explain(error, crash_id)
 
     def _signed(
         self, method: str, url: str, headers: dict[str, str], sha256: str
     ) -> dict[str, str]:
-        if self._context.options.request_payer:
-            headers["x-amz-request-payer"] = self._context.options.request_payer
-        if self._context.options.anonymous:
+        if self.context.options.request_payer:
+            headers["x-amz-request-payer"] = self.context.options.request_payer
+        if self.context.options.anonymous:
             return headers
         try:
             from botocore.auth import S3SigV4Auth
@@ -172,12 +176,12 @@ class SignedClient:
             from botocore.credentials import Credentials
         except ModuleNotFoundError as error:
             raise MissingExtra("s3: no module named 'botocore'; try: pip install boto3") from error
-        known = self._context.credentials()
+        known = self.context.credentials()
         credentials = Credentials(
             known["access_key_id"], known["secret_access_key"], known.get("token")
         )
         request = AWSRequest(method, url, headers=headers)
-        signer = S3SigV4Auth(credentials, "s3", self._context.place.region)
+        signer = S3SigV4Auth(credentials, "s3", self.context.place.region)
         signer.payload = lambda _: sha256
         with _unlogged():
             signer.add_auth(request)
@@ -193,10 +197,10 @@ class SignedClient:
         except Exception as error:
             kind, reason = _explanation(error)
             reason = with_proxy(reason, proxy_for(url))
-            raise kind(reason, crash_id=crash_id, uri=self._context.uri) from None
+            raise kind(reason, crash_id=crash_id, uri=self.context.uri) from None
 
     def _exchange(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
-        ends = time.monotonic() + TIMES * self._context.options.read_timeout
+        ends = time.monotonic() + TIMES * self.context.options.read_timeout
         if body:
             headers["Content-Length"] = str(len(body))
         answer = self._connections().urlopen(
@@ -230,12 +234,12 @@ class SignedClient:
     def _open_pool(self) -> "urllib3.PoolManager":
         import urllib3
 
-        options = self._context.options
+        options = self.context.options
         timeout = urllib3.Timeout(connect=options.connect_timeout, read=options.read_timeout)
         settings: dict[str, Any] = {"timeout": timeout, "maxsize": _CONNECTIONS}
-        url = self._context.object_url("")
+        url = self.context.object_url("")
         if url.startswith("https:"):
-            settings["ssl_context"] = tls_of(self._context)
+            settings["ssl_context"] = tls_of(self.context)
             if not options.verify_ssl:
                 settings["assert_hostname"] = False
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)

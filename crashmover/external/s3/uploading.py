@@ -21,7 +21,6 @@ from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import joined
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.bucket.client_base import Condition
-from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.signed import Answer, SignedClient
 from crashmover.pool import Pool
 
@@ -39,24 +38,17 @@ def headers_of(condition: Condition) -> dict[str, str]:
 class LargeUpload:
     """Uploads one object.
 
-    :param context: how to reach the bucket
     :param client: sends the requests
     :param key: with the prefix of the store
     """
 
-    def __init__(
-        self,
-        context: S3ConnectionContext,
-        client: SignedClient,
-        key: str,
-        crash_id: str | None = None,
-    ) -> None:
-        self._context = context
+    def __init__(self, client: SignedClient, key: str, crash_id: str | None = None) -> None:
+        self._context = client.context
         self._client = client
         self._key = key
         self._crash_id = crash_id
         self._id = ""
-        self._with_checksums = context.options.checksum == "sha256"
+        self._with_checksums = client.context.options.checksum == "sha256"
 
     def __call__(
         self,
