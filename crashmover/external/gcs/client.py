@@ -321,7 +321,7 @@ class GCSClient(BucketClientBase):
     # Listing
 
     def list_keys(
-        self, prefix: str, after: str = "", *, twice: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = False
     ) -> Iterator[list[str]]:
         for page in self._pages(prefix, **({"startOffset": self._prefix + after} if after else {})):
             names = (item["name"][len(self._prefix) :] for item in page.get("items", []))
@@ -360,7 +360,7 @@ def _page(answer: Answer) -> Mapping[str, Any]:
 
 def _stored(key: str, answer: Answer) -> StoredObject:
     found = answer.object()
-    size, generation = int(found["size"]), str(int(found["generation"]))
+    size, generation = int(found.get("size") or 0), str(int(found["generation"]))
     time = dt.datetime.fromisoformat(found["timeCreated"])
     metadata = found.get("metadata") or {}
     return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
