@@ -391,9 +391,9 @@ def test_what_a_bucket_keeps_of_what_is_removed_is_said(gcs: StrictGCS) -> None:
         assert [line.partition(": ")[2] for line in storage.diagnose()] != []
         said = "\n".join(storage.reading_risks(removing=True))
         assert "the bucket keeps versions" in said
-        assert "for 3600 seconds nothing can be replaced or removed" in said
-        assert "for 604800 seconds what is removed can be restored" in said
-        assert "soft delete" not in "\n".join(storage.diagnose())
+        assert "nothing can be replaced or removed for 3600 seconds" in said
+        assert "what is removed is paid for, for 604800 seconds" in said
+        assert "604800" not in "\n".join(storage.diagnose())
         gcs.denied = {"storage.buckets.get"}
         assert list(storage.reading_risks(removing=True)) == []
     with open_storage(gcs.uri(gcs.new_bucket(softDeletePolicy={}))) as storage:

@@ -5,6 +5,7 @@
 """BucketCrashStorage: crashes in a bucket of any provider, each part an object."""
 
 import datetime as dt
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
@@ -12,7 +13,7 @@ from threading import Lock
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
-from crashmover.errors import CrashMoverError, StorageDenied
+from crashmover.errors import CrashMoverError, InvalidURI, StorageDenied
 from crashmover.external.bucket.adding import Adder
 from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.finding import Finder
@@ -21,17 +22,40 @@ from crashmover.external.bucket.listing import Catalog, MissingCache
 from crashmover.external.bucket.putting import Putter
 from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
+from crashmover.external.bucket.sameness import is_same_bucket
 from crashmover.external.bucket.stamps import SaveAttempt
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
-from crashmover.external.roles import check_listing, results_of
+from crashmover.external.roles import Store, check_listing, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
+from crashmover.uri import StorageURI
+
+KEEPS_VERSIONS = (
+    "the bucket keeps versions: what is removed can be restored, and is paid for, until"
+)
+KEEPS_VERSIONS += " a lifecycle rule of the bucket deletes it"
 
 _LOCKS = 256
+
+
+def bucket_and_prefix(uri: StorageURI, name: re.Pattern[str]) -> tuple[str, str]:
+    """Return the bucket and the prefix that a URI names: ``s3://bucket/prefix``.
+
+    :param name: of a bucket
+    :raises InvalidURI: one of them is none
+    """
+    uri.refuse("user", "password", "port")
+    scheme, prefix = uri.scheme, uri.path.strip("/")
+    if not name.fullmatch(uri.host):
+        reason = f"the bucket is missing or is not one; write {scheme}://bucket/prefix"
+        raise InvalidURI(f"{scheme}: {reason}")
+    if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
+        raise InvalidURI(f"{scheme}: the prefix has an empty step, or one that is . or ..")
+    return uri.host, prefix
 
 
 class BucketCrashStorage(CrashStorageBase):
@@ -43,13 +67,21 @@ class BucketCrashStorage(CrashStorageBase):
 
     :param client: of the bucket
     :param layout: which keys the objects have
+    :param marks: a client for the marks that `is_same_bucket` puts; None: the same.  A mark has no
+        storage class: some cannot be read at once, or are paid for longer than a mark is there
     """
 
     tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
-    def __init__(self, client: BucketClient, layout: BucketLayout = SOCORRO) -> None:
+    def __init__(
+        self,
+        client: BucketClient,
+        layout: BucketLayout = SOCORRO,
+        marks: BucketClient | None = None,
+    ) -> None:
         self.uri = client.uri
         self._client = client
+        self._marks = marks or client
         self._layout = layout
         self._finder = Finder(client, layout)
         self._reader = Reader(self._finder)
@@ -68,6 +100,17 @@ class BucketCrashStorage(CrashStorageBase):
         self._client.verify_access()
         if write and self._denied:
             raise self._denied
+
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
+        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
+
+        Without ``probe`` it goes by `identity`, which proves no difference.
+        """
+        if not isinstance(other, BucketCrashStorage) or type(other) is not type(self):
+            return None
+        if not probe:
+            return True if self.identity() == other.identity() else None
+        return is_same_bucket(self._marks, other._marks)
 
     def probe_write(self) -> None:
         self._client.try_put(self._layout.dump_key(probe_id(), MAIN_DUMP))

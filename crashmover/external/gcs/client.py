@@ -13,15 +13,14 @@ import base64
 import datetime as dt
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import google_crc32c
 
-from crashmover.crash import Part
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, joined
 from crashmover.external.bucket.client import (
@@ -32,9 +31,11 @@ from crashmover.external.bucket.client import (
     subject,
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
-from crashmover.external.gcs.account import DAMAGED
-from crashmover.external.gcs.options import GCSOptions
+from crashmover.external.gcs.gcserrors import DAMAGED
 from crashmover.external.http_session import Answer, HTTPSession
+
+T = TypeVar("T")
+Read = Callable[[Answer], T]
 
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
@@ -50,20 +51,24 @@ class GCSClient(BucketClientBase):
     :param session: sends the requests
     :param bucket: its name
     :param prefix: ``""``, or without a slash at its ends
-    :param options: how objects are put
+    :param storage_class: of each object that is put
+    :param kms_key: that encrypts it
     """
 
-    def __init__(self, session: HTTPSession, bucket: str, prefix: str, options: GCSOptions) -> None:
-        super().__init__(session.uri)
+    def __init__(
+        self,
+        session: HTTPSession,
+        bucket: str,
+        prefix: str,
+        storage_class: str | None = None,
+        kms_key: str | None = None,
+    ) -> None:
+        super().__init__(session.uri, f"gs://{bucket}", prefix)
         self._session = session
         self._bucket = f"/storage/v1/b/{bucket}"
-        self._location = f"gs://{bucket}"
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._options = options
+        self._storage_class = storage_class
+        self._kms_key = kms_key
         self._bucket_is_there = False
-
-    def location(self, key: str) -> str:
-        return f"{self._location}/{self._prefix}{key}"
 
     def honours_conditions(self) -> bool | None:
         return True
@@ -81,27 +86,17 @@ class GCSClient(BucketClientBase):
         return {}
 
     def clock(self) -> dt.datetime | None:
-        """Return the time by the server's clock, to the second; None if it does not say."""
-        from email.utils import parsedate_to_datetime  # 7 ms
-
-        def date(answer: Answer) -> dt.datetime:
-            return parsedate_to_datetime(answer.headers["date"])
-
-        with suppress(StorageError):
-            time = self._session.ask("GET", self._path(_PROBE), allowed=range(600), read=date)
-            return time.replace(tzinfo=time.tzinfo or dt.UTC)
-        return None
+        return self._session.clock(self._path(_PROBE))
 
     # Reading
 
     def head(self, key: str) -> StoredObject | None:
+        def read(answer: Answer) -> StoredObject | None:
+            return None if answer.status == 404 else _stored(key, answer)
+
+        query, allowed = {"fields": _OBJECT}, (200, 404)
         found = self._session.ask(
-            "GET",
-            self._path(key),
-            {"fields": _OBJECT},
-            allowed=(200, 404),
-            read=lambda answer: None if answer.status == 404 else _stored(key, answer),
-            crash_id=subject(key),
+            "GET", self._path(key), query, read=read, allowed=allowed, crash_id=subject(key)
         )
         if found is None and not self._bucket_is_there:
             next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
@@ -137,19 +132,6 @@ class GCSClient(BucketClientBase):
 
     # Putting
 
-    def put(
-        self,
-        key: str,
-        body: bytes | Part,
-        *,
-        content_type: str,
-        metadata: Mapping[str, str],
-        create: bool = False,
-        replaced: StoredObject | None = None,
-    ) -> str | None:
-        condition = Condition(create, replaced.version if replaced else None)
-        return self._send(key, body, {**metadata, "Content-Type": content_type}, condition)
-
     def _put_small(
         self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
     ) -> None:
@@ -163,26 +145,12 @@ class GCSClient(BucketClientBase):
             if answer.status == 200:
                 self._hold(key, answer, len(data), crc32c)
                 return True
-            self._raise_if_damaged(key, answer)
             # If an answer was lost, what is there may be what was sent before.
-            there = self.head(key) if answer.is_repeated else None
-            return (
-                there is not None
-                and (there.size, there.crc32c) == (len(data), crc32c)
-                and resource["metadata"].items() <= there.metadata.items()
-            )
+            return answer.is_repeated and self._is_there(key, len(data), resource["metadata"])
 
-        is_put = self._session.ask(
-            "POST",
-            f"/upload{self._bucket}/o",
-            self._query("multipart", condition),
-            headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-            body=b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode())),
-            allowed=(200, 412) if condition != Condition() else (200,),
-            read=read,
-            crash_id=subject(key),
-        )
-        if not is_put:
+        body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
+        kind = f"multipart/related; boundary={boundary}"
+        if not self._insert("multipart", key, condition, (kind, body), read):
             raise _unmet(condition)
 
     def _put_large(
@@ -209,7 +177,6 @@ class GCSClient(BucketClientBase):
             self._break_off(upload)
             raise
         if answer.status == 412:
-            self._raise_if_damaged(key, answer)
             raise _unmet(condition)
         self._hold(key, answer, size + len(piece), crc32c)
 
@@ -220,16 +187,12 @@ class GCSClient(BucketClientBase):
 
     def _begin(self, key: str, attributes: Mapping[str, str], condition: Condition) -> str:
         """Begin an upload in pieces; return the path that these go to, which is secret."""
-        location = self._session.ask(
-            "POST",
-            f"/upload{self._bucket}/o",
-            self._query("resumable", condition),
-            headers={"Content-Type": _JSON},
-            body=json.dumps(self._resource(key, attributes)).encode(),
-            allowed=(200, 201, 412),
-            read=lambda answer: "" if answer.status == 412 else answer.headers["location"],
-            crash_id=subject(key),
-        )
+
+        def read(answer: Answer) -> str:
+            return "" if answer.status == 412 else answer.headers["location"]
+
+        body = json.dumps(self._resource(key, attributes)).encode()
+        location = self._insert("resumable", key, condition, (_JSON, body), read)
         if not location:
             raise _unmet(condition)
         url = urlsplit(location)  # without its host: no other server may see the token
@@ -243,31 +206,28 @@ class GCSClient(BucketClientBase):
         :param crc32c: of the whole object, with its last piece
         """
         end = start + len(piece)
-        headers = {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
-        while True:
-            span = f"bytes {start}-{end - 1}/{end if crc32c else '*'}"
-            answer = self._session.ask(
-                "PUT",
-                upload,
-                headers={**headers, "Content-Range": span},
-                body=piece,
-                allowed=(200, 201, 308, 412),
-                read=lambda answer: answer,
-                crash_id=subject(key),
-            )
-            if answer.status != 308:
-                return answer
-            arrived = int(answer.headers.get("range", "-0").rpartition("-")[2]) + 1
-            if arrived == end and not crc32c:
-                return answer
-            if not start < arrived < end:
-                reason = "a piece of the upload is lost"
-                raise self._session.error(StorageUnavailable, reason, subject(key))
-            piece, start = piece[arrived - start :], arrived
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{end if crc32c else '*'}"}
+        headers |= {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
+        allowed = (200, 201, 308, 404, 410, 412)
+        about = subject(key)
+        answer, arrived = self._session.ask(
+            "PUT",
+            upload,
+            headers=headers,
+            body=piece,
+            read=_arrived,
+            allowed=allowed,
+            crash_id=about,
+        )
+        if answer.status in (200, 201, 412) or (arrived == end and not crc32c):
+            return answer
+        if not start < arrived < end:
+            raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
+        return self._put_piece(key, upload, piece[arrived - start :], arrived, crc32c)
 
     def _break_off(self, upload: str) -> None:
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=lambda answer: None)
+            self._session.ask("DELETE", upload, allowed=range(600), read=_status)
 
     def _hold(self, key: str, answer: Answer, size: int, crc32c: str) -> None:
         """Hold what the server has made against what was sent; remove what is damaged."""
@@ -276,24 +236,28 @@ class GCSClient(BucketClientBase):
             self._delete(key, made.version)
             raise self._session.error(StorageUnavailable, DAMAGED, subject(key))
 
-    def _raise_if_damaged(self, key: str, answer: Answer) -> None:
-        """Google's own server for tests says 412 of a wrong checksum, too."""
-        refusal = self._session.refusal(answer, subject(key))
-        if refusal.reason == DAMAGED:
-            raise refusal
-
-    def _query(self, kind: str, condition: Condition) -> dict[str, str]:
+    def _insert(
+        self, how: str, key: str, condition: Condition, content: tuple[str, bytes], read: Read[T]
+    ) -> T:
+        kind, body = content
         generation = "0" if condition.create else condition.version
-        said = {"ifGenerationMatch": generation, "kmsKeyName": self._options.kms_key}
-        known = {name: value for name, value in said.items() if value}
-        return {"uploadType": kind, "fields": _OBJECT, **known}
+        said = {"ifGenerationMatch": generation, "kmsKeyName": self._kms_key, "fields": _OBJECT}
+        return self._session.ask(
+            "POST",
+            f"/upload{self._bucket}/o",
+            {"uploadType": how, **{name: text for name, text in said.items() if text}},
+            headers={"Content-Type": kind},
+            body=body,
+            allowed=(200, 412) if generation else (200,),
+            read=read,
+            crash_id=subject(key),
+        )
 
     def _resource(self, key: str, attributes: Mapping[str, str]) -> dict[str, Any]:
         metadata = dict(attributes)
         kind = metadata.pop("Content-Type", "application/octet-stream")
         resource = {"name": self._prefix + key, "contentType": kind, "metadata": metadata}
-        storage_class = self._options.storage_class
-        return resource | ({"storageClass": storage_class} if storage_class else {})
+        return resource | ({"storageClass": self._storage_class} if self._storage_class else {})
 
     # Deleting
 
@@ -303,18 +267,14 @@ class GCSClient(BucketClientBase):
 
     def _delete(self, key: str, version: str | None) -> bool:
         """Delete an object; return False if it has another version."""
-        if version is None:
+        if version is None or not version.isdecimal():  # no object has a version like the latter
             there = self.head(key)
-            version = there.version if there else None
-        if version is None or not version.isdecimal():  # no object has a version like that
-            return version is None or self.head(key) is None
+            if there is None or there.version is None or version:
+                return there is None
+            version = there.version
+        query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE",
-            self._path(key),
-            {"ifGenerationMatch": version},
-            allowed=(200, 204, 404, 412),
-            read=lambda answer: answer.status,
-            crash_id=subject(key),
+            "DELETE", self._path(key), query, read=_status, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
@@ -323,46 +283,56 @@ class GCSClient(BucketClientBase):
     def list_keys(
         self, prefix: str, after: str = "", *, surely: bool = False
     ) -> Iterator[list[str]]:
-        for page in self._pages(prefix, **({"startOffset": self._prefix + after} if after else {})):
-            names = (item["name"][len(self._prefix) :] for item in page.get("items", []))
-            if keys := [name for name in names if name != after]:
+        start = {"startOffset": self._prefix + after} if after else {}
+        for names, _ in self._pages(prefix, **start):
+            if keys := [
+                name[len(self._prefix) :] for name in names if name != start.get("startOffset")
+            ]:
                 yield keys
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
-        directories = [each.split("/")[-2] for page in pages for each in page.get("prefixes", [])]
-        names = [
-            item["name"].rpartition("/")[2] for page in pages for item in page.get("items", [])
-        ]
-        return directories, list(filter(None, names))
+        names = [name.rpartition("/")[2] for names, _ in pages for name in names]
+        return [name.split("/")[-2] for _, found in pages for name in found], [*filter(None, names)]
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield the names and the directories on each page of a listing."""
         path = self._prefix + (f"{prefix}/" if prefix else "")
         query = {"prefix": path, "fields": _PAGE, "maxResults": "1000", **options}
-        while True:
+        page = None
+        while page is None or page[2] not in (None, query.get("pageToken")):
+            query |= {"pageToken": page[2] or ""} if page else {}
             page = self._session.ask("GET", f"{self._bucket}/o", query, read=_page)
-            yield page
-            if page.get("nextPageToken", query.get("pageToken")) == query.get("pageToken"):
-                return
-            query["pageToken"] = page["nextPageToken"]
+            yield page[:2]
 
     def _path(self, key: str) -> str:
         return f"{self._bucket}/o/{quote(self._prefix + key, safe='')}"
 
 
-def _page(answer: Answer) -> Mapping[str, Any]:
-    """Return a page of a listing: one that says that it is one, whatever is in it."""
+def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
+    """Return the names and the directories on a page of a listing, and which one comes next."""
     page = answer.object()
-    if page["kind"] != "storage#objects":
+    if page["kind"] != "storage#objects":  # which every page says, whatever is on it
         raise ValueError(page["kind"])
-    return page
+    names = [str(item["name"]) for item in page.get("items", [])]
+    return names, [*map(str, page.get("prefixes", []))], page.get("nextPageToken")
+
+
+def _status(answer: Answer) -> int:
+    return answer.status
+
+
+def _arrived(answer: Answer) -> tuple[Answer, int]:
+    """Return an answer to a piece of an upload, and how many bytes have arrived in all."""
+    span = answer.headers.get("range")
+    return answer, int(span.rpartition("-")[2]) + 1 if span else 0
 
 
 def _stored(key: str, answer: Answer) -> StoredObject:
     found = answer.object()
     size, generation = int(found.get("size") or 0), str(int(found["generation"]))
     time = dt.datetime.fromisoformat(found["timeCreated"])
-    metadata = found.get("metadata") or {}
+    metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
     return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
 
 

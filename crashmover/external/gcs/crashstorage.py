@@ -7,49 +7,56 @@
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Self
 
-from crashmover.errors import InvalidURI
-from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket.crashstorage import (
+    KEEPS_VERSIONS,
+    BucketCrashStorage,
+    bucket_and_prefix,
+)
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
-from crashmover.external.bucket.sameness import is_same_bucket
-from crashmover.external.gcs.account import Account
 from crashmover.external.gcs.client import GCSClient
-from crashmover.external.gcs.options import GCSOptions, domain
+from crashmover.external.gcs.gcserrors import explain
+from crashmover.external.google_api import GoogleServer
 from crashmover.external.http_session import HTTPSession
-from crashmover.external.roles import Store
 from crashmover.uri import StorageURI, boolean, endpoint, one_of, seconds, word
 
+_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
 _KEPT = {
-    "versioning": (
-        "enabled",
-        "the bucket keeps versions: what is removed can be restored, and is paid for, until a"
-        " lifecycle rule of the bucket deletes it",
-    ),
-    "retentionPolicy": (
-        "retentionPeriod",
-        "the bucket has a retention policy: for {} seconds nothing can be replaced or removed",
-    ),
-    "softDeletePolicy": (
-        "retentionDurationSeconds",
-        "the bucket has soft delete: for {} seconds what is removed can be restored, and is paid"
-        " for",
-    ),
+    "versioning": ("enabled", KEEPS_VERSIONS),
+    "retentionPolicy": ("retentionPeriod", "nothing can be replaced or removed for {} seconds"),
+    "softDeletePolicy": ("retentionDurationSeconds", "what is removed is paid for, for {} seconds"),
 }
-_CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "layout": one_of(*LAYOUTS),
-    "project": word,
-    "billing_project": word,
-    "kms_key": word,
-    "storage_class": word,
-    "endpoint_url": endpoint,
-    "universe_domain": domain,
-    "anonymous": boolean,
-    "connect_timeout": seconds,
-    "read_timeout": seconds,
-}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GCSOptions:
+    """How to reach a bucket; what is not said comes from the environment, as with Google's clients.
+
+    :param project: whose quota the requests count against
+    :param billing_project: that pays for the requests, where the requester pays
+    :param kms_key: that encrypts what is saved: ``projects/P/locations/L/keyRings/R/cryptoKeys/K``
+    :param storage_class: of what is saved
+    :param endpoint_url: of a server that is not Google's
+    :param universe_domain: of a cloud that is run apart from Google's own
+    :param anonymous: send no credentials
+    :param connect_timeout: seconds
+    :param read_timeout: seconds without an answer, or without a further byte of one; a request
+        as a whole may take 20 times as long
+    """
+
+    project: str | None = None
+    billing_project: str | None = None
+    kms_key: str | None = None
+    storage_class: str | None = None
+    endpoint_url: str | None = None
+    universe_domain: str | None = None
+    anonymous: bool = False
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
 
 
 class GCSCrashStorage(BucketCrashStorage):
@@ -73,48 +80,37 @@ class GCSCrashStorage(BucketCrashStorage):
     ) -> None:
         options = options or GCSOptions()
         uri = uri or f"gs://{bucket}" + (prefix and f"/{prefix}")
+        server = GoogleServer(
+            *("storage", "STORAGE_EMULATOR_HOST"),
+            endpoint_url=options.endpoint_url,
+            universe=options.universe_domain,
+            anonymous=options.anonymous,
+        )
         session = HTTPSession(
-            options.server_url(),
-            Account(options, uri),
-            uri,
+            *(server.url, uri),
+            explain=explain,
+            asker=server.asker(_SCOPE, options.project, uri),
             query={"userProject": options.billing_project} if options.billing_project else {},
             connect_timeout=options.connect_timeout,
             read_timeout=options.read_timeout,
         )
         self._identity = (session.url.lower(), bucket, prefix)
-        self._gcs = GCSClient(session, bucket, prefix, options)
-        # A mark has no storage class: some are paid for longer than a mark is there.
-        self._marks = GCSClient(session, bucket, prefix, replace(options, storage_class=None))
-        super().__init__(self._gcs, LAYOUTS[layout])
+        self._gcs = GCSClient(session, bucket, prefix, options.storage_class, options.kms_key)
+        marks = GCSClient(session, bucket, prefix, kms_key=options.kms_key)
+        super().__init__(self._gcs, LAYOUTS[layout], marks)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
         """``gs://bucket/prefix?billing_project=mine``; the options are ``layout`` and those of
         `GCSOptions`."""
-        uri.refuse("user", "password", "port")
-        if not _BUCKET.fullmatch(uri.host):
-            raise InvalidURI("gs: the bucket is missing or is not one; write gs://bucket/prefix")
-        prefix = uri.path.strip("/")
-        if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
-            raise InvalidURI("gs: the prefix has an empty step, or one that is . or ..")
+        bucket, prefix = bucket_and_prefix(uri, _BUCKET)
         options = uri.options(**_CONVERTERS)
         layout = options.pop("layout", SOCORRO.name)
-        return cls(uri.host, prefix, GCSOptions(**options), str(uri), layout)
+        return cls(bucket, prefix, GCSOptions(**options), str(uri), layout)
 
     def identity(self) -> object:
         """The server, the bucket and the prefix."""
         return self._identity
-
-    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
-
-        Without ``probe`` it goes by `identity`, which proves no difference.
-        """
-        if not isinstance(other, GCSCrashStorage):
-            return None
-        if not probe:
-            return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._marks, other._marks)
 
     def clock(self) -> dt.datetime | None:
         """The time is exact to the second."""
@@ -133,3 +129,23 @@ class GCSCrashStorage(BucketCrashStorage):
             found, (key, text) = settings.get(name), _KEPT[name]
             if isinstance(found, dict) and str(found.get(key) or 0) != "0":
                 yield f"{self.uri}: {text.format(found[key])}"
+
+
+def _domain(text: str) -> str:
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("it is a domain, such as googleapis.com")
+    return text
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "layout": one_of(*LAYOUTS),
+    "project": word,
+    "billing_project": word,
+    "kms_key": word,
+    "storage_class": word,
+    "endpoint_url": endpoint,
+    "universe_domain": _domain,
+    "anonymous": boolean,
+    "connect_timeout": seconds,
+    "read_timeout": seconds,
+}

@@ -9,18 +9,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from crashmover.errors import InvalidURI
-from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket.crashstorage import (
+    KEEPS_VERSIONS,
+    BucketCrashStorage,
+    bucket_and_prefix,
+)
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
-from crashmover.external.bucket.sameness import is_same_bucket
-from crashmover.external.roles import Store
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, normalized
 from crashmover.external.s3.policies import PolicyClient
 from crashmover.uri import StorageURI, boolean, endpoint, one_of, seconds, word
 
-_VERSIONS = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
-_VERSIONS += " a lifecycle rule of the bucket deletes it"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
 
 
@@ -48,43 +47,22 @@ class S3CrashStorage(BucketCrashStorage):
         self._place = (bucket, prefix)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
         self._s3 = PolicyClient(self._context, prefix, attributes)
-        super().__init__(self._s3, LAYOUTS[layout])
+        marks = PolicyClient(self._context, prefix) if attributes else None
+        super().__init__(self._s3, LAYOUTS[layout], marks)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
         """``s3://bucket/prefix?region=us-west-2``; the options are ``layout`` and those of
         `S3Options`."""
-        uri.refuse("user", "password", "port")
-        if not _BUCKET.fullmatch(uri.host):
-            raise InvalidURI("s3: the bucket is missing or is not one; write s3://bucket/prefix")
-        prefix = uri.path.strip("/")
-        if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
-            raise InvalidURI("s3: the prefix has an empty step, or one that is . or ..")
+        bucket, prefix = bucket_and_prefix(uri, _BUCKET)
         options = uri.options(**_CONVERTERS)
         layout = options.pop("layout", SOCORRO.name)
-        return cls(uri.host, prefix, S3Options(**options), str(uri), layout)
+        return cls(bucket, prefix, S3Options(**options), str(uri), layout)
 
     def identity(self) -> object:
         """The server, the bucket and the prefix."""
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
-
-    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
-
-        Without ``probe`` it goes by `identity`, which proves no difference.
-        """
-        if not isinstance(other, S3CrashStorage):
-            return None
-        if not probe:
-            return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._client_for_marks(), other._client_for_marks())
-
-    def _client_for_marks(self) -> PolicyClient:
-        """A mark has no storage class: it might be one that cannot be read at once."""
-        if not self._context.options.storage_class:
-            return self._s3
-        return PolicyClient(self._context, self._place[1])
 
     def clock(self) -> dt.datetime | None:
         """The time is exact to the second."""
@@ -92,7 +70,7 @@ class S3CrashStorage(BucketCrashStorage):
 
     def diagnose(self) -> Iterator[str]:
         if self._s3.keeps_versions():
-            yield f"{self.uri}: {_VERSIONS}"
+            yield f"{self.uri}: {KEEPS_VERSIONS}"
 
     def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
         return self.diagnose() if removing else iter(())
