@@ -24,6 +24,7 @@ from crashmover.errors import InvalidURI
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,4}", re.ASCII)
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
 _ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
@@ -197,6 +198,13 @@ def one_of(*values: str) -> Callable[[str], str]:
         return text
 
     return convert
+
+
+def domain(text: str) -> str:
+    """Convert an option that is the name of a domain."""
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("it is a domain, such as googleapis.com")
+    return text
 
 
 def endpoint(text: str) -> str:

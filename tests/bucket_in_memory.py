@@ -24,6 +24,7 @@ from crashmover.external.bucket.client import (
     subject,
 )
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
+from crashmover.external.bucket.layouts import MARKS
 from crashmover.uri import StorageURI
 
 HONOURING = ("amazon", "honours")
@@ -115,7 +116,8 @@ class Bucket:
     ) -> str | None:
         data = body if isinstance(body, bytes) else body.read()
         is_json = key.split("/")[1] in ("raw_crash", "dump_names", "processed_crash")
-        assert content_type == ("application/json" if is_json else "application/octet-stream")
+        kind = "text/plain" if key.startswith(MARKS) else "application/octet-stream"
+        assert content_type == ("application/json" if is_json else kind)
         self.ask("create" if create else "put", key)
         if create and self.create == "refuses":
             raise StorageError("the server says 501", uri=self.uri)

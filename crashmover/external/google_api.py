@@ -38,8 +38,8 @@ class GoogleServer:
     def __init__(
         self,
         service: str,
-        emulator: str,
         *,
+        emulator: str,
         endpoint_url: str | None,
         universe: str | None,
         anonymous: bool,

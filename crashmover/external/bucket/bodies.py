@@ -63,6 +63,11 @@ def _checksum(stored: StoredObject) -> tuple[str, Any, bytes]:
     return "", None, b""
 
 
+def crc32c_text(crc32c: int) -> str:
+    """Return a CRC-32C as `StoredObject.crc32c` has it: the base64 of its bytes."""
+    return base64.b64encode(crc32c.to_bytes(4)).decode()
+
+
 def _decoded(text: str, decode: Callable[[str], bytes]) -> bytes:
     """Return the bytes of a checksum; none, which no bytes have, if the text is damaged."""
     with suppress(ValueError):

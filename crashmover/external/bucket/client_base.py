@@ -82,6 +82,9 @@ class BucketClientBase(BucketClient, ABC):
         self._large = BoundedSemaphore(_LARGE_AT_ONCE)
         self._kept = _MemoryBudget(_KEPT_BODIES)
 
+    def honours_conditions(self) -> bool | None:
+        return True
+
     # The requests.  All raise `StorageError`, but for what reading a part raises.
 
     @abstractmethod

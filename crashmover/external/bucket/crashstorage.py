@@ -34,15 +34,13 @@ from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI
 
-KEEPS_VERSIONS = (
-    "the bucket keeps versions: what is removed can be restored, and is paid for, until"
-)
-KEEPS_VERSIONS += " a lifecycle rule of the bucket deletes it"
+VERSIONS_STAY = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
+VERSIONS_STAY += " a lifecycle rule of the bucket deletes it"
 
 _LOCKS = 256
 
 
-def bucket_and_prefix(uri: StorageURI, name: re.Pattern[str]) -> tuple[str, str]:
+def place_of(uri: StorageURI, name: re.Pattern[str]) -> tuple[str, str]:
     """Return the bucket and the prefix that a URI names: ``s3://bucket/prefix``.
 
     :param name: of a bucket

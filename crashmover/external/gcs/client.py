@@ -2,14 +2,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""GCSClient: a `BucketClient` over the JSON API, with a generation in every request that changes
-something.
+"""GCSClient: a `BucketClient` over Google's JSON API, with a generation in what changes something.
 
-Sources: Google's documentation of the JSON API, and there "Request preconditions", "Resumable
-uploads" and "Transcoding of gzip-compressed files".
+Source: its documentation, with "Resumable uploads" and "Request preconditions".
 """
 
-import base64
 import datetime as dt
 import json
 import secrets
@@ -22,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import google_crc32c
 
 from crashmover.errors import StorageError, StorageUnavailable
-from crashmover.external.bucket.bodies import PART_SIZE, joined
+from crashmover.external.bucket.bodies import PART_SIZE, crc32c_text, joined
 from crashmover.external.bucket.client import (
     ObjectChanged,
     ObjectExists,
@@ -40,7 +37,6 @@ Read = Callable[[Answer], T]
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
-_STORED_BYTES = {"Accept-Encoding": "gzip"}  # or the server unpacks an object that is gzipped
 _TURNS = 5  # to read an object that other processes replace at the same time
 _JSON = "application/json; charset=UTF-8"
 
@@ -49,7 +45,6 @@ class GCSClient(BucketClientBase):
     """The objects of a bucket below a prefix.  Safe for use from many threads.
 
     :param session: sends the requests
-    :param bucket: its name
     :param prefix: ``""``, or without a slash at its ends
     :param storage_class: of each object that is put
     :param kms_key: that encrypts it
@@ -70,23 +65,9 @@ class GCSClient(BucketClientBase):
         self._kms_key = kms_key
         self._bucket_is_there = False
 
-    def honours_conditions(self) -> bool | None:
-        return True
-
-    # Of the whole bucket
-
     def verify_access(self) -> None:
         if self.head(_PROBE):
             raise self._session.wrong_server(None)
-
-    def settings(self, fields: str) -> Mapping[str, Any]:
-        """Return settings of the bucket; none without the permission ``storage.buckets.get``."""
-        with suppress(StorageError):
-            return self._session.ask("GET", self._bucket, {"fields": fields}, read=Answer.object)
-        return {}
-
-    def clock(self) -> dt.datetime | None:
-        return self._session.clock(self._path(_PROBE))
 
     # Reading
 
@@ -120,11 +101,11 @@ class GCSClient(BucketClientBase):
         return chunks
 
     def _bytes_of(self, stored: StoredObject, start: int) -> Iterator[bytes] | None:
-        """Ask for the bytes of an object from `start` on; return None if it was replaced."""
+        """Ask for the stored bytes of an object from `start` on; return None if it was replaced."""
         status, chunks = self._session.stream(
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
-            headers=_STORED_BYTES | ({"Range": f"bytes={start}-"} if start else {}),
+            headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
             allowed=(206 if start else 200, 404, 412),
             crash_id=subject(stored.key),
         )
@@ -135,7 +116,7 @@ class GCSClient(BucketClientBase):
     def _put_small(
         self, key: str, data: bytes, attributes: Mapping[str, str], condition: Condition
     ) -> None:
-        crc32c = _encoded(google_crc32c.value(data))
+        crc32c = crc32c_text(google_crc32c.value(data))
         resource = {**self._resource(key, attributes), "crc32c": crc32c}
         boundary = secrets.token_hex(16)
         head = f"--{boundary}\r\nContent-Type: {_JSON}\r\n\r\n{json.dumps(resource)}\r\n"
@@ -171,7 +152,7 @@ class GCSClient(BucketClientBase):
                 self._put_piece(key, upload, piece, size)
                 piece, size = following, size + len(piece)
             checksum.update(piece)
-            crc32c = _encoded(int.from_bytes(checksum.digest()))
+            crc32c = crc32c_text(int.from_bytes(checksum.digest()))
             answer = self._put_piece(key, upload, piece, size, crc32c)
         except BaseException:
             self._break_off(upload)
@@ -181,7 +162,6 @@ class GCSClient(BucketClientBase):
         self._hold(key, answer, size + len(piece), crc32c)
 
     def try_put(self, key: str) -> None:
-        """Begin an upload, and break it off."""
         with suppress(ObjectExists):
             self._break_off(self._begin(key, {}, Condition(create=True)))
 
@@ -208,8 +188,7 @@ class GCSClient(BucketClientBase):
         end = start + len(piece)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{end if crc32c else '*'}"}
         headers |= {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
-        allowed = (200, 201, 308, 404, 410, 412)
-        about = subject(key)
+        allowed, about = (200, 201, 308, 404, 410, 412), subject(key)
         answer, arrived = self._session.ask(
             "PUT",
             upload,
@@ -239,15 +218,14 @@ class GCSClient(BucketClientBase):
     def _insert(
         self, how: str, key: str, condition: Condition, content: tuple[str, bytes], read: Read[T]
     ) -> T:
-        kind, body = content
         generation = "0" if condition.create else condition.version
         said = {"ifGenerationMatch": generation, "kmsKeyName": self._kms_key, "fields": _OBJECT}
         return self._session.ask(
             "POST",
             f"/upload{self._bucket}/o",
             {"uploadType": how, **{name: text for name, text in said.items() if text}},
-            headers={"Content-Type": kind},
-            body=body,
+            headers={"Content-Type": content[0]},
+            body=content[1],
             allowed=(200, 412) if generation else (200,),
             read=read,
             crash_id=subject(key),
@@ -285,9 +263,7 @@ class GCSClient(BucketClientBase):
     ) -> Iterator[list[str]]:
         start = {"startOffset": self._prefix + after} if after else {}
         for names, _ in self._pages(prefix, **start):
-            if keys := [
-                name[len(self._prefix) :] for name in names if name != start.get("startOffset")
-            ]:
+            if keys := [name for name in names if name != after]:
                 yield keys
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
@@ -303,7 +279,7 @@ class GCSClient(BucketClientBase):
         while page is None or page[2] not in (None, query.get("pageToken")):
             query |= {"pageToken": page[2] or ""} if page else {}
             page = self._session.ask("GET", f"{self._bucket}/o", query, read=_page)
-            yield page[:2]
+            yield [name[len(self._prefix) :] for name in page[0]], page[1]
 
     def _path(self, key: str) -> str:
         return f"{self._bucket}/o/{quote(self._prefix + key, safe='')}"
@@ -334,11 +310,6 @@ def _stored(key: str, answer: Answer) -> StoredObject:
     time = dt.datetime.fromisoformat(found["timeCreated"])
     metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
     return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
-
-
-def _encoded(crc32c: int) -> str:
-    """Return a CRC-32C as the server writes it."""
-    return base64.b64encode(crc32c.to_bytes(4)).decode()
 
 
 def _unmet(condition: Condition) -> Exception:

@@ -7,26 +7,23 @@
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
-from crashmover.external.bucket.crashstorage import (
-    KEEPS_VERSIONS,
-    BucketCrashStorage,
-    bucket_and_prefix,
-)
+from crashmover.errors import StorageError
+from crashmover.external.bucket.crashstorage import VERSIONS_STAY, BucketCrashStorage, place_of
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.gcs.client import GCSClient
 from crashmover.external.gcs.gcserrors import explain
 from crashmover.external.google_api import GoogleServer
-from crashmover.external.http_session import HTTPSession
-from crashmover.uri import StorageURI, boolean, endpoint, one_of, seconds, word
+from crashmover.external.http_session import Answer, HTTPSession
+from crashmover.uri import StorageURI, boolean, domain, endpoint, one_of, seconds, word
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
-_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
 _KEPT = {
-    "versioning": ("enabled", KEEPS_VERSIONS),
+    "versioning": ("enabled", VERSIONS_STAY),
     "retentionPolicy": ("retentionPeriod", "nothing can be replaced or removed for {} seconds"),
     "softDeletePolicy": ("retentionDurationSeconds", "what is removed is paid for, for {} seconds"),
 }
@@ -44,8 +41,7 @@ class GCSOptions:
     :param universe_domain: of a cloud that is run apart from Google's own
     :param anonymous: send no credentials
     :param connect_timeout: seconds
-    :param read_timeout: seconds without an answer, or without a further byte of one; a request
-        as a whole may take 20 times as long
+    :param read_timeout: seconds without a further byte; a request may take 20 times as long
     """
 
     project: str | None = None
@@ -62,9 +58,7 @@ class GCSOptions:
 class GCSCrashStorage(BucketCrashStorage):
     """Keeps crashes in a bucket of Google Cloud Storage.
 
-    :param bucket: its name
     :param prefix: of every key, without a slash at its ends
-    :param options: how to reach it
     :param uri: what messages call the store
     :param layout: the name of one of `LAYOUTS`: which keys the objects have
     :raises InvalidURI: the server that the options and the environment name is invalid
@@ -81,40 +75,41 @@ class GCSCrashStorage(BucketCrashStorage):
         options = options or GCSOptions()
         uri = uri or f"gs://{bucket}" + (prefix and f"/{prefix}")
         server = GoogleServer(
-            *("storage", "STORAGE_EMULATOR_HOST"),
+            "storage",
+            emulator="STORAGE_EMULATOR_HOST",
             endpoint_url=options.endpoint_url,
             universe=options.universe_domain,
             anonymous=options.anonymous,
         )
-        session = HTTPSession(
-            *(server.url, uri),
+        self._session = HTTPSession(
+            server.url,
+            uri,
             explain=explain,
             asker=server.asker(_SCOPE, options.project, uri),
             query={"userProject": options.billing_project} if options.billing_project else {},
             connect_timeout=options.connect_timeout,
             read_timeout=options.read_timeout,
         )
-        self._identity = (session.url.lower(), bucket, prefix)
-        self._gcs = GCSClient(session, bucket, prefix, options.storage_class, options.kms_key)
-        marks = GCSClient(session, bucket, prefix, kms_key=options.kms_key)
-        super().__init__(self._gcs, LAYOUTS[layout], marks)
+        self._identity = (server.url.lower(), bucket, prefix)
+        self._bucket = bucket
+        client = GCSClient(self._session, bucket, prefix, options.storage_class, options.kms_key)
+        marks = GCSClient(self._session, bucket, prefix, kms_key=options.kms_key)
+        super().__init__(client, LAYOUTS[layout], marks)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
         """``gs://bucket/prefix?billing_project=mine``; the options are ``layout`` and those of
         `GCSOptions`."""
-        bucket, prefix = bucket_and_prefix(uri, _BUCKET)
+        bucket, prefix = place_of(uri, _BUCKET)
         options = uri.options(**_CONVERTERS)
         layout = options.pop("layout", SOCORRO.name)
         return cls(bucket, prefix, GCSOptions(**options), str(uri), layout)
 
     def identity(self) -> object:
-        """The server, the bucket and the prefix."""
         return self._identity
 
     def clock(self) -> dt.datetime | None:
-        """The time is exact to the second."""
-        return self._gcs.clock()
+        return self._session.clock("/")
 
     def diagnose(self) -> Iterator[str]:
         return self._kept("versioning", "retentionPolicy")
@@ -123,29 +118,21 @@ class GCSCrashStorage(BucketCrashStorage):
         return self._kept(*_KEPT) if removing else iter(())
 
     def _kept(self, *names: str) -> Iterator[str]:
-        """Yield what these settings of the bucket keep of what is removed."""
-        settings = self._gcs.settings(",".join(names))
+        """Yield what these settings of the bucket keep, with the permission storage.buckets.get."""
+        path, query, settings = f"/storage/v1/b/{self._bucket}", {"fields": ",".join(names)}, {}
+        with suppress(StorageError):
+            settings = self._session.ask("GET", path, query, read=Answer.object)
         for name in names:
             found, (key, text) = settings.get(name), _KEPT[name]
             if isinstance(found, dict) and str(found.get(key) or 0) != "0":
                 yield f"{self.uri}: {text.format(found[key])}"
 
 
-def _domain(text: str) -> str:
-    if not _DOMAIN.fullmatch(text):
-        raise ValueError("it is a domain, such as googleapis.com")
-    return text
-
-
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("project", "billing_project", "kms_key", "storage_class"), word),
+    **dict.fromkeys(("connect_timeout", "read_timeout"), seconds),
     "layout": one_of(*LAYOUTS),
-    "project": word,
-    "billing_project": word,
-    "kms_key": word,
-    "storage_class": word,
     "endpoint_url": endpoint,
-    "universe_domain": _domain,
+    "universe_domain": domain,
     "anonymous": boolean,
-    "connect_timeout": seconds,
-    "read_timeout": seconds,
 }

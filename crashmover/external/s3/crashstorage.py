@@ -9,11 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from crashmover.external.bucket.crashstorage import (
-    KEEPS_VERSIONS,
-    BucketCrashStorage,
-    bucket_and_prefix,
-)
+from crashmover.external.bucket.crashstorage import VERSIONS_STAY, BucketCrashStorage, place_of
 from crashmover.external.bucket.layouts import LAYOUTS, SOCORRO
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.options import CHECKSUMS, S3Options, normalized
@@ -54,7 +50,7 @@ class S3CrashStorage(BucketCrashStorage):
     def from_uri(cls, uri: StorageURI) -> Self:
         """``s3://bucket/prefix?region=us-west-2``; the options are ``layout`` and those of
         `S3Options`."""
-        bucket, prefix = bucket_and_prefix(uri, _BUCKET)
+        bucket, prefix = place_of(uri, _BUCKET)
         options = uri.options(**_CONVERTERS)
         layout = options.pop("layout", SOCORRO.name)
         return cls(bucket, prefix, S3Options(**options), str(uri), layout)
@@ -70,7 +66,7 @@ class S3CrashStorage(BucketCrashStorage):
 
     def diagnose(self) -> Iterator[str]:
         if self._s3.keeps_versions():
-            yield f"{self.uri}: {KEEPS_VERSIONS}"
+            yield f"{self.uri}: {VERSIONS_STAY}"
 
     def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
         return self.diagnose() if removing else iter(())
