@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from crashmover.external.s3 import connection_context
 from tests.servers.s3 import Ministack, S3Server
+from tests.strict_gcs import StrictGCS
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
 """The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
@@ -199,11 +201,11 @@ def proxy_of(upstream: str) -> Iterator[Proxy]:
 class Place:
     """A server, as it is, and as it is seen through a network that fails."""
 
-    server: S3Server
+    server: Any  # an S3Server, or a StrictGCS
     proxy: Proxy
 
     def uri(self, bucket: str, **options: str) -> str:
-        there = self.server.uri(bucket, **options)
+        there: str = self.server.uri(bucket, **options)
         return there.replace(self.server.endpoint_url, self.proxy.endpoint_url)
 
     def fail_at(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
@@ -220,7 +222,7 @@ class Place:
 
 
 @contextmanager
-def behind_proxy(server: S3Server) -> Iterator[Place]:
+def behind_proxy(server: S3Server | StrictGCS) -> Iterator[Place]:
     """Put a proxy before this server, which looks at checksums, if it ever does."""
     with proxy_of(server.endpoint_url) as proxy:
         if isinstance(server, Ministack):

@@ -100,11 +100,12 @@ class BucketCrashStorage(CrashStorageBase):
             raise self._denied
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
+        """Return whether both are one place in one bucket, as `is_same_bucket` finds out: also by
+        two providers' interfaces, as Google Cloud Storage has that of S3, too.
 
         Without ``probe`` it goes by `identity`, which proves no difference.
         """
-        if not isinstance(other, BucketCrashStorage) or type(other) is not type(self):
+        if not isinstance(other, BucketCrashStorage):
             return None
         if not probe:
             return True if self.identity() == other.identity() else None
