@@ -4,7 +4,6 @@
 
 """A proxy before a real S3 server that counts the requests, and fails those that a test picks."""
 
-import datetime as dt
 import http.client
 import socket
 import socketserver
@@ -12,14 +11,15 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from crashmover.external.s3 import connection_context
+from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.retry import RetryPolicy
 from tests.servers.s3 import Ministack, S3Server
 from tests.strict_gcs import StrictGCS
 
@@ -231,10 +231,13 @@ def behind_proxy(server: S3Server | StrictGCS) -> Iterator[Place]:
 
 
 def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let obstore wait for milliseconds before it tries again, in stores that are opened now."""
-    pause = dt.timedelta(milliseconds=10)
-    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
-    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
+    """Let S3 stores that are opened now wait for milliseconds before they try again."""
+    use_retry(monkeypatch, RetryPolicy(wait=0.01, wait_max=0.02))
+
+
+def use_retry(monkeypatch: pytest.MonkeyPatch, retry: RetryPolicy) -> None:
+    """Let S3 stores that are opened now try again as this policy says."""
+    monkeypatch.setattr(S3CrashStorage, "tuning", replace(S3CrashStorage.tuning, retry=retry))
 
 
 class _Server(ThreadingHTTPServer):

@@ -45,7 +45,6 @@ Asker = Callable[[Mapping[str, str] | None], Mapping[str, str]]
 """Returns the headers that say whose a request is; and others for those that the server has refused
 (401)."""
 
-_RETRY = RetryPolicy()
 _TIMES = 20  # read_timeout, which a request as a whole may take
 _THREADS = 2  # of pyreqwest: one sends, another asks for the addresses of hosts
 _PIECE = 256 << 10  # bytes
@@ -81,6 +80,7 @@ class HTTPSession:
     :param explain: says what to raise where an answer says that a request has failed
     :param asker: says whose requests these are
     :param query: of every URL
+    :param retry: how often a request is sent again
     :param connect_timeout: seconds
     :param read_timeout: seconds without an answer, or a further byte of one; a request as a whole
         may take 20 times as long
@@ -96,12 +96,14 @@ class HTTPSession:
         query: Mapping[str, str],
         connect_timeout: float,
         read_timeout: float,
+        retry: RetryPolicy,
     ) -> None:
         self.url = url
         self.uri = uri
         self._explain = explain
         self._asker = asker
         self._query = query
+        self._retry = retry
         self._timeouts = dt.timedelta(seconds=connect_timeout), dt.timedelta(seconds=read_timeout)
         self._lock = Lock()
         self._client: SyncClient | None = None
@@ -196,7 +198,7 @@ class HTTPSession:
 
     def _again(self, attempt: Callable[[], T]) -> T:
         try:
-            return _RETRY.call(attempt)
+            return self._retry.call(attempt)
         except StorageUnavailable as error:
             error.was_retried = True
             raise

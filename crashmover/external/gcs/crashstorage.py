@@ -89,6 +89,7 @@ class GCSCrashStorage(BucketCrashStorage):
             query={"userProject": options.billing_project} if options.billing_project else {},
             connect_timeout=options.connect_timeout,
             read_timeout=options.read_timeout,
+            retry=self.tuning.retry,
         )
         self._identity = (server.url.lower(), bucket, prefix)
         self._bucket = bucket

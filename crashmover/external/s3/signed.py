@@ -38,7 +38,6 @@ from crashmover.external.s3.s3errors import (
     Refused,
 )
 from crashmover.proxies import proxy_for, with_proxy
-from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +49,6 @@ _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for con
 _LONGEST_ANSWER = 8 << 20
 _CONFLICT = 409  # another request changes the same object at this moment
 _PASSING = (408, 429, 500)
-_RETRY = RetryPolicy()
 _SIGNS = threading.local()
 
 
@@ -152,7 +150,7 @@ class SignedClient:
         if once:
             return attempt()
         try:
-            return _RETRY.call(attempt)
+            return self.context.retry.call(attempt)
         except StorageUnavailable as error:
             error.was_retried = True
             raise
