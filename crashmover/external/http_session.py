@@ -202,7 +202,7 @@ class HTTPSession:
         names_proxy: bool = True,
     ) -> StorageError:
         """Return an error of this store.  A server may repeat a token that it does not accept."""
-        for secret in self._secrets:
+        for secret in tuple(self._secrets):  # other threads add to them
             reason = reason.replace(secret, "***")
         reason = with_proxy(reason, proxy_for(self.url)) if names_proxy else reason
         return kind(reason, crash_id=crash_id, uri=self.uri)
