@@ -77,7 +77,15 @@ class Answer:
 
     def object(self) -> dict[str, Any]:
         """Return the JSON object in the body; `ValueError` or `TypeError` if there is none."""
-        return dict(json.loads(self.body))
+        try:
+            return dict(json.loads(self.body))
+        except RecursionError:
+            raise ValueError("too deep") from None
+
+
+def status_of(answer: Answer) -> int:
+    """Return its status: for `HTTPSession.ask`, where nothing else is wanted."""
+    return answer.status
 
 
 class HTTPSession:
@@ -132,7 +140,7 @@ class HTTPSession:
         """Send a request, again if it fails in passing; return what `read` makes of the answer.
 
         :param path: of the URL
-        :param read: its `ValueError`, `KeyError` and `TypeError` mean that something else answers
+        :param read: its `ValueError`, `LookupError` and `TypeError` mean: wrong server
         :param allowed: the statuses that are no failure
         :raises StorageError: there is no answer, or a refusal
         """
@@ -146,7 +154,7 @@ class HTTPSession:
                 raise self.refusal(answer, crash_id)
             try:
                 return read(answer)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError):
                 raise self.wrong_server(crash_id) from None
 
         return self._again(attempt)

@@ -29,7 +29,7 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
-from crashmover.external.http_session import Answer, HTTPSession
+from crashmover.external.http_session import Answer, HTTPSession, status_of
 
 T = TypeVar("T")
 Read = Callable[[Answer], T]
@@ -205,7 +205,7 @@ class GCSClient(BucketClientBase):
 
     def _break_off(self, upload: str) -> None:
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=_status)
+            self._session.ask("DELETE", upload, allowed=range(600), read=status_of)
 
     def _hold(self, key: str, answer: Answer, size: int, crc32c: str) -> None:
         """Hold what the server has made against what was sent; remove what is damaged."""
@@ -251,14 +251,14 @@ class GCSClient(BucketClientBase):
             version = there.version
         query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE", self._path(key), query, read=_status, allowed=allowed, crash_id=about
+            "DELETE", self._path(key), query, read=status_of, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
     # Listing
 
     def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         start = {"startOffset": self._prefix + after} if after else {}
         for names, _ in self._pages(prefix, **start):
@@ -268,7 +268,7 @@ class GCSClient(BucketClientBase):
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
         names = [name.rpartition("/")[2] for names, _ in pages for name in names]
-        return [name.split("/")[-2] for _, found in pages for name in found], [*filter(None, names)]
+        return [name for _, found in pages for name in found], [*filter(None, names)]
 
     def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the names and the directories on each page of a listing."""
@@ -290,11 +290,8 @@ def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
     if page["kind"] != "storage#objects":  # which every page says, whatever is on it
         raise ValueError(page["kind"])
     names = [str(item["name"]) for item in page.get("items", [])]
-    return names, [*map(str, page.get("prefixes", []))], page.get("nextPageToken")
-
-
-def _status(answer: Answer) -> int:
-    return answer.status
+    directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
+    return names, directories, page.get("nextPageToken")
 
 
 def _arrived(answer: Answer) -> tuple[Answer, int]:
@@ -306,9 +303,9 @@ def _arrived(answer: Answer) -> tuple[Answer, int]:
 def _stored(key: str, answer: Answer) -> StoredObject:
     found = answer.object()
     size, generation = int(found.get("size") or 0), str(int(found["generation"]))
-    time = dt.datetime.fromisoformat(found["timeCreated"])
+    time, crc32c = dt.datetime.fromisoformat(found["timeCreated"]), str(found.get("crc32c", ""))
     metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
-    return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
+    return StoredObject(key, size, generation, metadata, time, None, crc32c)
 
 
 def _unmet(condition: Condition) -> Exception:
