@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import chain, islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
@@ -166,14 +167,19 @@ class HTTPSession:
         *,
         headers: Mapping[str, str],
         allowed: Collection[int],
+        whole: bool,
         crash_id: str | None,
     ) -> tuple[int, Iterator[bytes]]:
-        """As `ask`; return the status, and if that is 200 or 206 the body piece by piece."""
+        """As `ask`; return the status, and if that is 200 or 206 the body piece by piece.
+
+        :param whole: ask again if any piece of the body is missing, and not only the first one
+        """
 
         def attempt() -> tuple[int, Iterator[bytes]]:
             request, response = self._open("GET", path, query, headers, None, crash_id)
             if response.status in allowed and response.status in (200, 206):
-                return response.status, self._pieces(request, response, crash_id)
+                pieces = self._pieces(request, response, crash_id)
+                return response.status, chain([*islice(pieces, None if whole else 1)], pieces)
             answer = self._answer(request, response, crash_id)
             if answer.status not in allowed:
                 raise self.refusal(answer, crash_id)
