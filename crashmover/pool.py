@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Semaphore, Thread
+from threading import Event, Lock, Semaphore, Thread, current_thread, main_thread
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -130,3 +130,33 @@ def possible_threads(wanted: int) -> int:
         for thread in started:
             thread.join()
     return len(started)
+
+
+def in_lasting_thread(function: Callable[[], object]) -> None:
+    """Call a function in a thread that never ends: the main thread, or one of its own."""
+    if current_thread() is main_thread():
+        function()
+        return
+    future: Future[object] = Future()
+
+    def run() -> None:
+        _fulfil(future, function)
+        Event().wait()
+
+    Thread(target=run, name="lasting", daemon=True).start()
+    future.result()
+
+
+def off_main_thread(function: Callable[[], R], name: str) -> R:
+    """Return what `function` returns.  The main thread lets another thread call it, and waits: only
+    there Python runs the handlers of signals, and not within a call of compiled code.
+
+    :param name: of that thread
+    :raises RuntimeError: no further thread can be started
+    """
+    if current_thread() is not main_thread():
+        return function()
+    future: Future[R] = Future()
+    # A daemon: the program does not wait for it at exit.
+    Thread(target=_fulfil, args=(future, function), name=name, daemon=True).start()
+    return future.result()

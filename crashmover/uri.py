@@ -8,6 +8,7 @@
 
     fs:///var/crashes?umask=027      ./crashes and /var/crashes mean fs too
     s3://bucket/prefix?region=us-west-2
+    gs://bucket/prefix?billing_project=mine
     postgresql://user@host:5432/db?schema=crashes
     memory:
 """
@@ -23,6 +24,8 @@ from crashmover.errors import InvalidURI
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,4}", re.ASCII)
+_DOMAIN = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
+_ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
 _SECRET = re.compile(r"password|passwd|secret|token|passphrase|credential|signature|key$", re.I)
 
 
@@ -170,6 +173,46 @@ def count(text: str) -> int:
     if not _COUNT.fullmatch(text):
         raise ValueError("it is a number, such as 20; 0 means without an end")
     return int(text)
+
+
+def boolean(text: str) -> bool:
+    """Convert an option that is true or false."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError("it is true or false")
+    return text.lower() == "true"
+
+
+def word(text: str) -> str:
+    """Convert an option that is any text."""
+    if not text.isprintable() or not text:
+        raise ValueError("it is empty or has control characters in it")
+    return text
+
+
+def one_of(*values: str) -> Callable[[str], str]:
+    """Return what converts an option that is one of these."""
+
+    def convert(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"it is one of {', '.join(values)}")
+        return text
+
+    return convert
+
+
+def domain(text: str) -> str:
+    """Convert an option that is the name of a domain."""
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("it is a domain, such as googleapis.com")
+    return text
+
+
+def endpoint(text: str) -> str:
+    """Convert an option that is the URL of a server.  One with a user and password in it would be
+    in what a client says of every failure."""
+    if not _ENDPOINT.fullmatch(text):
+        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
+    return text
 
 
 def _host(netloc: str) -> str:

@@ -26,10 +26,12 @@ from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
 from tests.servers.database import Database, schema_on
+from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Ministack, Moto, Rclone, S3Server
+from tests.strict_gcs import StrictGCS, strict_gcs
 
 BACKEND = Path(__file__).parent.parent / "examples" / "backend"
 """The sources of the example of a backend."""
@@ -423,4 +425,19 @@ def own_s3(request: pytest.FixtureRequest) -> Iterator[S3Server]:
     """An S3 server that checks signatures, for one test that stops it, or worse."""
     wanted(request, "s3-signed")
     with Rclone() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(request: pytest.FixtureRequest) -> Iterator[FakeGCS]:
+    """A server of Google Cloud Storage that many use, and that passes over some conditions."""
+    wanted(request, "gcs")
+    with FakeGCS() as server:
+        yield server
+
+
+@pytest.fixture
+def gcs() -> Iterator[StrictGCS]:
+    """A server of Google Cloud Storage that holds everything."""
+    with strict_gcs() as server:
         yield server

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from crashmover.external.s3.crashstorage import S3CrashStorage
 from crashmover.retry import RetryPolicy
 from tests.servers.s3 import Ministack, S3Server
+from tests.strict_gcs import StrictGCS
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
 """The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
@@ -73,9 +75,10 @@ class Says(Fault):
 
 @dataclass(frozen=True)
 class Replies(Fault):
-    """The answer is this, and says that all is well."""
+    """The answer is this, and says that all is well, or what `status` says."""
 
     body: bytes
+    status: int = 200
 
 
 @dataclass(frozen=True)
@@ -199,11 +202,11 @@ def proxy_of(upstream: str) -> Iterator[Proxy]:
 class Place:
     """A server, as it is, and as it is seen through a network that fails."""
 
-    server: S3Server
+    server: Any  # an S3Server, or a StrictGCS
     proxy: Proxy
 
     def uri(self, bucket: str, **options: str) -> str:
-        there = self.server.uri(bucket, **options)
+        there: str = self.server.uri(bucket, **options)
         return there.replace(self.server.endpoint_url, self.proxy.endpoint_url)
 
     def fail_at(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
@@ -220,7 +223,7 @@ class Place:
 
 
 @contextmanager
-def behind_proxy(server: S3Server) -> Iterator[Place]:
+def behind_proxy(server: S3Server | StrictGCS) -> Iterator[Place]:
     """Put a proxy before this server, which looks at checksums, if it ever does."""
     with proxy_of(server.endpoint_url) as proxy:
         if isinstance(server, Ministack):
@@ -274,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
             error = f"<Error><Code>{fault.code}</Code>{fault.detail}</Error>"
             self._answer(fault.status, [], error.encode())
         elif isinstance(fault, Replies):
-            self._answer(200, [], fault.body)
+            self._answer(fault.status, [], fault.body)
         else:
             damaged = isinstance(fault, DamagedUpload)
             self._forward(proxy, _flipped(body) if damaged else body, fault)

@@ -19,7 +19,9 @@ from crashmover.testing import (
 )
 from tests.bucket_in_memory import Bucket, InMemoryBucketCrashStorage, open_bucket
 from tests.conftest import UseAWS
+from tests.servers.gcs import FakeGCS
 from tests.servers.s3 import S3Server
+from tests.strict_gcs import StrictGCS
 
 
 def client_of(server: S3Server, prefix: str = "") -> BucketClient:
@@ -66,6 +68,28 @@ class TestStoreOverAnyClient(StorageConformance):
     @pytest.fixture(params=["amazon", "honours", "ignores"])
     def storage(self, request: pytest.FixtureRequest) -> CrashStorageBase:
         return open_bucket(Bucket(request.param))
+
+
+class TestClientOfGCS(BucketClientConformance):
+    @pytest.fixture
+    def client(self, gcs: StrictGCS) -> Iterator[BucketClient]:
+        yield gcs_client(gcs.uri(gcs.new_bucket(), "a prefix/b"))
+
+
+class TestClientOfFakeGCS(BucketClientConformance):
+    """fake-gcs-server honours no generation where an object is deleted."""
+
+    deletes_versions = False
+
+    @pytest.fixture
+    def client(self, fake_gcs: FakeGCS) -> Iterator[BucketClient]:
+        yield gcs_client(fake_gcs.uri(fake_gcs.new_bucket()))
+
+
+def gcs_client(uri: str) -> BucketClient:
+    storage = open_storage(uri)
+    assert isinstance(storage, BucketCrashStorage)
+    return storage._client
 
 
 class OtherProvider(InMemoryBucketCrashStorage):

@@ -19,8 +19,10 @@ from crashmover.testing.creating import CreatingConformance
 from crashmover.testing.keeping import KeepingConformance
 from crashmover.testing.removing import RemovingConformance
 from tests.conftest import UseAWS
+from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
+from tests.strict_gcs import StrictGCS
 
 
 class TestInMemory(StorageConformance):
@@ -66,6 +68,22 @@ class TestS3WithoutConditions(StorageConformance):
         aws(s3_signed)
         uri = s3_signed.uri(s3_signed.new_bucket(), "a/prefix", checksum="none")
         with registry.open_storage(uri) as storage:
+            yield storage
+
+
+class TestGCS(StorageConformance):
+    """On a server that holds every generation."""
+
+    @pytest.fixture
+    def storage(self, gcs: StrictGCS) -> Iterator[CrashStorageBase]:
+        with registry.open_storage(gcs.uri(gcs.new_bucket(), "a/prefix")) as storage:
+            yield storage
+
+
+class TestFakeGCS(StorageConformance):
+    @pytest.fixture
+    def storage(self, fake_gcs: FakeGCS) -> Iterator[CrashStorageBase]:
+        with registry.open_storage(fake_gcs.uri(fake_gcs.new_bucket())) as storage:
             yield storage
 
 

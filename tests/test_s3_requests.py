@@ -11,7 +11,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -299,17 +298,12 @@ def test_a_command_asks_a_server_that_fails_for_ever_five_times(
     assert len(place.proxy.requests) == TRIES
 
 
-@pytest.mark.parametrize("is_of_class", [True, False])
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
-    place: Place, question: str, is_of_class: bool, monkeypatch: pytest.MonkeyPatch
+    place: Place, question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retry = RetryPolicy(attempts=2, wait=0.01)
-    if is_of_class:
-        use_retry(monkeypatch, retry)
+    use_retry(monkeypatch, RetryPolicy(attempts=2, wait=0.01))
     with open_storage(place.uri(place.server.new_bucket())) as storage:
-        if not is_of_class:
-            storage.tuning = replace(storage.tuning, retry=retry)
         place.proxy.fail(Says(503, "SlowDown"))
         with pytest.raises(StorageUnavailable):
             storage.tuning.retry.call(lambda: asked(storage, question))

@@ -38,7 +38,7 @@ _COMMANDS = {
 EPILOG = """\b
 A store is a URI, a path with a slash, or a name from the configuration file:
   fs:///var/crashes?umask=027    ./crashes    /var/crashes    prod
-  s3://bucket/prefix?region=us-west-2
+  s3://bucket/prefix?region=us-west-2    gs://bucket/prefix
   postgresql://user@host:5432/database?schema=crashes
 
 \b

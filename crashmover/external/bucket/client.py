@@ -35,6 +35,7 @@ class StoredObject:
     :param metadata: what was saved with it
     :param time: when it was put, by the server's clock
     :param body: its bytes, where they were few enough to come along
+    :param crc32c: the CRC-32C of its bytes, in base64, where the server says it
     """
 
     key: str
@@ -43,6 +44,7 @@ class StoredObject:
     metadata: Mapping[str, str]
     time: dt.datetime | None = None
     body: bytes | None = field(default=None, repr=False)
+    crc32c: str | None = None
 
     @property
     def state(self) -> tuple[object, ...]:

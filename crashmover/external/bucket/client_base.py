@@ -7,6 +7,7 @@
 import hashlib
 import io
 import secrets
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,19 +67,33 @@ class BucketClientBase(BucketClient, ABC):
     """A `BucketClient` whose requests a provider adds.
 
     :param uri: what messages call the store
+    :param place: where the bucket is, as its provider writes it: ``s3://bucket``
+    :param prefix: ``""``, or without a slash at its ends
+    :param attributes: of each object that is put, such as a storage class
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(
+        self, uri: str, place: str, prefix: str, attributes: Mapping[str, str] | None = None
+    ) -> None:
         self.uri = uri
+        self._place = place
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._attributes = attributes or {}
         self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
         self._large = BoundedSemaphore(_LARGE_AT_ONCE)
         self._kept = _MemoryBudget(_KEPT_BODIES)
 
+    def honours_conditions(self) -> bool | None:
+        return True
+
     # The requests.  All raise `StorageError`, but for what reading a part raises.
 
     @abstractmethod
-    def _ask(self, key: str) -> Download | None:
-        """Ask for an object; return None if there is none."""
+    def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
+        """Ask for an object; return None if there is none.
+
+        :param at_most: of an object with more bytes than these none are needed
+        """
 
     @abstractmethod
     def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
@@ -115,7 +130,7 @@ class BucketClientBase(BucketClient, ABC):
     def get_small(self, key: str) -> StoredObject | None:
         if not self._kept.has(_KEPT_BODY):
             return self.head(key)
-        found = self._ask(key)
+        found = self._ask(key, _KEPT_BODY)
         if found is None:
             return None
         stored = found.stored
@@ -160,7 +175,24 @@ class BucketClientBase(BucketClient, ABC):
         check.finish()
         return data
 
+    def location(self, key: str) -> str:
+        return f"{self._place}/{self._prefix}{key}"
+
     # Sending
+
+    def put(
+        self,
+        key: str,
+        body: bytes | Part,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        create: bool = False,
+        replaced: StoredObject | None = None,
+    ) -> str | None:
+        condition = Condition(create, replaced.version if replaced else None)
+        attributes = {**metadata, "Content-Type": content_type, **self._attributes}
+        return self._send(key, body, attributes, condition)
 
     def _send(
         self, key: str, body: bytes | Part, attributes: Mapping[str, str], condition: Condition
@@ -206,6 +238,14 @@ class BucketClientBase(BucketClient, ABC):
             # An answer may have been lost: then this is what the object says to the next request.
             if not self._has_arrived(key, word):
                 raise
+
+    def _is_there(self, key: str, size: int, metadata: Mapping[str, str]) -> bool:
+        """Return True if an object is there of this size and with this metadata, in which its
+        SHA-256 is."""
+        there = self.head(key)
+        if there is None or there.size != size:
+            return False
+        return metadata.items() <= there.metadata.items()
 
     def _has_arrived(self, key: str, word: str) -> bool:
         """Return True if an object is there that went up by this word."""

@@ -5,6 +5,7 @@
 """BucketCrashStorage: crashes in a bucket of any provider, each part an object."""
 
 import datetime as dt
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
@@ -12,7 +13,7 @@ from threading import Lock
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
-from crashmover.errors import CrashMoverError, StorageDenied
+from crashmover.errors import CrashMoverError, InvalidURI, StorageDenied
 from crashmover.external.bucket.adding import Adder
 from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.finding import Finder
@@ -31,8 +32,28 @@ from crashmover.external.probing import probe_id
 from crashmover.external.roles import Store, check_listing, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
+from crashmover.uri import StorageURI
+
+VERSIONS_STAY = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
+VERSIONS_STAY += " a lifecycle rule of the bucket deletes it"
 
 _LOCKS = 256
+
+
+def place_of(uri: StorageURI, name: re.Pattern[str]) -> tuple[str, str]:
+    """Return the bucket and the prefix that a URI names: ``s3://bucket/prefix``.
+
+    :param name: of a bucket
+    :raises InvalidURI: one of them is none
+    """
+    uri.refuse("user", "password", "port")
+    scheme, prefix = uri.scheme, uri.path.strip("/")
+    if not name.fullmatch(uri.host):
+        reason = f"the bucket is missing or is not one; write {scheme}://bucket/prefix"
+        raise InvalidURI(f"{scheme}: {reason}")
+    if any(step in ("", ".", "..") for step in prefix.split("/")) and prefix:
+        raise InvalidURI(f"{scheme}: the prefix has an empty step, or one that is . or ..")
+    return uri.host, prefix
 
 
 class BucketCrashStorage(CrashStorageBase):
@@ -44,13 +65,21 @@ class BucketCrashStorage(CrashStorageBase):
 
     :param client: of the bucket
     :param layout: which keys the objects have
+    :param marks: a client for the marks that `is_same_bucket` puts; None: the same.  A mark has no
+        storage class: some cannot be read at once, or are paid for longer than a mark is there
     """
 
     tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
 
-    def __init__(self, client: BucketClient, layout: BucketLayout = SOCORRO) -> None:
+    def __init__(
+        self,
+        client: BucketClient,
+        layout: BucketLayout = SOCORRO,
+        marks: BucketClient | None = None,
+    ) -> None:
         self.uri = client.uri
         self._client = client
+        self._marks = marks or client
         self._layout = layout
         self._finder = Finder(client, layout)
         self._reader = Reader(self._finder)
@@ -73,11 +102,7 @@ class BucketCrashStorage(CrashStorageBase):
             return None
         if not probe:
             return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._client_for_marks(), other._client_for_marks())
-
-    def _client_for_marks(self) -> BucketClient:
-        """Return what puts marks so that they can be read at once."""
-        return self._client
+        return is_same_bucket(self._marks, other._marks)
 
     def verify_access(self, *, write: bool = False) -> None:
         """Write nothing: whether it can be saved to shows when it is.  A refusal is remembered

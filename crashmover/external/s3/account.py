@@ -20,7 +20,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from crashmover.errors import MissingExtra, StorageDenied
-from crashmover.external.s3.options import S3Options, check_endpoint
+from crashmover.external.s3.options import S3Options
+from crashmover.uri import endpoint as checked_endpoint
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
@@ -127,7 +128,7 @@ class Account:
         if not place.endpoint_url and not _REGION.fullmatch(place.region):
             raise StorageDenied(f"the region {place.region!r} is invalid", uri=self._uri)
         try:
-            check_endpoint(place.server_url)
+            checked_endpoint(place.server_url)
         except ValueError as error:
             reason = f"AWS_ENDPOINT_URL, or the profile's endpoint_url: {error}"
             raise StorageDenied(reason, uri=self._uri) from None

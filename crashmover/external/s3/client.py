@@ -10,6 +10,7 @@ sent by `SignedClient`.
 
 import datetime as dt
 import random
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from crashmover.crash import Part
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.external.bucket.client import (
@@ -64,16 +64,11 @@ class S3Client(BucketClientBase):
         prefix: str = "",
         attributes: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(context.uri)
+        super().__init__(context.uri, context.location, prefix, attributes)
         self._context = context
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._attributes = attributes or {}
         self._signed = SignedClient(context)
         self._delete_unchanged = ConditionalDelete(self._signed)
         self._bucket_is_there = False
-
-    def location(self, key: str) -> str:
-        return f"{self._context.location}/{self._prefix}{key}"
 
     def honours_conditions(self) -> bool | None:
         self._context.client()  # raises `StorageDenied` without credentials
@@ -113,7 +108,7 @@ class S3Client(BucketClientBase):
             self.verify_access()
         return _stored(key, result) if result else None
 
-    def _ask(self, key: str) -> Download | None:
+    def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
         result = self._get(key)
         if result is None:
             return None
@@ -167,20 +162,6 @@ class S3Client(BucketClientBase):
         return self._chunks(key, result)
 
     # Putting
-
-    def put(
-        self,
-        key: str,
-        body: bytes | Part,
-        *,
-        content_type: str,
-        metadata: Mapping[str, str],
-        create: bool = False,
-        replaced: StoredObject | None = None,
-    ) -> str | None:
-        condition = Condition(create, replaced.version if replaced else None)
-        attributes = {**metadata, "Content-Type": content_type, **self._attributes}
-        return self._send(key, body, attributes, condition)
 
     def try_put(self, key: str) -> None:
         attributes = {"Content-Type": "application/octet-stream", **self._attributes}

@@ -11,7 +11,6 @@ to import, and is imported only when its credential chain is needed.
 
 import datetime as dt
 import re
-from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ class S3ConnectionContext:
     :param bucket: its name
     :param options: how to reach it
     :param uri: what messages call the store
-    :param retry: says how often each request is sent again, and for how long
+    :param retry: how often each request is sent again, and for how long
     """
 
     def __init__(
@@ -57,11 +56,11 @@ class S3ConnectionContext:
         bucket: str,
         options: S3Options,
         uri: str,
-        retry: Callable[[], RetryPolicy] = RetryPolicy,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.options = options
         self.uri = uri
-        self.retry = retry
+        self.retry = retry or RetryPolicy()
         self.location = f"s3://{bucket}"
         self._bucket = bucket
         self._client: S3Store | None = None
@@ -153,7 +152,7 @@ class S3ConnectionContext:
                 return S3Store(
                     config=config,
                     client_options=client_config,
-                    retry_config=_retry_config(self.retry()),
+                    retry_config=_retry_config(self.retry),
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:

@@ -4,13 +4,10 @@
 
 """S3Options: how to reach a bucket."""
 
-import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 CHECKSUMS = {"sha256": "SHA256", "crc64nvme": "CRC64NVME", "none": None}
-
-_ENDPOINT = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +48,6 @@ class S3Options:
     verify_ssl: bool = True
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
-
-
-def check_endpoint(text: str) -> str:
-    """Return the URL of a server; `ValueError` where it is none.  One with a user and password in
-    it would be in what the client says of every failure."""
-    if not _ENDPOINT.fullmatch(text):
-        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
-    return text
 
 
 def normalized(endpoint: str) -> str:

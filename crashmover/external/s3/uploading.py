@@ -12,12 +12,13 @@ buckets".
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from html import escape
 
 from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.external.bucket.bodies import joined
 from crashmover.external.bucket.client import ObjectChanged, ObjectExists
 from crashmover.external.bucket.client_base import Condition
 from crashmover.external.s3.signed import Answer, SignedClient
@@ -71,7 +72,7 @@ class LargeUpload:
         self._begin(attributes)
         has_room = False
         try:
-            parts = self._send_parts(_joined(chunks, part_size))
+            parts = self._send_parts(joined(chunks, part_size))
             if before_end:
                 before_end()
                 has_room = True
@@ -195,18 +196,3 @@ class LargeUpload:
         if answer.status != 200:
             raise self._client.refusal(answer, self._crash_id)
         return answer
-
-
-def _joined(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the bytes of all chunks in pieces of one size, but for the last one."""
-    piece: list[bytes | memoryview] = []
-    missing = size
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        while len(rest) >= missing:
-            yield b"".join([*piece, rest[:missing]])
-            rest, piece, missing = rest[missing:], [], size
-        piece.append(rest)
-        missing -= len(rest)
-    if missing < size:
-        yield b"".join(piece)
