@@ -55,6 +55,7 @@ def warnings_of(*args: Argument) -> list[str]:
 
 
 def test_an_owner_is_told_by_name_or_else_by_number(tmp_path: Path, give_away: GiveAway) -> None:
+    assert another_owner(tmp_path) is None  # it belongs to the user of this process, root or not
     owner = another_owner(give_away(tmp_path / "theirs"))
     uid = (tmp_path / "theirs").stat().st_uid
     assert owner == f"the user {uid}" if uid == SOMEBODY else owner
