@@ -164,6 +164,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no kinds": ([*FROM, *TO, "--kinds", ""], "--kinds"),
     "existing what": ([*FROM, *TO, "--existing", "replace"], "'replace'"),
     "no time": ([*FROM, *TO, "--max-duration", "0s"], "--max-duration"),
+    "too long a time": ([*FROM, *TO, "--max-duration", "3651d"], "3650d at most"),
     "a bad time": ([*FROM, *TO, "--max-duration", "soon"], "--max-duration"),
     "a report in a missing directory": ([*FROM, *TO, "--report", "{tmp}/no/r"], "--report"),
     "a report that is a directory": ([*FROM, *TO, "--report", "{tmp}"], "--report"),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
+_DURATION = re.compile(
+    r"(?:(\d{1,12})d)?(?:(\d{1,12})h)?(?:(\d{1,12})m)?(?:(\d{1,12})s?)?", re.ASCII
+)
+_LONGEST = 3650 * 86400  # seconds; a timer takes some hundred years
 
 
 class Settings:
@@ -68,12 +71,14 @@ def to_day(text: str) -> dt.date:
 
 
 def to_seconds(text: str) -> float:
-    """Return the seconds of ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``."""
+    """Return the seconds of ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``, up to `_LONGEST`."""
     match = _DURATION.fullmatch(text.strip())
     numbers = [int(group or 0) for group in match.groups()] if match else []
     seconds = sum(n * unit for n, unit in zip(numbers, (86400, 3600, 60, 1), strict=False))
     if seconds <= 0:
         raise click.BadParameter(f"{text!r} is no length of time: write 90s, 10m or 1h30m")
+    if seconds > _LONGEST:
+        raise click.BadParameter("that is too long: write 3650d at most")
     return float(seconds)
 
 

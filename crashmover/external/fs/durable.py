@@ -222,10 +222,10 @@ def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
         if error.errno == errno.ELOOP:
             raise refused(f"{name} is a symbolic link") from None
         raise
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(fd)
-        raise refused(f"{name} is no regular file")
+    with closed_on_error(fd):
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise refused(f"{name} is no regular file")
     return fd, found
 
 
