@@ -111,10 +111,12 @@ class GCSClient(BucketClientBase):
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
             headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
-            allowed=(206 if start else 200, 404),
+            allowed=(200, 206, 404),
             whole=stored.size <= 1 << 20,  # bytes
             crash_id=subject(stored.key),
         )
+        if start and status == 200:  # to ask for a part once more is no use
+            raise self._session.wrong_server(subject(stored.key))
         return None if status == 404 else chunks
 
     # Putting
@@ -148,18 +150,17 @@ class GCSClient(BucketClientBase):
         condition: Condition,
     ) -> None:
         upload = self._begin(key, attributes, condition)
-        put = partial(self._put_piece, key, condition, upload)
         checksum, size = google_crc32c.Checksum(), 0
         try:
             pieces = joined(chunks, PART_SIZE)
             piece = next(pieces, b"")
             while following := next(pieces, b""):
                 checksum.update(piece)
-                put(piece, size)
+                self._put_piece(key, condition, upload, piece, size)
                 piece, size = following, size + len(piece)
             checksum.update(piece)
             crc32c = crc32c_text(int.from_bytes(checksum.digest()))
-            made = put(piece, size, crc32c)
+            made = self._put_piece(key, condition, upload, piece, size, crc32c)
         except BaseException:
             self._break_off(upload)
             raise
@@ -184,8 +185,7 @@ class GCSClient(BucketClientBase):
     def _put_piece(
         self, key: str, condition: Condition, path: str, piece: bytes, start: int, crc32c: str = ""
     ) -> StoredObject | None:
-        """Send a piece, and again what of it has not arrived; return what the last one has made.
-        The server passes over bytes that it has.
+        """Send a piece, and again what has not arrived; return what the last piece has made.
 
         :param crc32c: of the whole object, with its last piece
         """
@@ -205,7 +205,7 @@ class GCSClient(BucketClientBase):
         if made or (arrived == end and not crc32c):
             return made
         if start < arrived < end:
-            rest = piece[arrived - start :]
+            rest = piece[arrived - start :]  # it passes over bytes that it has
             return self._put_piece(key, condition, path, rest, arrived, crc32c)
         raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
 
