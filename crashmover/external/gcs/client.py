@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -31,7 +30,7 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
-from crashmover.external.google_api import is_forbidden
+from crashmover.external.google_api import is_forbidden, status_of
 from crashmover.external.http_session import Answer, HTTPSession
 
 T = TypeVar("T")
@@ -41,7 +40,6 @@ _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _JSON = "application/json; charset=UTF-8"
-_STATUS = attrgetter("status")
 
 
 class GCSClient(BucketClientBase):
@@ -79,7 +77,7 @@ class GCSClient(BucketClientBase):
             "GET",
             self._path(key),
             {"fields": _OBJECT},
-            read=lambda answer: None if answer.status == 404 else _stored(key, answer),
+            read=lambda answer: None if status_of(answer) == 404 else _stored(key, answer),
             allowed=(200, 404),
             crash_id=subject(key),
         )
@@ -211,7 +209,7 @@ class GCSClient(BucketClientBase):
 
     def _break_off(self, upload: str) -> None:
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=_STATUS)
+            self._session.ask("DELETE", upload, allowed=range(600), read=bool)
 
     def _check_met(self, key: str, condition: Condition, answer: Answer) -> None:
         """Raise what `put` raises if an answer says that the condition is not met."""
@@ -263,7 +261,7 @@ class GCSClient(BucketClientBase):
             version = there.version
         query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE", self._path(key), query, read=_STATUS, allowed=allowed, crash_id=about
+            "DELETE", self._path(key), query, read=status_of, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
