@@ -80,6 +80,10 @@ def masked(text: str) -> str:
 
 
 NO_THREAD = "no further thread can be started: the limit of processes is reached"
+UNKNOWN_HOST = "its host is not known"
+NO_TRUST = "no trusted TLS connection can be made"
+NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
+NO_CERTIFICATES += " install the package ca-certificates"
 
 
 class CrashMoverError(Exception):

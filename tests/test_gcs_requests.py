@@ -252,6 +252,52 @@ def test_a_page_says_neither_that_a_crash_is_missing_nor_that_it_is_removed(
     assert list(storage.dumps_alone(CRASH_ID)) == []
 
 
+GOOD = b'"size": "2", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"'
+HOSTILE = {
+    "no object": b"[]",
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "size": b'{"size": "a lot", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"}',
+    "below zero": b'{"size": "-1", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"}',
+    "too large": b'{"size": "%s", "generation": "1", "timeCreated": ""}' % (b"9" * 5000),
+    "generation": b'{"size": "2", "generation": {}, "timeCreated": "2026-11-29T15:00:00Z"}',
+    "time": b'{"size": "2", "generation": "1", "timeCreated": 7}',
+    "metadata": b'{%s, "metadata": "text"}' % GOOD,
+    "metadata in it": b'{%s, "metadata": {"dumps": {"a": 1}, "sha256": []}}' % GOOD,
+    "checksum": b'{%s, "crc32c": [1]}' % GOOD,
+    "items": b'{"kind": "storage#objects", "items": 7}',
+    "names": b'{"kind": "storage#objects", "items": [{"name": {}}, {"name": "../\\u0000"}]}',
+    "no name": b'{"kind": "storage#objects", "items": [{}]}',
+    "prefixes": b'{"kind": "storage#objects", "prefixes": [null, "a", "/"]}',
+    "token": b'{"kind": "storage#objects", "nextPageToken": {"a": 1}}',
+    "the same token for ever": b'{"kind": "storage#objects", "nextPageToken": "x"}',
+    "error": b'{"error": {"message": ["\\n"], "errors": 7}}',
+}
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_answer_of_a_hostile_server_is_more_than_an_error_of_a_store(
+    proxy: Proxy, storage: CrashStorageBase, body: bytes, status: int
+) -> None:
+    storage.save_crash(crash_of({RAW: b"{}"}))
+    proxy.fail(Replies(body, status))
+    for act in (
+        lambda: read(storage),
+        lambda: list(storage.new_crashes()),
+        lambda: storage.save_crash(crash_of(contents("b"))),
+        lambda: storage.create_crashes([crash_of(contents("b"))]),
+        lambda: storage.remove(CRASH_ID),
+        lambda: storage.clock(),
+        lambda: list(storage.reading_risks(removing=True)),
+    ):
+        try:
+            act()
+        except StorageError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 1000
+
+
 @pytest.mark.parametrize("fault", [Replies(b"<html>log in here</html>"), Replies(b"")])
 def test_an_answer_of_another_server_to_a_piece_is_no_saved_dump(
     gcs: StrictGCS, proxy: Proxy, storage: CrashStorageBase, bucket: str, fault: Fault
@@ -481,7 +527,7 @@ def test_what_a_bucket_keeps_of_what_is_removed_is_said(gcs: StrictGCS) -> None:
         said = "\n".join(storage.reading_risks(removing=True))
         assert "the bucket keeps versions" in said
         assert "nothing can be replaced or removed for 3600 seconds" in said
-        assert "what is removed is paid for, for 604800 seconds" in said
+        assert "soft delete: what is removed stays 604800 s" in said
         assert "604800" not in "\n".join(storage.diagnose())
         gcs.denied = {"storage.buckets.get"}
         assert list(storage.reading_risks(removing=True)) == []

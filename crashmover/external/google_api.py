@@ -53,7 +53,8 @@ class GoogleServer:
         try:
             self.url = endpoint(url if "://" in url else f"http://{url}").rstrip("/")
         except ValueError as error:
-            raise InvalidURI(f"{emulator}: {error}") from None
+            said = emulator if emulated else "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
+            raise InvalidURI(f"{said}: {error}") from None
         self.is_anonymous = anonymous or emulated is not None
         if emulated:
             logger.warning("%s is set: using the emulator at %s", emulator, emulated)
@@ -86,7 +87,7 @@ def details(answer: Answer) -> tuple[str, str]:
     return reason if reason.isalnum() else "", masked(message)
 
 
-def status_of(answer: Answer) -> int:
+def own_status(answer: Answer) -> int:
     """Return the status; `ValueError` if the answer is a page, as only something in between sends:
     its "404" is not about an object."""
     if answer.body.lstrip().startswith(b"<"):

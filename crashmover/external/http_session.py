@@ -21,7 +21,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from crashmover.errors import NO_THREAD, StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import (
+    NO_CERTIFICATES,
+    NO_THREAD,
+    NO_TRUST,
+    UNKNOWN_HOST,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.pool import in_lasting_thread, off_main_thread, possible_threads
 from crashmover.proxies import proxy_for, with_proxy
 from crashmover.retry import RetryPolicy
@@ -70,7 +78,15 @@ class Answer:
 
     def object(self) -> dict[str, Any]:
         """Return the JSON object in the body; `ValueError` or `TypeError` if there is none."""
-        return dict(json.loads(self.body))
+        try:
+            return dict(json.loads(self.body))
+        except RecursionError:
+            raise ValueError("too deep") from None
+
+
+def status_of(answer: Answer) -> int:
+    """Return its status: for `HTTPSession.ask`, where nothing else is wanted."""
+    return answer.status
 
 
 class HTTPSession:
@@ -106,6 +122,7 @@ class HTTPSession:
         self._query = query
         self._retry = retry
         self._timeouts = dt.timedelta(seconds=connect_timeout), dt.timedelta(seconds=read_timeout)
+        self._secrets: set[str] = set()
         self._lock = Lock()
         self._client: SyncClient | None = None
 
@@ -124,7 +141,7 @@ class HTTPSession:
         """Send a request, again if it fails in passing; return what `read` makes of the answer.
 
         :param path: of the URL
-        :param read: its `ValueError`, `KeyError` and `TypeError` mean that something else answers
+        :param read: its `ValueError`, `LookupError` and `TypeError` mean: wrong server
         :param allowed: the statuses that are no failure
         :raises StorageError: there is no answer, or a refusal
         """
@@ -138,7 +155,7 @@ class HTTPSession:
                 raise self.refusal(answer, crash_id)
             try:
                 return read(answer)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError):
                 raise self.wrong_server(crash_id) from None
 
         return self._again(attempt)
@@ -198,7 +215,9 @@ class HTTPSession:
         *,
         names_proxy: bool = True,
     ) -> StorageError:
-        """Return an error of this store."""
+        """Return an error of this store.  A server may repeat a token that it does not accept."""
+        for secret in tuple(self._secrets):  # other threads add to them
+            reason = reason.replace(secret, "***")
         reason = with_proxy(reason, proxy_for(self.url)) if names_proxy else reason
         return kind(reason, crash_id=crash_id, uri=self.uri)
 
@@ -225,6 +244,7 @@ class HTTPSession:
         if added := urlencode({**(query or {}), **self._query}):
             url += f"{'&' if '?' in path else '?'}{added}"
         for is_last in (not asker, True):
+            self._secrets |= {word for text in asker.values() for word in text.split()[1:]}
             builder = self._connected().request(method, url).headers({**(headers or {}), **asker})
             request = (builder if body is None else builder.body_bytes(body)).build_streamed()
             response = self._call(request.__enter__, crash_id)
@@ -273,7 +293,10 @@ class HTTPSession:
             if self._client is None:
                 if possible_threads(_THREADS) < _THREADS:
                     raise StorageUnavailable(NO_THREAD, uri=self.uri)
-                self._client = self._new_client()
+                try:
+                    self._client = self._new_client()
+                except exceptions.BuilderError as error:
+                    raise self.error(*_explanation(error), None) from None
             return self._client
 
     def _new_client(self) -> SyncClient:
@@ -282,6 +305,8 @@ class HTTPSession:
         builder = SyncClientBuilder().follow_redirects(False).user_agent("crashmover")
         builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)
         builder = builder.connect_timeout(connect_timeout).read_timeout(read_timeout)
+        if self.url.startswith("http:"):  # no certificates are needed, and none may be installed
+            builder = builder.danger_accept_invalid_certs(True)
         return builder.timeout(_TIMES * read_timeout).build()
 
 
@@ -295,10 +320,12 @@ def _explanation(error: Exception) -> Explanation:
     if isinstance(error, RuntimeError):
         return StorageUnavailable, NO_THREAD
     text = str(getattr(error, "details", ""))
+    if "No CA certificates" in text:
+        return StorageDenied, NO_CERTIFICATES
     if isinstance(error, exceptions.ConnectError) and _TLS.search(text):
-        return StorageDenied, "no trusted TLS connection can be made"
+        return StorageDenied, NO_TRUST
     if "dns error" in text:
-        return StorageUnavailable, "its host is not known"
+        return StorageUnavailable, UNKNOWN_HOST
     if found := _OS_ERROR.search(text):
         return StorageUnavailable, found[1].lower()
     if isinstance(error, exceptions.RequestTimeoutError):

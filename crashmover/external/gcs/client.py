@@ -30,8 +30,8 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
-from crashmover.external.google_api import is_forbidden, status_of
-from crashmover.external.http_session import Answer, HTTPSession
+from crashmover.external.google_api import is_forbidden, own_status
+from crashmover.external.http_session import Answer, HTTPSession, status_of
 
 T = TypeVar("T")
 Read = Callable[[Answer], T]
@@ -77,7 +77,7 @@ class GCSClient(BucketClientBase):
             "GET",
             self._path(key),
             {"fields": _OBJECT},
-            read=lambda answer: None if status_of(answer) == 404 else _stored(key, answer),
+            read=lambda answer: None if own_status(answer) == 404 else _stored(key, answer),
             allowed=(200, 404),
             crash_id=subject(key),
         )
@@ -191,7 +191,7 @@ class GCSClient(BucketClientBase):
         def read(answer: Answer) -> tuple[StoredObject | None, int]:
             self._check_met(key, condition, answer)
             made = _stored(key, answer) if answer.status in (200, 201) else None
-            return made, int(answer.headers.get("range", "-1").rpartition("-")[2]) + 1
+            return made, int(answer.headers.get("range", "0--1").partition("-")[2]) + 1
 
         end = start + len(piece)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{end if crc32c else '*'}"}
@@ -209,7 +209,7 @@ class GCSClient(BucketClientBase):
 
     def _break_off(self, upload: str) -> None:
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=bool)
+            self._session.ask("DELETE", upload, allowed=range(600), read=status_of)
 
     def _check_met(self, key: str, condition: Condition, answer: Answer) -> None:
         """Raise what `put` raises if an answer says that the condition is not met."""
@@ -261,14 +261,14 @@ class GCSClient(BucketClientBase):
             version = there.version
         query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE", self._path(key), query, read=status_of, allowed=allowed, crash_id=about
+            "DELETE", self._path(key), query, read=own_status, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
     # Listing
 
     def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         start = {"startOffset": self._prefix + after} if after else {}
         for names, _ in self._pages(prefix, **start):
@@ -278,7 +278,7 @@ class GCSClient(BucketClientBase):
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
         names = [name.rpartition("/")[2] for names, _ in pages for name in names]
-        return [name.split("/")[-2] for _, found in pages for name in found], [*filter(None, names)]
+        return [name for _, found in pages for name in found], [*filter(None, names)]
 
     def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the names and the directories on each page of a listing."""
@@ -300,12 +300,13 @@ def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
     if page["kind"] != "storage#objects":  # which every page says, whatever is on it
         raise ValueError(page["kind"])
     names = [str(item["name"]) for item in page.get("items", [])]
-    return names, [*map(str, page.get("prefixes", []))], page.get("nextPageToken")
+    directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
+    return names, directories, page.get("nextPageToken")
 
 
 def _stored(key: str, answer: Answer) -> StoredObject:
     found = answer.object()
     size, generation = int(found.get("size") or 0), str(int(found["generation"]))
-    time = dt.datetime.fromisoformat(found["timeCreated"])
+    time, crc32c = dt.datetime.fromisoformat(found["timeCreated"]), str(found.get("crc32c", ""))
     metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
-    return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
+    return StoredObject(key, size, generation, metadata, time, None, crc32c)

@@ -24,19 +24,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from crashmover.errors import (
+    NO_TRUST,
+    UNKNOWN_HOST,
     MissingExtra,
     StorageDenied,
     StorageError,
     StorageUnavailable,
 )
 from crashmover.external.s3.connection_context import TIMES, S3ConnectionContext
-from crashmover.external.s3.s3errors import (
-    NO_TRUST,
-    NOT_S3,
-    TROUBLE,
-    UNKNOWN_HOST,
-    Refused,
-)
+from crashmover.external.s3.s3errors import NOT_S3, TROUBLE, Refused
 from crashmover.proxies import proxy_for, with_proxy
 
 if TYPE_CHECKING:
