@@ -15,6 +15,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -210,9 +211,10 @@ def domain(text: str) -> str:
 def endpoint(text: str) -> str:
     """Convert an option that is the URL of a server.  One with a user and password in it would be
     in what a client says of every failure."""
-    if not _ENDPOINT.fullmatch(text):
-        raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
-    return text
+    with suppress(ValueError):  # of a port or an address that is none
+        if _ENDPOINT.fullmatch(text) and urlsplit(text).port != 0 and urlsplit(text).hostname:
+            return text
+    raise ValueError("it is a URL such as https://127.0.0.1:9000, without a user")
 
 
 def _host(netloc: str) -> str:

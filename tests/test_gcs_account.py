@@ -249,9 +249,22 @@ def test_an_emulator_is_told_no_credentials(
     assert account.exists()
 
 
-def test_an_emulator_whose_address_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://me:SECRET@host/")
-    with pytest.raises(InvalidURI, match="STORAGE_EMULATOR_HOST: it is a URL") as caught:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORAGE_EMULATOR_HOST", "http://me:SECRET@host/"),
+        ("STORAGE_EMULATOR_HOST", "http://[::1"),
+        ("STORAGE_EMULATOR_HOST", "host:99999"),
+        ("STORAGE_EMULATOR_HOST", "ftp://host"),
+        ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "example.com:SECRET"),
+        ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "a b"),
+    ],
+)
+def test_a_variable_that_names_no_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidURI, match=f"{name}: it is a URL") as caught:
         open_storage("gs://crashes")
     assert "SECRET" not in str(caught.value)
 

@@ -7,6 +7,7 @@
 import gzip
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ def is_insert_after(left: Iterator[int], request: Request) -> bool:
 
 def is_piece_after(left: Iterator[int], request: Request) -> bool:
     return request.method == "PUT" and next(left, None) is None
+
+
+def is_delete_after(left: Iterator[int], request: Request) -> bool:
+    return request.method == "DELETE" and next(left, None) is None
 
 
 # What is sent
@@ -214,6 +219,37 @@ def test_an_answer_of_another_server_is_no_missing_crash_and_no_empty_store(
     ):
         with pytest.raises(StorageUnavailable, match="another kind of server answers"):
             act()
+
+
+@pytest.mark.parametrize("status", [403, 404, 502])
+def test_a_page_says_neither_that_a_crash_is_missing_nor_that_it_is_removed(
+    proxy: Proxy, storage: CrashStorageBase, status: int
+) -> None:
+    storage.save_crash(crash_of(contents()))
+    loaded = storage.load_crash(CRASH_ID)
+    assert {part.key: part.read() for part in loaded.parts} == contents()
+    proxy.fail(Says(status, "a page"))
+    acts: list[Callable[[], object]] = [
+        lambda: storage.load_crash(CRASH_ID),
+        lambda: storage.has_crash(CRASH_ID),
+        lambda: storage.remove(CRASH_ID),
+        lambda: storage.remove_loaded(loaded),
+        storage.verify_access,
+    ]
+    for act in acts:
+        with pytest.raises((StorageUnavailable, StorageDenied)):
+            act()
+    [error] = storage.create_crashes([crash_of(contents("b"))])
+    assert isinstance(error, (StorageUnavailable, StorageDenied))
+    for number in range(6):
+        left = iter(range(number))
+        proxy.fail(Says(status, "a page"), partial(is_delete_after, left))
+        with suppress(StorageUnavailable, StorageDenied):
+            storage.remove(CRASH_ID)
+            break
+    proxy.fail(Says(status), times=0)
+    assert not storage.has_crash(CRASH_ID)
+    assert list(storage.dumps_alone(CRASH_ID)) == []
 
 
 GOOD = b'"size": "2", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"'

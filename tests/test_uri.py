@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crashmover.errors import InvalidURI
-from crashmover.uri import StorageURI
+from crashmover.uri import StorageURI, endpoint
 
 CANARY = "CANARY"
 
@@ -253,6 +253,12 @@ def test_no_error_of_a_malformed_uri_shows_its_password(text: str) -> None:
 )
 def test_a_password_in_the_wrong_place_is_not_shown_either(text: str) -> None:
     assert CANARY not in shown(text)
+
+
+@pytest.mark.parametrize("text", ["http://[::1", "http://h:99999", "http://h:a", "http://:80"])
+def test_an_endpoint_has_a_host_and_a_port_or_none(text: str) -> None:
+    with pytest.raises(ValueError, match="it is a URL such as"):
+        endpoint(text)
 
 
 @pytest.mark.parametrize(

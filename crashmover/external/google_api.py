@@ -87,6 +87,14 @@ def details(answer: Answer) -> tuple[str, str]:
     return reason if reason.isalnum() else "", masked(message)
 
 
+def own_status(answer: Answer) -> int:
+    """Return the status; `ValueError` if the answer is a page, as only something in between sends:
+    its "404" is not about an object."""
+    if answer.body.lstrip().startswith(b"<"):
+        raise ValueError(answer.status)
+    return answer.status
+
+
 def is_forbidden(answer: Answer) -> bool:
     """Return whether a policy of the organization forbids what was asked for.
 

@@ -30,7 +30,7 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
-from crashmover.external.google_api import is_forbidden
+from crashmover.external.google_api import is_forbidden, own_status
 from crashmover.external.http_session import Answer, HTTPSession, status_of
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class GCSClient(BucketClientBase):
             "GET",
             self._path(key),
             {"fields": _OBJECT},
-            read=lambda answer: None if answer.status == 404 else _stored(key, answer),
+            read=lambda answer: None if own_status(answer) == 404 else _stored(key, answer),
             allowed=(200, 404),
             crash_id=subject(key),
         )
@@ -109,10 +109,12 @@ class GCSClient(BucketClientBase):
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
             headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
-            allowed=(206 if start else 200, 404),
+            allowed=(200, 206, 404),
             whole=stored.size <= 1 << 20,  # bytes
             crash_id=subject(stored.key),
         )
+        if start and status == 200:  # to ask for a part once more is no use
+            raise self._session.wrong_server(subject(stored.key))
         return None if status == 404 else chunks
 
     # Putting
@@ -146,18 +148,17 @@ class GCSClient(BucketClientBase):
         condition: Condition,
     ) -> None:
         upload = self._begin(key, attributes, condition)
-        put = partial(self._put_piece, key, condition, upload)
         checksum, size = google_crc32c.Checksum(), 0
         try:
             pieces = joined(chunks, PART_SIZE)
             piece = next(pieces, b"")
             while following := next(pieces, b""):
                 checksum.update(piece)
-                put(piece, size)
+                self._put_piece(key, condition, upload, piece, size)
                 piece, size = following, size + len(piece)
             checksum.update(piece)
             crc32c = crc32c_text(int.from_bytes(checksum.digest()))
-            made = put(piece, size, crc32c)
+            made = self._put_piece(key, condition, upload, piece, size, crc32c)
         except BaseException:
             self._break_off(upload)
             raise
@@ -182,8 +183,7 @@ class GCSClient(BucketClientBase):
     def _put_piece(
         self, key: str, condition: Condition, path: str, piece: bytes, start: int, crc32c: str = ""
     ) -> StoredObject | None:
-        """Send a piece, and again what of it has not arrived; return what the last one has made.
-        The server passes over bytes that it has.
+        """Send a piece, and again what has not arrived; return what the last piece has made.
 
         :param crc32c: of the whole object, with its last piece
         """
@@ -203,7 +203,7 @@ class GCSClient(BucketClientBase):
         if made or (arrived == end and not crc32c):
             return made
         if start < arrived < end:
-            rest = piece[arrived - start :]
+            rest = piece[arrived - start :]  # it passes over bytes that it has
             return self._put_piece(key, condition, path, rest, arrived, crc32c)
         raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
 
@@ -261,7 +261,7 @@ class GCSClient(BucketClientBase):
             version = there.version
         query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE", self._path(key), query, read=status_of, allowed=allowed, crash_id=about
+            "DELETE", self._path(key), query, read=own_status, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
