@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from crashmover.config import Config as Config
     from crashmover.crash import ALL_KINDS as ALL_KINDS
     from crashmover.crash import Crash as Crash
-    from crashmover.crash import FileDumpsMapping as FileDumpsMapping
     from crashmover.crash import Kind as Kind
-    from crashmover.crash import MemoryDumpsMapping as MemoryDumpsMapping
     from crashmover.crash import Part as Part
     from crashmover.crash_data import CrashData as CrashData
+    from crashmover.dumps import FileDumpsMapping as FileDumpsMapping
+    from crashmover.dumps import MemoryDumpsMapping as MemoryDumpsMapping
     from crashmover.engine.mover import Existing as Existing
     from crashmover.engine.mover import Mover as Mover
     from crashmover.engine.mover import Outcome as Outcome
@@ -59,12 +59,12 @@ _HOMES = {
     "Delivery": "external.crashqueue_base",
     "Existing": "engine.mover",
     "FSPermanentStorage": "external.fs.crashstorage",
-    "FileDumpsMapping": "crash",
+    "FileDumpsMapping": "dumps",
     "InMemoryCrashQueue": "external.memory",
     "InMemoryCrashStorage": "external.memory",
     "Kind": "crash",
     "ListedSource": "external.roles",
-    "MemoryDumpsMapping": "crash",
+    "MemoryDumpsMapping": "dumps",
     "Mover": "engine.mover",
     "Outcome": "engine.mover",
     "Part": "crash",

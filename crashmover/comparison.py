@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from crashmover.crash import CHUNK, COLLECTED, Crash, Kind, Part, Write
+from crashmover.crash import COLLECTED, Crash, Kind, Part
 from crashmover.documents import SMALL
 from crashmover.errors import CorruptCrash
 from crashmover.partfiles import file_of_chunks
+from crashmover.parts import CHUNK, Write
 
 Key = tuple[Kind, str]
 
@@ -55,24 +56,25 @@ class MeasuredPart:
         """Return the SHA-256 of the part, reading it if that was not done yet.  What `examine`
         finds wrong is kept for `find_fault`."""
         if self._sha256 is None:
-            gauge = _Gauge(self, hashing=True)
-            self.part.pump(gauge.see)
-            gauge.close()
+            self._read(hashing=True)
         assert self._sha256
         return self._sha256
 
     def find_fault(self) -> str | None:
         """Return what `examine` finds wrong, reading the part if that was not done yet."""
         if self.examine and not self._is_examined:
-            gauge = _Gauge(self)
-            self.part.pump(gauge.see)
-            gauge.close()
+            self._read()
         return self._fault
 
-    def look(self) -> None:
+    def _read(self, *, hashing: bool = False) -> None:
+        gauge = _Gauge(self, hashing=hashing)
+        self.part.pump(gauge.see)
+        gauge.close()
+
+    def check(self) -> None:
         """Make sure that it is there, and find out its size where that takes no reading."""
         if self.size is None:
-            self.count = self.part.look()
+            self.count = self.part.check()
 
     def open(self) -> AbstractContextManager[BinaryIO]:
         """Open the part: a store that reads the file by itself meets what is wrong with it too."""
@@ -101,8 +103,6 @@ class MeasuredPart:
 
 
 class _Gauge:
-    """Measures a reading as it goes on."""
-
     def __init__(self, measured: MeasuredPart, *, hashing: bool = False) -> None:
         self._measured = measured
         self._count = 0
@@ -271,8 +271,8 @@ def _is_same(measured: MeasuredPart, other: Part) -> bool:
 
 def has_same_size(measured: MeasuredPart, other: Part) -> bool:
     """Whether two parts are equally long, as far as that can be told without reading them."""
-    measured.look()
-    size = other.look()
+    measured.check()
+    size = other.check()
     return None in (measured.size, size) or measured.size == size
 
 

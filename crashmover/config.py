@@ -129,7 +129,6 @@ class Config:
         return str(self.path or "the configuration")
 
     def _no_such(self, section: str, name: str, names: Names) -> str:
-        """Return the message for a name that the file does not have."""
         if self.absent:
             return (
                 f"no such {_CALLED[section]} {name!r}: there is no configuration file:"

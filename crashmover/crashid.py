@@ -26,7 +26,6 @@ _ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{6}[0-9]{6}"
 _STRICT = re.compile(_ID)
 _TYPED = re.compile(rf"(?:bp-)?({_ID})")
 _URL = re.compile(rf"https?://\S*/(?:bp-)?({_ID})(?:[/?#]\S*)?")
-_ANY = re.compile(_ID)
 _DAY_NAME = re.compile(r"[0-9]{8}", re.ASCII)
 
 DEFAULT_DEPTH = 2
@@ -79,7 +78,7 @@ def parse(text: str) -> str:
     match = _TYPED.fullmatch(typed) or _URL.fullmatch(typed)
     if match is None:
         raise InvalidCrashID(text)
-    if len(set(_ANY.findall(typed))) > 1:
+    if len(set(_STRICT.findall(typed))) > 1:
         raise InvalidCrashID(text, "there are several in it")
     return validate(match.group(1))
 

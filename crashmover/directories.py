@@ -7,7 +7,6 @@
 A container often has no home: HOME is unset, and the uid has no line in /etc/passwd.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 NO_HOME = "no home directory"
@@ -15,22 +14,20 @@ NO_HOME = "no home directory"
 
 def config_directory() -> Path | None:
     """Return the platform's directory for our configuration; None without a home directory."""
-    from platformdirs import user_config_path  # only where a name is looked up
-
-    return _below_home(lambda: user_config_path("crashmover"))
+    return _below_home("user_config_path")
 
 
 def state_directory() -> Path | None:
     """Return the platform's directory for our state; None without a home directory."""
-    from platformdirs import user_state_path  # only where a message is malformed
-
-    return _below_home(lambda: user_state_path("crashmover"))
+    return _below_home("user_state_path")
 
 
-def _below_home(find: Callable[[], Path]) -> Path | None:
+def _below_home(name: str) -> Path | None:
     """Return an absolute path, or None: a relative path would mean the working directory."""
+    import platformdirs  # only where a name is looked up, or a message is malformed
+
     try:
-        path = find()
+        path: Path = getattr(platformdirs, name)("crashmover")
     except RuntimeError:  # from platformdirs, if neither HOME nor /etc/passwd has a home
         return None
     return path if path.is_absolute() else None  # older versions return "~/..."

@@ -31,6 +31,7 @@ The text of each is one line that a user can act on: where, which crash, what.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self, overload
 
@@ -79,6 +80,10 @@ def masked(text: str) -> str:
 
 
 NO_THREAD = "no further thread can be started: the limit of processes is reached"
+UNKNOWN_HOST = "its host is not known"
+NO_TRUST = "no trusted TLS connection can be made"
+NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
+NO_CERTIFICATES += " install the package ca-certificates"
 
 
 class CrashMoverError(Exception):
@@ -263,17 +268,14 @@ class PolyCrashStorageError(StorageError, ExceptionGroup[Exception]):
         """Everything is set in `__new__`, as an exception group must."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _poly, (list(self.exceptions), self.crash_id)
+        make = partial(PolyCrashStorageError, crash_id=self.crash_id)
+        return make, (list(self.exceptions),)
 
     def derive(  # type: ignore[override]  # it holds no other than exceptions of stores
         self, excs: Sequence[Exception]
     ) -> "PolyCrashStorageError":
         """As `ExceptionGroup.split` and `subgroup` need it."""
         return PolyCrashStorageError(excs, crash_id=self.crash_id)
-
-
-def _poly(exceptions: list[Exception], crash_id: str | None) -> PolyCrashStorageError:
-    return PolyCrashStorageError(exceptions, crash_id=crash_id)
 
 
 class QueueError(CrashMoverError):

@@ -34,7 +34,7 @@ class FileWriter:
         while written < len(piece):
             written += os.write(self._fd, piece[written:])
 
-    def take(self, file: io.FileIO) -> tuple[int, bool]:
+    def copy_from(self, file: io.FileIO) -> tuple[int, bool]:
         """Let the system copy a file, from where it stands, to its end, without a way through our
         memory, or so that both share it on the disk; return how many bytes it has copied, and
         whether that is all, as far as the system says.
@@ -125,9 +125,5 @@ def file_of_chunks(chunks: Iterator[bytes], close: Callable[[], None] | None = N
     :param close: closes what the pieces come from; None: a generator is closed
     """
     if close is None:
-        close = chunks.close if isinstance(chunks, Generator) else _nothing
+        close = chunks.close if isinstance(chunks, Generator) else lambda: None
     return cast(BinaryIO, _ChunksFile(chunks, close))
-
-
-def _nothing() -> None:
-    """Close nothing."""

@@ -86,16 +86,13 @@ class Pool(Executor):
         with self._lock:
             self._is_closed = True
         if cancel_futures:
-            self._cancel_waiting()
+            with suppress(Empty):
+                while task := self._tasks.get_nowait():
+                    task.args[0].cancel()
         self._end()
         if wait:
             for thread in self._threads:
                 thread.join()
-
-    def _cancel_waiting(self) -> None:
-        with suppress(Empty):
-            while task := self._tasks.get_nowait():
-                task.args[0].cancel()
 
 
 def _work(tasks: _Tasks, idle: Semaphore) -> None:

@@ -70,7 +70,6 @@ def with_proxy(reason: str, proxy: Proxy | None) -> str:
 
 
 def _first(environment: Mapping[str, str], names: Sequence[str]) -> tuple[str, str]:
-    """Return the first variable that is set, and its value."""
     return next(((name, environment[name]) for name in names if name in environment), ("", ""))
 
 
@@ -95,7 +94,6 @@ def _is_excepted(host: str, listed: str) -> bool:
 
 
 def _is_of_domain(host: str, entry: str) -> bool:
-    """Whether a host is a domain, or below it."""
     return entry == "*" or f".{host}".endswith("." + entry.removeprefix("."))
 
 

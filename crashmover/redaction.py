@@ -5,7 +5,7 @@
 """Redaction: what of a crash is public, and how the rest is taken out of a processed crash."""
 
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Changeable = TypeVar("Changeable", bound=MutableMapping[str, Any])
 
@@ -84,7 +84,7 @@ class Redactor:
         """
         redacted = dict(mapping)
         for key in self.forbidden_keys:
-            _remove(redacted, key.split("."))
+            _remove(redacted, key.split("."), in_place=False)
         return redacted
 
     def __call__(self, mapping: Changeable) -> Changeable:
@@ -97,35 +97,24 @@ class Redactor:
         if not isinstance(mapping, MutableMapping):
             raise TypeError(f"a {type(mapping).__name__} cannot be redacted in place: use redact()")
         for key in self.forbidden_keys:
-            _remove_in_place(mapping, key.split("."))
+            _remove(mapping, key.split("."), in_place=True)
         return mapping
 
 
-def _remove(value: dict[str, Any], path: list[str]) -> None:
+def _remove(value: MutableMapping[str, Any], path: list[str], *, in_place: bool) -> None:
     """Take one path out; where it is not there, or leads through no object, there is nothing.
 
     The objects on the way are copied, and no others: what is removed may be far down in a
     document that is too deep to be copied whole.
+
+    :param in_place: change the objects on the way themselves, as far as they can be changed
     """
     for name in path[:-1]:
         inner = value.get(name)
         if not isinstance(inner, Mapping):
             return
-        copied = dict(inner)
-        value[name] = copied
-        value = copied
-    value.pop(path[-1], None)
-
-
-def _remove_in_place(value: MutableMapping[str, Any], path: list[str]) -> None:
-    """As `_remove`, without a copy.  An object on the way that cannot be changed is replaced by a
-    redacted copy."""
-    for place, name in enumerate(path[:-1]):
-        inner = value.get(name)
-        if not isinstance(inner, MutableMapping):
-            if isinstance(inner, Mapping):
-                value[name] = copied = dict(inner)
-                _remove(copied, path[place + 1 :])
-            return
-        value = inner
+        in_place = in_place and isinstance(inner, MutableMapping)
+        if not in_place:
+            value[name] = inner = dict(inner)
+        value = cast(MutableMapping[str, Any], inner)
     value.pop(path[-1], None)

@@ -9,9 +9,9 @@ The built-in stores and queues are registered as a third party's are, in the gro
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crashmover.config import Config, is_name
 from crashmover.errors import InvalidURI, MissingExtra, describe
@@ -29,6 +29,15 @@ QUEUE_GROUP = "crashmover.queue"
 Where = str | os.PathLike[str] | Sequence[str]
 """A URI, a path, a name from the configuration file, or several of these."""
 
+_ROLES: dict[type, tuple[str, str]] = {
+    CrashStorageBase: ("PolyCrashStorage", "crashes cannot be removed from it"),
+    ListedSource: ("PolyListedSource", "its crashes cannot be listed"),
+    CrashSource: ("PolySource", "crashes can only be saved to it"),
+    CrashDestination: ("PolyDestination", "crashes can only be read from it"),
+}
+"""For each role: the class of several stores in one, and what is said of a store that has not the
+role."""
+
 
 def open_storage(where: Where, *, config: Config | None = None) -> CrashStorageBase:
     """Return the store at a URI, a path, a name from the configuration file, or several of
@@ -41,83 +50,65 @@ def open_storage(where: Where, *, config: Config | None = None) -> CrashStorageB
     :raises InvalidConfig: a name that the configuration file does not have
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
-    found: CrashStorageBase = _open(
-        where, config, CrashStorageBase, "crashes cannot be removed from it"
-    )
-    return found
+    return cast(CrashStorageBase, _open(where, config, CrashStorageBase))
 
 
 def open_source(where: Where, *, config: Config | None = None) -> CrashSource:
     """As `open_storage`, of what crashes can be read from: a `ListedSource` or a
     `CrashStorageBase` at best."""
-    found: CrashSource = _open(where, config, CrashSource, "crashes can only be saved to it")
-    return found
+    return cast(CrashSource, _open(where, config, CrashSource))
 
 
 def open_listed_source(where: Where, *, config: Config | None = None) -> ListedSource:
     """As `open_storage`, of what can be listed."""
-    found: ListedSource = _open(where, config, ListedSource, "its crashes cannot be listed")
-    return found
+    return cast(ListedSource, _open(where, config, ListedSource))
 
 
 def open_destination(where: Where, *, config: Config | None = None) -> CrashDestination:
     """As `open_storage`, of what crashes can be saved to: a `CrashStorageBase` at best."""
-    found: CrashDestination = _open(
-        where, config, CrashDestination, "crashes can only be read from it"
-    )
-    return found
+    return cast(CrashDestination, _open(where, config, CrashDestination))
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str | StorageURI) -> Store:
     """As `open_storage`, of the one store at a URI, whatever can be done with it."""
-    return _open_one(StorageURI.parse(uri))
+    parsed = StorageURI.parse(uri) if isinstance(uri, str) else uri
+    store: Store = _load_class(STORAGE_GROUP, parsed.scheme).from_uri(parsed)
+    return store
 
 
-def _open(where: Where, config: Config | None, role: type, otherwise: str) -> Any:
-    """Return the store, or the stores as one.
-
-    :param role: what each must be; `otherwise` is said of one that is not
-    """
-    stores = [_open_one(StorageURI.parse(uri)) for uri in _uris(where, config)]
+def _open(where: Where, config: Config | None, role: type) -> Store:
+    """Return the store, or several as one with all the roles that each of them has."""
+    stores = [open_store(uri) for uri in _uris(where, config)]
     for store in stores:
         if not isinstance(store, role):
-            raise InvalidURI(f"{store.uri}: {otherwise}")
-    return stores[0] if len(stores) == 1 else _as_one(stores, role)
-
-
-def _as_one(stores: Sequence[Store], role: type) -> Store:
-    """Return several stores as one, with as many roles as all of them have."""
+            raise InvalidURI(f"{store.uri}: {_ROLES[role][1]}")
+    if len(stores) == 1:
+        return stores[0]
     from crashmover.external import poly
 
-    classes: list[tuple[type, Callable[[Any], Store]]] = [
-        (CrashStorageBase, poly.PolyCrashStorage),
-        (ListedSource, poly.PolyListedSource),
-        (CrashSource, poly.PolySource),
-        (CrashDestination, poly.PolyDestination),
-    ]
-    for common, make in classes:
-        if issubclass(common, role) and all(isinstance(store, common) for store in stores):
-            return make(stores)
-    raise AssertionError(role)
+    common = (
+        name
+        for each, (name, _) in _ROLES.items()
+        if issubclass(each, role) and all(isinstance(store, each) for store in stores)
+    )
+    made: Store = getattr(poly, next(common))(stores)
+    return made
 
 
-def _uris(where: Where, config: Config | None) -> list[str]:
-    """Return the URI of each store that is named."""
+def _uris(where: Where, config: Config | None) -> list[StorageURI]:
     if isinstance(where, os.PathLike):  # a directory, whatever it is called
         where = str(StorageURI("fs", path=os.path.abspath(where)))
     named = [where] if isinstance(where, str) else where
+    # Before any name is looked up and shown: a URI with a blank in its password is several
+    # in the environment, and the middle of it may look like a name.
+    typed = {text: StorageURI.parse(text) for text in named if not is_name(text)}
+    uris: list[StorageURI] = []
     for text in named:
-        # Before any name is looked up and shown: a URI with a blank in its password is several
-        # in the environment, and the middle of it may look like a name.
-        if not is_name(text):
-            StorageURI.parse(text)
-    uris: list[str] = []
-    for text in named:
-        if is_name(text):
-            config = config or Config.load()
-            uris += _readable(f"storage.{text}", config.stores(text))
+        if text in typed:
+            uris.append(typed[text])
         else:
-            uris.append(text)
+            config = config or Config.load()
+            uris += _parsed(f"storage.{text}", config.stores(text))
     if not uris:
         raise InvalidURI("no store is named")
     return uris
@@ -133,28 +124,22 @@ def open_queue(where: str, *, config: Config | None = None) -> "CrashQueueBase":
     :raises MissingExtra: the driver for it is not installed, or its package is broken
     """
     if is_name(where):
-        [where] = _readable(f"queue.{where}", [(config or Config.load()).queue_uri(where)])
-    uri = StorageURI.parse(where)
+        [uri] = _parsed(f"queue.{where}", [(config or Config.load()).queue_uri(where)])
+    else:
+        uri = StorageURI.parse(where)
     queue: CrashQueueBase = _load_class(QUEUE_GROUP, uri.scheme).from_uri(uri)
     return queue
 
 
-def _readable(key: str, uris: list[str]) -> list[str]:
+def _parsed(key: str, uris: list[str]) -> list[StorageURI]:
     """Return the URIs behind a key of the configuration file.
 
     :raises InvalidURI: one cannot be parsed; the message names the key
     """
-    for uri in uris:
-        try:
-            StorageURI.parse(uri)
-        except InvalidURI as error:
-            raise InvalidURI(f"{key}: {error}") from None
-    return uris
-
-
-def _open_one(uri: StorageURI) -> Store:
-    store: Store = _load_class(STORAGE_GROUP, uri.scheme).from_uri(uri)
-    return store
+    try:
+        return list(map(StorageURI.parse, uris))
+    except InvalidURI as error:
+        raise InvalidURI(f"{key}: {error}") from None
 
 
 def _load_class(group: str, scheme: str) -> Any:
@@ -169,13 +154,19 @@ def _load_class(group: str, scheme: str) -> Any:
 
 
 def _load(entry: EntryPoint) -> Any:
-    package = entry.dist.name if entry.dist else entry.module
     try:
         return entry.load()
     except ModuleNotFoundError as error:
         extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
         raise MissingExtra(
-            f"{entry.name}: no module named {error.name!r}; try: pip install '{package}{extras}'"
+            f"{entry.name}: no module named {error.name!r};"
+            f" try: pip install '{_package_of(entry)}{extras}'"
         ) from error
     except (ImportError, AttributeError) as error:  # it was written for another version, perhaps
-        raise MissingExtra(f"{entry.name}: {package} is broken: {describe(error)}") from error
+        reason = f"{_package_of(entry)} is broken: {describe(error)}"
+        raise MissingExtra(f"{entry.name}: {reason}") from error
+
+
+def _package_of(entry: EntryPoint) -> str:
+    """Return the name of the package, for which all of its metadata is parsed."""
+    return entry.dist.name if entry.dist else entry.module

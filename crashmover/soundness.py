@@ -11,6 +11,7 @@ received, each with a checksum; those dumps are there, with just these bytes.
 import json
 import re
 from collections.abc import Container, Mapping, Set
+from contextlib import suppress
 from functools import partial
 from typing import Any, assert_never
 
@@ -41,18 +42,12 @@ def dump_checksums(raw_crash: Mapping[str, Any]) -> Checksums:
     found = metadata.get("dump_checksums") if isinstance(metadata, dict) else None
     if not isinstance(found, dict):
         found = raw_crash.get("dump_checksums")
-    return _checksums(found) if isinstance(found, dict) else {}
-
-
-def _checksums(found: Mapping[str, Any]) -> Checksums:
     checksums: Checksums = {}
-    for name, text in found.items():
+    for name, text in found.items() if isinstance(found, dict) else ():
         if isinstance(text, str):
-            try:
-                canonical = canonical_dump_name(name)
-            except InvalidDumpName:  # no store can hold such a dump
-                continue
-            checksums[canonical] = bytes.fromhex(text) if _SHA256.fullmatch(text) else None
+            with suppress(InvalidDumpName):  # no store can hold such a dump
+                digest = bytes.fromhex(text) if _SHA256.fullmatch(text) else None
+                checksums[canonical_dump_name(name)] = digest
     return checksums
 
 
@@ -63,16 +58,6 @@ def read_dump_checksums(raw_crash: Part) -> Checksums:
     """
     with in_turn(raw_crash):
         return dump_checksums(json_object(raw_crash))
-
-
-def require_dumps(checksums: Checksums, there: Container[str]) -> None:
-    """Make sure that the dumps that a raw crash names are there.
-
-    :raises CorruptCrash: one is missing
-    """
-    for name in checksums:
-        if name not in there:
-            raise CorruptCrash(missing(name))
 
 
 def missing(name: str) -> str:
@@ -101,8 +86,7 @@ def demand_soundness(crash: MeasuredCrash, raw_crash: Part | None, kinds: Set[Ki
         try:
             checksums = read_dump_checksums(raw_crash)
             if Kind.DUMP in kinds:
-                require_dumps(checksums, {part.name for part in crash.crash.dumps})
-                _demand_bytes(crash, checksums)
+                _demand_dumps(crash, checksums)
         except CorruptCrash as error:
             crash.fault = error.reason
     for (kind, _), part in crash.measured.items():
@@ -116,8 +100,10 @@ def demand_soundness(crash: MeasuredCrash, raw_crash: Part | None, kinds: Set[Ki
                 assert_never(kind)
 
 
-def _demand_bytes(crash: MeasuredCrash, checksums: Checksums) -> None:
+def _demand_dumps(crash: MeasuredCrash, checksums: Checksums) -> None:
     for name, expected in checksums.items():
+        if (Kind.DUMP, name) not in crash.measured:
+            raise CorruptCrash(missing(name))
         if expected:
             crash.measured[Kind.DUMP, name].examine = partial(_why_no_match, expected)
 

@@ -13,9 +13,11 @@ import sys
 
 OUTPUT_LOST = "standard output is closed: send the result to a file, a pipe or /dev/null"
 
-_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
-_MODES = {0: "r", 1: "w", 2: "w"}
-_ATTRIBUTES = {0: "stdin", 1: "stdout", 2: "stderr"}
+_STREAMS = (
+    (0, "stdin", "standard input"),
+    (1, "stdout", "standard output"),
+    (2, "stderr", "standard error"),
+)
 
 _closed: set[int] = set()
 
@@ -25,13 +27,13 @@ def open_closed() -> None:
 
     Only a program calls this, before it opens any file: a library leaves its host's streams alone.
     """
-    for number, attribute in _ATTRIBUTES.items():
+    for number, attribute, _ in _STREAMS:
         if _is_open(number):
             continue
         # The lowest free descriptor is this one, as all below it are open.
         os.open(os.devnull, os.O_RDWR)
         os.set_inheritable(number, True)  # as a child process expects of its streams
-        file = open(number, _MODES[number], encoding="utf-8", closefd=False)
+        file = open(number, "w" if number else "r", encoding="utf-8", closefd=False)
         setattr(sys, attribute, file)
         setattr(sys, f"__{attribute}__", file)
         _closed.add(number)
@@ -55,8 +57,8 @@ def closed_name(path: str) -> str | None:
 
     :param path: as the user typed it: ``/dev/stdout`` leads to /dev/null now
     """
-    for number, attribute in _ATTRIBUTES.items():
+    for number, attribute, name in _STREAMS:
         paths = (f"/dev/{attribute}", f"/dev/fd/{number}", f"/proc/self/fd/{number}")
         if number in _closed and path in paths:
-            return _NAMES[number]
+            return name
     return None

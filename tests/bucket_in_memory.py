@@ -116,8 +116,9 @@ class Bucket:
     ) -> str | None:
         data = body if isinstance(body, bytes) else body.read()
         is_json = key.split("/")[1] in ("raw_crash", "dump_names", "processed_crash")
-        kind = "text/plain" if key.startswith(MARKS) else "application/octet-stream"
-        assert content_type == ("application/json" if is_json else kind)
+        is_mark = key.startswith(f"{MARKS}/")
+        expected = "application/json" if is_json else "application/octet-stream"
+        assert content_type == ("text/plain" if is_mark else expected)
         self.ask("create" if create else "put", key)
         if create and self.create == "refuses":
             raise StorageError("the server says 501", uri=self.uri)

@@ -25,6 +25,7 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
+from tests.servers.database import Database, schema_on
 from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL, installed
 from tests.servers.process import MissingServer
@@ -288,11 +289,24 @@ def backend_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+def shared_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A PostgreSQL server that all tests share."""
     wanted(request, "postgresql")
     with PostgreSQL() as server:
         yield server
+
+
+@pytest.fixture
+def postgresql_server(shared_postgresql: PostgreSQL) -> PostgreSQL:
+    """The server of the test: the shared one, unless its file says another."""
+    return shared_postgresql
+
+
+@pytest.fixture
+def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
+    """A schema of its own."""
+    with schema_on(postgresql_server) as database:
+        yield database
 
 
 def postgresql_versions() -> list[object]:
@@ -313,15 +327,29 @@ def _major(programs: Path) -> str:
 def each_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
     """A server of each PostgreSQL that is installed."""
     wanted(request, "postgresql")
+    if request.param == next(iter(installed())):
+        yield request.getfixturevalue("shared_postgresql")
+        return
     with PostgreSQL(request.param) as server:
         yield server
 
 
-@pytest.fixture
-def own_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
-    """A PostgreSQL server for one test that stops it, or worse."""
+@pytest.fixture(scope="session")
+def new_postgresql(request: pytest.FixtureRequest) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that is not started: its data are for others to begin with."""
     wanted(request, "postgresql")
-    with PostgreSQL() as server:
+    server = PostgreSQL()
+    try:
+        server.prepare()
+        yield server
+    finally:
+        server.__exit__()
+
+
+@pytest.fixture
+def own_postgresql(new_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for one test that stops it, or worse."""
+    with PostgreSQL(copied=new_postgresql) as server:
         yield server
 
 

@@ -8,10 +8,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.cli_helpers import (
     MAIN_DUMP,
     Argument,
     processed_crash,
+    put,
     report_of,
     run,
     sample,
@@ -68,3 +71,17 @@ class Stores:
             report_of(self.report),
             json.loads(result.stdout),
         )
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    """A source with three crashes, which share a directory; there is no destination yet."""
+    put(tmp_path / "source", ONE, TWO, THREE)
+    return Stores(tmp_path)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> tuple[Argument, ...]:
+    """From a store with two crashes to one that is not there yet."""
+    put(tmp_path / "source", sample(1), sample(2))
+    return ("-s", tmp_path / "source", "-d", tmp_path / "destination")

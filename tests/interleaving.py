@@ -33,13 +33,15 @@ class Process:
         self.was_killed = False
         self.requests = 0
         self._work = work
-        self._may_go_on = threading.Semaphore(0)
-        self._has_stopped = threading.Semaphore(0)
+        # Locks, each released by the other side: semaphores take ten times as long.
+        self._may_go_on, self._has_stopped = threading.Lock(), threading.Lock()
+        self._may_go_on.acquire()
+        self._has_stopped.acquire()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def go_on(self) -> None:
         """Let it send its next request; return when it is about to send another, or has ended."""
-        if not self._thread.is_alive():
+        if self._thread.ident is None:
             self._thread.start()
         else:
             self._may_go_on.release()

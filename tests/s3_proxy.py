@@ -4,7 +4,6 @@
 
 """A proxy before a real S3 server that counts the requests, and fails those that a test picks."""
 
-import datetime as dt
 import http.client
 import socket
 import socketserver
@@ -12,14 +11,17 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from crashmover.external.s3 import connection_context
+from crashmover.external.s3.crashstorage import S3CrashStorage
+from crashmover.retry import RetryPolicy
 from tests.servers.s3 import Ministack, S3Server
+from tests.strict_gcs import StrictGCS
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
 """The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
@@ -199,11 +201,11 @@ def proxy_of(upstream: str) -> Iterator[Proxy]:
 class Place:
     """A server, as it is, and as it is seen through a network that fails."""
 
-    server: S3Server
+    server: Any  # an S3Server, or a StrictGCS
     proxy: Proxy
 
     def uri(self, bucket: str, **options: str) -> str:
-        there = self.server.uri(bucket, **options)
+        there: str = self.server.uri(bucket, **options)
         return there.replace(self.server.endpoint_url, self.proxy.endpoint_url)
 
     def fail_at(self, number: int, fault: Fault, *, lasting: bool = False) -> None:
@@ -220,7 +222,7 @@ class Place:
 
 
 @contextmanager
-def behind_proxy(server: S3Server) -> Iterator[Place]:
+def behind_proxy(server: S3Server | StrictGCS) -> Iterator[Place]:
     """Put a proxy before this server, which looks at checksums, if it ever does."""
     with proxy_of(server.endpoint_url) as proxy:
         if isinstance(server, Ministack):
@@ -229,10 +231,13 @@ def behind_proxy(server: S3Server) -> Iterator[Place]:
 
 
 def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let obstore wait for milliseconds before it tries again, in stores that are opened now."""
-    pause = dt.timedelta(milliseconds=10)
-    backoff = {"init_backoff": pause, "max_backoff": 2 * pause, "base": 2}
-    monkeypatch.setitem(connection_context._RETRY, "backoff", backoff)
+    """Let S3 stores that are opened now wait for milliseconds before they try again."""
+    use_retry(monkeypatch, RetryPolicy(wait=0.01, wait_max=0.02))
+
+
+def use_retry(monkeypatch: pytest.MonkeyPatch, retry: RetryPolicy) -> None:
+    """Let S3 stores that are opened now try again as this policy says."""
+    monkeypatch.setattr(S3CrashStorage, "tuning", replace(S3CrashStorage.tuning, retry=retry))
 
 
 class _Server(ThreadingHTTPServer):

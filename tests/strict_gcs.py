@@ -105,6 +105,8 @@ class StrictGCS:
         self.uploads: dict[str, Upload] = {}
         self.tokens: set[str] | None = None
         """The tokens that are accepted; None: nobody is asked for one."""
+        self.repeats = False
+        """Whether it repeats, in a refusal, the token that it was sent."""
         self.denied: set[str] = set()
         """The permissions that the account has not."""
         self.kept: dict[str, str] = {}
@@ -245,6 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         if permission in self.strict.denied:
             message = f"a@b.iam.gserviceaccount.com does not have {permission} access to the"
             message += f" Google Cloud Storage object. Permission '{permission}' denied on resource"
+            if self.strict.repeats:
+                message = f"not with {self.headers.get('Authorization')}"
             raise Refusal(403, f"{message} (or it may not exist).", "forbidden")
         payer = self.strict.buckets[self.bucket].settings.get("billing")
         if payer and "userProject" not in self.query:

@@ -12,8 +12,12 @@ from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
-from crashmover.testing import BucketClientConformance, StorageConformance
-from tests.bucket_in_memory import Bucket, open_bucket
+from crashmover.testing import (
+    BucketClientConformance,
+    DistinctConformance,
+    StorageConformance,
+)
+from tests.bucket_in_memory import Bucket, InMemoryBucketCrashStorage, open_bucket
 from tests.conftest import UseAWS
 from tests.servers.gcs import FakeGCS
 from tests.servers.s3 import S3Server
@@ -86,3 +90,32 @@ def gcs_client(uri: str) -> BucketClient:
     storage = open_storage(uri)
     assert isinstance(storage, BucketCrashStorage)
     return storage._client
+
+
+class OtherProvider(InMemoryBucketCrashStorage):
+    """Reaches the same buckets, and calls them by other names."""
+
+    def identity(self) -> object:
+        return "other", self.uri
+
+
+class TestOneBucketByTwoProviders(DistinctConformance):
+    """As Google's buckets are reached by S3's way, too."""
+
+    @pytest.fixture
+    def bucket(self) -> Bucket:
+        return Bucket()
+
+    @pytest.fixture
+    def storage(self, bucket: Bucket) -> CrashStorageBase:
+        return open_bucket(bucket)
+
+    @pytest.fixture
+    def same_storage(self, bucket: Bucket) -> CrashStorageBase:
+        return OtherProvider(bucket)
+
+    @pytest.fixture
+    def other_storage(self) -> CrashStorageBase:
+        bucket = Bucket()
+        bucket.uri = "s3://other"
+        return OtherProvider(bucket)

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,24 +19,17 @@ from crashmover.cli.bar import Bar, Lines, fitting
 from tests.cli_helpers import (
     Argument,
     environment,
-    put,
     run,
     run_on_terminal,
     run_process,
     sample,
 )
+from tests.copied import where as where
 
 ONE, TWO, ABSENT = sample(1), sample(2), sample(99)
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TIME = r"\d:\d\d:\d\d"
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> tuple[Argument, ...]:
-    """From a store with two crashes to one that is not there yet."""
-    put(tmp_path / "source", ONE, TWO)
-    return ("-s", tmp_path / "source", "-d", tmp_path / "destination")
 
 
 def rows(shown: bytes) -> list[str]:

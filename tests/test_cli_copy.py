@@ -32,16 +32,10 @@ from tests.cli_helpers import (
     stored,
 )
 from tests.copied import ABSENT, ONE, THREE, TWO, WHOLE, Stores
+from tests.copied import stores as stores
 
 REPORT_KEYS = ["crash_id", "status", "parts", "bytes", "attempts", "error"]
 SUMMARY = re.compile(r"copied [\d,]+, skipped [\d,]+, failed [\d,]+; [\d.]+ \w+ in [\d.]+ s\n")
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    """A source with three crashes, which share a directory; there is no destination yet."""
-    put(tmp_path / "source", ONE, TWO, THREE)
-    return Stores(tmp_path)
 
 
 # What arrives

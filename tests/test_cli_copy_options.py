@@ -11,26 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.redaction import Redactor
 from tests.cli_helpers import (
     MAIN_DUMP,
-    Manifest,
     Sample,
     all_of,
     manifest,
     processed_crash,
     put,
+    run,
     sample,
     snapshot,
     stored,
 )
 from tests.copied import ONE, THREE, TWO, WHOLE, Stores
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    """A source with three crashes, which share a directory; there is no destination yet."""
-    put(tmp_path / "source", ONE, TWO, THREE)
-    return Stores(tmp_path)
+from tests.copied import stores as stores
 
 
 @pytest.fixture
@@ -163,15 +159,6 @@ def test_a_dump_that_is_not_what_its_collector_received_fails_and_stays_in_the_s
     assert stored(stores.destination) == manifest(ONE, TWO, THREE, *[wrong] * there)
 
 
-def test_verify_does_not_take_a_crash_that_is_there_on_trust(one_crash: Stores) -> None:
-    put(one_crash.destination, OTHER_DUMP)
-    before = snapshot(one_crash.destination)
-    result = one_crash.copy("--verify", "--remove-source")
-    assert (result.exit_code, result.statuses) == (1, all_of("conflict", WHOLE))
-    assert snapshot(one_crash.destination) == before
-    assert stored(one_crash.source) == manifest(WHOLE)
-
-
 # Removing from the source
 
 
@@ -200,13 +187,6 @@ def test_with_its_last_crash_a_source_loses_its_empty_directories_and_stays(
     assert stores.copy("--remove-source").exit_code == 0
     assert list(stores.source.iterdir()) == []
     assert stored(stores.destination) == manifest(ONE, TWO, THREE)
-
-
-def test_what_was_found_the_same_is_removed_from_the_source(stores: Stores) -> None:
-    put(stores.destination, ONE)
-    result = stores.copy("--remove-source", "--verify", ONE.crash_id)
-    assert (result.exit_code, result.statuses) == (0, all_of("skipped", ONE))
-    assert stored(stores.source) == manifest(TWO, THREE)
 
 
 # Dry runs
@@ -257,5 +237,13 @@ def test_redact_leaves_protected_keys_out_of_processed_crashes_and_nothing_else(
     assert snapshot(one_crash.source) == before
 
 
-def stored_or_nothing(root: Path) -> Manifest:
-    return stored(root) if root.exists() else {}
+def test_redact_leaves_out_what_the_source_s_own_redactor_does(
+    one_crash: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FSPermanentStorage, "redactor", Redactor("signature"))
+    shown = run("get", "-s", one_crash.source, WHOLE.crash_id, "--processed-crash")
+    assert one_crash.copy("--redact").statuses == all_of("copied", WHOLE)
+    packed = WHOLE.path(one_crash.destination, ".jsonz").read_bytes()
+    copied = json.loads(gzip.decompress(packed))
+    assert json.loads(shown.stdout) == copied
+    assert copied and "signature" not in copied

@@ -28,14 +28,7 @@ from tests.cli_helpers import (
     stored,
 )
 from tests.copied import ONE, THREE, TWO, Stores
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Stores:
-    """A source with three crashes, which share a directory; there is no destination yet."""
-    put(tmp_path / "source", ONE, TWO, THREE)
-    return Stores(tmp_path)
-
+from tests.copied import stores as stores
 
 # A destination that cannot be written to
 

@@ -18,10 +18,10 @@ from tests.cli_helpers import Argument, assert_refused, put, run, sample, snapsh
 from tests.conftest import UseAWS
 from tests.s3_proxy import Hang, Says, behind_proxy
 from tests.servers import pubsub
+from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.pubsub import PubSub
 from tests.servers.s3 import Bucket, S3Server
-from tests.test_postgresql_store import Database
 
 Configure = Callable[[str], Path]
 

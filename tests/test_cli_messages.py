@@ -27,16 +27,10 @@ from tests.cli_helpers import (
     sample,
     stored,
 )
+from tests.copied import where as where
 
 ONE, TWO, ABSENT = sample(1), sample(2), sample(99)
 AS_JSON = ("--log-format", "json")
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> tuple[Argument, ...]:
-    """From a store with two crashes to one that is not there yet."""
-    put(tmp_path / "source", ONE, TWO)
-    return ("-s", tmp_path / "source", "-d", tmp_path / "destination")
 
 
 def messages_in(text: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.cli.metrics import AddressType
+from crashmover.cli.metrics import to_address
 from tests.cli_helpers import (
     TIMEOUT,
     Argument,
@@ -22,6 +22,7 @@ from tests.cli_helpers import (
     sample,
     stored,
 )
+from tests.copied import where as where
 
 ONE, TWO, ABSENT = sample(1), sample(2), sample(99)
 
@@ -33,13 +34,6 @@ def server() -> Iterator[socket.socket]:
         listening.bind(("127.0.0.1", 0))
         listening.settimeout(TIMEOUT)
         yield listening
-
-
-@pytest.fixture
-def where(tmp_path: Path) -> tuple[Argument, ...]:
-    """From a store with two crashes to one that is not there yet."""
-    put(tmp_path / "source", ONE, TWO)
-    return ("-s", tmp_path / "source", "-d", tmp_path / "destination")
 
 
 def received(server: socket.socket) -> list[str]:
@@ -122,4 +116,4 @@ def test_what_is_no_address_is_refused(where: tuple[Argument, ...], address: str
     ],
 )
 def test_an_address_has_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
-    assert AddressType().convert(text, None, None) == address
+    assert to_address(text) == address

@@ -17,7 +17,8 @@ from crashmover.comparison import (
     MeasuredPart,
     compare,
 )
-from crashmover.crash import MAIN_DUMP, Kind, Part, Write
+from crashmover.crash import MAIN_DUMP, Kind, Part
+from crashmover.parts import Write
 from crashmover.testing import (
     BROWSER,
     MAIN,

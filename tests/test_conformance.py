@@ -15,6 +15,9 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.testing import StorageConformance
+from crashmover.testing.creating import CreatingConformance
+from crashmover.testing.keeping import KeepingConformance
+from crashmover.testing.removing import RemovingConformance
 from tests.conftest import UseAWS
 from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
@@ -100,22 +103,7 @@ class TestPoly(StorageConformance):
             yield storage
 
 
-@pytest.mark.slow  # the next has all of its stores
-class TestPolyOfServers(StorageConformance):
-    @pytest.fixture
-    def storage(
-        self, s3_strict: S3Server, aws: UseAWS, postgresql_server: PostgreSQL
-    ) -> Iterator[CrashStorageBase]:
-        aws(s3_strict)
-        uris = [
-            s3_strict.uri(s3_strict.new_bucket()),
-            postgresql_server.uri(schema=postgresql_server.new_name()),
-        ]
-        with registry.open_storage(uris) as storage:
-            yield storage
-
-
-class TestNestedPoly(StorageConformance):
+class _Nested:
     """Every store, as deep as they go."""
 
     @pytest.fixture
@@ -130,3 +118,12 @@ class TestNestedPoly(StorageConformance):
         outer = [PolyCrashStorage([middle, registry.open_storage(bucket)])]
         with PolyCrashStorage([*outer, FSPermanentStorage(tmp_path / "b")]) as storage:
             yield storage
+
+
+class TestNestedPolyQuickly(_Nested, CreatingConformance, RemovingConformance, KeepingConformance):
+    """What a poly itself makes of its stores' answers; all else they answer by themselves."""
+
+
+@pytest.mark.slow
+class TestNestedPoly(_Nested, StorageConformance):
+    pass

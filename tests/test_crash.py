@@ -18,21 +18,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crashmover.crash import (
-    ALL_KINDS,
-    CHUNK,
-    MAIN_DUMP,
-    PUMP,
-    Crash,
-    FileDumpsMapping,
-    Kind,
-    MemoryDumpsMapping,
-    Part,
-    canonical_dump_name,
-    dump_parts,
-)
+from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind, Part, canonical_dump_name
+from crashmover.dumps import FileDumpsMapping, MemoryDumpsMapping, dump_parts
 from crashmover.errors import CorruptCrash, InvalidCrashID, InvalidDumpName, StorageError
 from crashmover.partfiles import file_of_chunks, open_file
+from crashmover.parts import CHUNK, PUMP
 
 ID = "0bba929f-8721-460c-dead-a43c22071025"
 
@@ -134,7 +124,7 @@ def test_where_a_part_lies_is_worked_out_for_whoever_asks_and_nobody_else() -> N
         return "/crashes/a.json"
 
     part = Part(Kind.RAW_CRASH, "", lambda: io.BytesIO(b"{}"), 2, locate=locate)
-    assert (part.read(), part.measure(), list(part.chunks())) == (b"{}", 2, [b"{}"])
+    assert (part.read(), part.find_size(), list(part.chunks())) == (b"{}", 2, [b"{}"])
     assert not asked
     assert part.location == "/crashes/a.json"
     assert Part.of_bytes(Kind.RAW_CRASH, b"{}").location is None
@@ -316,8 +306,8 @@ def test_whether_a_part_is_there_is_found_out_with_as_little_as_possible() -> No
     known = Part(Kind.DUMP, "", lambda: pytest.fail("it was read"), 3)
     asked = Part(Kind.DUMP, "", lambda: pytest.fail("it was read"), ask_size=lambda: 4)
     opened = Part(Kind.DUMP, "", lambda: Endless())  # type: ignore[arg-type, return-value]
-    assert [part.look() for part in (known, asked, opened)] == [3, 4, None]
-    assert [part.measure() for part in (known, asked)] == [3, 4]
+    assert [part.check() for part in (known, asked, opened)] == [3, 4, None]
+    assert [part.find_size() for part in (known, asked)] == [3, 4]
 
 
 def test_a_part_of_chunks_begins_anew_each_time_and_reads_no_more_than_is_asked_for() -> None:

@@ -238,6 +238,17 @@ def test_a_damaged_dump_is_written_as_it_is_stored(
     assert everything.exit_code == 1 and len(list((tmp_path / "all").iterdir())) == 4
 
 
+def test_a_dump_that_does_not_match_its_checksum_is_shown_as_damaged(
+    wrong: tuple[str, Sample],
+) -> None:
+    uri, crash = wrong
+    shown = run("get", "-s", uri, crash.crash_id)
+    [row] = [line for line in shown.stdout.splitlines() if f"  dump {MAIN_DUMP}" in line][:1]
+    assert row.split()[2:] == ["damaged,", f"{len(crash.dumps[MAIN_DUMP]):,}", "bytes"]
+    parts = json.loads(run("get", "-s", uri, crash.crash_id, "--json").stdout)["parts"]
+    assert [part["name"] for part in parts if part.get("damaged")] == [MAIN_DUMP]
+
+
 def test_a_dump_of_a_raw_crash_that_says_nothing_is_written_with_a_warning(tmp_path: Path) -> None:
     store = Directory(tmp_path / "source")
     crash = put_all(store, {"it": GOOD | {RAW: b""}})["it"]

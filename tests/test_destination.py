@@ -11,7 +11,8 @@ import pytest
 
 from crashmover.comparison import MeasuredCrash
 from crashmover.crash import ALL_KINDS, Crash, Kind
-from crashmover.engine.destination import Destination, DestinationResult, Existing
+from crashmover.engine.destination import Destination, DestinationResult
+from crashmover.engine.plan import CopyOptions, Existing
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
@@ -47,9 +48,7 @@ def destination_of(
     existing: Existing = Existing.SKIP,
     verify: bool = False,
 ) -> Destination:
-    return Destination(
-        store, kinds=kinds, existing=existing, verify=verify, dry_run=False, retry=AT_ONCE
-    )
+    return Destination(store, CopyOptions(kinds, existing, verify), AT_ONCE)
 
 
 def save_at(store: CrashStorageBase, *crashes: Crash, **options: Any) -> list[DestinationResult]:

@@ -17,6 +17,7 @@ from crashmover.errors import StorageError
 from crashmover.external.fs import mounts
 from crashmover.testing import CRASH_ID, contents, crash_of
 from tests.cli_helpers import run
+from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
 
 ROOT_MOUNT = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"
@@ -181,11 +182,10 @@ def test_a_server_that_does_not_wait_for_its_disk_is_warned_of(
     assert "fsync=off" in checked
 
 
-def test_unlogged_partitions_are_warned_of(own_postgresql: PostgreSQL) -> None:
-    with open_storage(own_postgresql.uri()) as storage:
+def test_unlogged_partitions_are_warned_of(database: Database) -> None:
+    with open_storage(database.uri) as storage:
         storage.save_crash(crash_of(contents()))
         assert list(storage.durability_risks()) == []
-        with own_postgresql.connect() as connection:
-            connection.execute("ALTER TABLE crash_parts_20071022 SET UNLOGGED")
+        database.run("ALTER TABLE crash_parts_20071022 SET UNLOGGED")
         [risk] = storage.durability_risks()
     assert "a crash of the server empties 1 unlogged partition" in risk

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import gzip
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -282,70 +281,12 @@ def test_a_part_that_cannot_be_read_leaves_no_file(
         assert read(storage, NEIGHBOUR) == contents()
 
 
-SAVER = """
-import resource, signal, sys
-from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.testing import contents, crash_of
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-try:
-    FSPermanentStorage(sys.argv[1]).save_crash(crash_of(contents()))
-except Exception as error:
-    print(error)
-"""
-
-
-def test_a_disk_that_takes_no_more_is_said_and_leaves_no_file(root: Path) -> None:
-    said = subprocess.run([sys.executable, "-c", SAVER, root], capture_output=True, text=True)
-    assert said.stdout == f"fs://{root}: {CRASH_ID}: cannot be saved: File too large\n", said.stderr
-    assert names(root) == set()
-
-
 def test_a_root_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     storage = FSPermanentStorage(tmp_path / "file" / "root")
     with pytest.raises(StorageDenied, match="cannot be saved: Not a directory"):
         storage.save_crash(crash_of(contents()))
     assert (tmp_path / "file").read_text() == "precious"
-
-
-# Kills
-
-
-KILLED = """
-import os, signal, sys
-from crashmover.crash import Crash, Part
-from crashmover.external.fs.crashstorage import FSPermanentStorage
-from crashmover.testing import CRASH_ID, contents
-def part(number, key, data):
-    def opened():
-        if number == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Part.of_bytes(key[0], data, key[1]).open()
-    return Part(*key, opened, len(data))
-parts = [part(n, key, data) for n, (key, data) in enumerate(contents("b").items())]
-FSPermanentStorage(sys.argv[1]).save_crash(Crash(CRASH_ID, parts))
-"""
-
-
-@pytest.mark.parametrize("at", range(4))
-def test_a_save_that_is_killed_leaves_what_was_there_and_the_next_tidies_up(
-    root: Path, at: int
-) -> None:
-    with FSPermanentStorage(root) as storage:
-        for before in (None, contents("a")):
-            if before:
-                storage.save_crash(crash_of(before))
-            ended = subprocess.run([sys.executable, "-c", KILLED, root, str(at)], check=False)
-            assert ended.returncode == -signal.SIGKILL
-            if before:
-                assert read(storage) == before
-            else:
-                assert not storage.has_crash(CRASH_ID)
-            assert list(storage.new_crashes()) == ([CRASH_ID] if before else [])
-        storage.save_crash(crash_of(contents("b")))
-        assert read(storage) == contents("b")
-    assert not any(name.endswith(".tmp") for name in names(root))
 
 
 def test_dumps_of_a_save_that_died_are_not_taken_into_the_next(root: Path) -> None:

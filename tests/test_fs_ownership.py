@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.external.fs.ownership import another_owner, is_root_in_anothers
+from crashmover.external.fs.modes import another_owner
 from tests.cli_helpers import Argument, manifest, put, run, sample, stored
 
 ONE = sample(1)
@@ -52,16 +52,6 @@ def warnings_of(*args: Argument) -> list[str]:
     warnings = [each["message"] for each in messages if each["level"] == "warning"]
     assert all("it belongs to " in text and "root's" in text for text in warnings)
     return [text.removeprefix("fs://").partition(":")[0] for text in warnings]
-
-
-@pytest.mark.parametrize(
-    ("uid", "owner", "is_warned"),
-    [(0, 1000, True), (0, 0, False), (1000, 0, False), (1000, 1000, False), (1000, 1001, False)],
-)
-def test_only_root_is_warned_and_only_of_what_is_anothers(
-    uid: int, owner: int, is_warned: bool
-) -> None:
-    assert is_root_in_anothers(uid, owner) == is_warned
 
 
 def test_an_owner_is_told_by_name_or_else_by_number(tmp_path: Path, give_away: GiveAway) -> None:

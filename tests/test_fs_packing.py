@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.crash import CHUNK, Kind, Part
+from crashmover.crash import Kind, Part
 from crashmover.engine.mover import Mover, Outcome, Status
 from crashmover.errors import CorruptCrash
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.fs.packing import gunzipped, pump_both, pump_gzipped
+from crashmover.parts import CHUNK
 from crashmover.testing import CRASH_ID, PROCESSED, contents, crash_of
 
 PIECE = 256 << 10

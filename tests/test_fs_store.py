@@ -253,20 +253,6 @@ def test_a_processed_crash_that_is_not_whole_gzip_is_corrupt(
     assert storage.get_raw_crash(CRASH_ID) == json.loads(contents()[RAW])
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_streams(
-    storage: FSPermanentStorage, root: Path
-) -> None:
-    put(root / LEAF, parts={RAW: b"{}"})
-    size = 64 << 20
-    (root / LEAF / f"{CRASH_ID}.jsonz").write_bytes(gzip.compress(bytes(size), 1))
-    part = storage.load_crash(CRASH_ID).processed_crash
-    assert part
-    longest = total = 0
-    for chunk in part.chunks():
-        longest, total = max(longest, len(chunk)), total + len(chunk)
-    assert (total, longest) == (size, 1 << 16)
-
-
 # Links and other things that are not what they seem
 
 

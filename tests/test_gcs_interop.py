@@ -16,12 +16,25 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage as google_storage
 
+from crashmover.crash import Crash, Kind, Part
 from crashmover.errors import CrashExists
 from crashmover.external.bucket.bodies import PART_SIZE
+from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
-from crashmover.testing import BROWSER, CRASH_ID, MAIN, PROCESSED, RAW, contents, crash_of, read
+from crashmover.testing import (
+    BROWSER,
+    CRASH_ID,
+    MAIN,
+    PROCESSED,
+    RAW,
+    DistinctConformance,
+    contents,
+    crash_of,
+    read,
+)
 from tests.cli_helpers import manifest, put, run, samples, stored
 from tests.servers.gcs import FakeGCS
+from tests.store_helpers import peak_of_copy
 from tests.strict_gcs import StrictGCS
 
 KEYS = {
@@ -32,6 +45,7 @@ KEYS = {
 }
 NAMES = f"v1/dump_names/{CRASH_ID}"
 LARGE = PART_SIZE + 1
+MIB = 1 << 20
 
 
 @pytest.fixture(params=["gcs", "fake_gcs"])
@@ -105,6 +119,56 @@ def test_what_googles_client_has_gzipped_stays_as_it_is(
     blob.upload_from_string(data)
     with open_storage(server.uri(bucket)) as storage:
         assert read(storage)[PROCESSED] == data
+
+
+class TestSameness(DistinctConformance):
+    @pytest.fixture
+    def bucket(self, gcs: StrictGCS) -> str:
+        return gcs.new_bucket()
+
+    @pytest.fixture
+    def storage(self, gcs: StrictGCS, bucket: str) -> Iterator[CrashStorageBase]:
+        with open_storage(gcs.uri(bucket)) as storage:
+            yield storage
+
+    @pytest.fixture
+    def same_storage(self, gcs: StrictGCS, bucket: str) -> Iterator[CrashStorageBase]:
+        with open_storage(gcs.uri(bucket).replace("127.0.0.1", "localhost")) as storage:
+            yield storage
+
+    @pytest.fixture
+    def other_storage(self, gcs: StrictGCS, bucket: str) -> Iterator[CrashStorageBase]:
+        with open_storage(gcs.uri(bucket, "v1")) as storage:
+            yield storage
+
+
+def test_a_bucket_is_not_moved_onto_itself(gcs: StrictGCS, tmp_path: Path) -> None:
+    uri = gcs.uri(gcs.new_bucket())
+    crashes = samples(3)
+    assert run("copy", "-s", put(tmp_path / "source", *crashes), "-d", uri).exit_code == 0
+    same = uri.replace("127.0.0.1", "localhost")
+    result = run("copy", "-s", uri, "-d", same, "--remove-source", "--existing", "overwrite")
+    assert result.exit_code == 2, result.stderr
+    with open_storage(uri) as storage:
+        assert len(list(storage.new_crashes())) == 3
+
+
+@pytest.mark.slow
+def test_a_dump_of_300_mb_takes_little_memory(fake_gcs: FakeGCS, tmp_path: Path) -> None:
+    """Each way: of the crash that is copied only pieces are in memory."""
+    source, back = tmp_path / "source", tmp_path / "back"
+    with open_storage(str(source)) as storage:
+        dump = Part.of_chunks(
+            Kind.DUMP, lambda: (bytes([n % 256]) * MIB for n in range(300)), MAIN[1]
+        )
+        raw = Part.of_bytes(Kind.RAW_CRASH, b"{}")
+        storage.save_crash(Crash(CRASH_ID, [raw, dump]))
+    uri = fake_gcs.uri(fake_gcs.new_bucket())
+    peaks = [peak_of_copy(str(source), uri), peak_of_copy(uri, str(back))]
+    assert max(peaks) < 100 * MIB, peaks
+    with open_storage(str(back)) as storage:
+        [found] = storage.load_crash(CRASH_ID).dumps
+        assert found.size == 300 * MIB
 
 
 def test_what_another_program_puts_meanwhile_is_not_removed(gcs: StrictGCS, tmp_path: Path) -> None:

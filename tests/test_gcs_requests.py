@@ -392,7 +392,7 @@ def test_what_a_bucket_keeps_of_what_is_removed_is_said(gcs: StrictGCS) -> None:
         said = "\n".join(storage.reading_risks(removing=True))
         assert "the bucket keeps versions" in said
         assert "nothing can be replaced or removed for 3600 seconds" in said
-        assert "what is removed is paid for, for 604800 seconds" in said
+        assert "soft delete: what is removed stays 604800 s" in said
         assert "604800" not in "\n".join(storage.diagnose())
         gcs.denied = {"storage.buckets.get"}
         assert list(storage.reading_risks(removing=True)) == []

@@ -78,6 +78,11 @@ def s3(request: pytest.FixtureRequest) -> Place:
     return Place(server.uri(server.new_bucket()))
 
 
+def gs(request: pytest.FixtureRequest) -> Place:
+    server = request.getfixturevalue("gcs")
+    return Place(server.uri(server.new_bucket()))
+
+
 def s3_without_conditions(request: pytest.FixtureRequest) -> Place:
     """On the same server, which is never told of any: one that knows none by itself, and replaces
     objects in one step all the same, is not to be had."""
@@ -170,7 +175,7 @@ def begun_together(
         (file_system, 4, 1),
         *(
             pytest.param(make, variants, 8, marks=pytest.mark.slow)
-            for make in (file_system, s3, s3_without_conditions, postgresql)
+            for make in (file_system, s3, gs, s3_without_conditions, postgresql)
             for variants in (1, 4, EIGHT)
         ),
         *grounds(1, 3),
@@ -295,7 +300,7 @@ def conflicting(
         (file_system, 3),
         *(
             pytest.param(make, EIGHT, marks=pytest.mark.slow)
-            for make in (file_system, s3, s3_without_conditions, postgresql)
+            for make in (file_system, s3, gs, s3_without_conditions, postgresql)
         ),
         *grounds(3),
     ],
@@ -322,7 +327,7 @@ def test_what_differs_is_a_conflict_to_each_and_the_first_stays_untouched(
         (file_system, 3),
         *(
             pytest.param(make, EIGHT, marks=pytest.mark.slow)
-            for make in (file_system, s3, postgresql)
+            for make in (file_system, s3, gs, postgresql)
         ),
         *grounds(4),
     ],

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from crashmover.crash import PUMP, Kind, Part
+from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageError
 from crashmover.partfiles import FileWriter, open_file
+from crashmover.parts import PUMP
 
 DATA = random.Random(5).randbytes(3 * PUMP + 17)
 

@@ -18,7 +18,7 @@ import pytest
 from crashmover.crash import Crash
 from crashmover.errors import StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.postgresql import poolers
+from crashmover.external.postgresql import pgerrors
 from crashmover.registry import open_storage
 from crashmover.retry import RetryPolicy
 from crashmover.testing import CRASH_ID, StorageConformance, contents, crash_of, read
@@ -267,9 +267,9 @@ def test_what_a_pooler_refuses_is_known_by_its_words() -> None:
         ("26000", 'prepared statement "x" does not exist'),
         ("42P05", 'prepared statement "x" already exists'),
     ):
-        assert poolers.advice(code, text), text
+        assert pgerrors.advice(code, text), text
     for code, text in (("08P01", "query_wait_timeout"), ("", "no more connections allowed")):
-        assert poolers.advice(code, text) is None
+        assert pgerrors.advice(code, text) is None
 
 
 @pytest.mark.slow

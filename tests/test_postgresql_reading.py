@@ -20,15 +20,8 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.postgresql.reading import Reader, Row
 from crashmover.registry import open_storage
 from crashmover.testing import BROWSER, MAIN, PROCESSED, RAW, Contents, contents, crash_of
-from tests.servers.postgresql import PostgreSQL
-from tests.test_postgresql_store import LARGE, MIB, Database
-
-
-@pytest.fixture
-def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
-    schema = postgresql_server.new_name()
-    with postgresql_server.connect(options=f"-c search_path={schema}") as connection:
-        yield Database(postgresql_server, schema, connection)
+from tests.servers.database import Database
+from tests.test_postgresql_store import LARGE, MIB
 
 
 @pytest.fixture

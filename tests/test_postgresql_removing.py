@@ -19,8 +19,7 @@ from crashmover.external.postgresql import schema as schemas
 from crashmover.external.postgresql.connection_context import Connection
 from crashmover.registry import open_storage
 from crashmover.testing import MAIN, PROCESSED, RAW, contents, crash_of, read
-from tests.servers.postgresql import PostgreSQL
-from tests.test_postgresql_store import Database
+from tests.servers.database import Database
 
 MONDAY = dt.date(2026, 11, 16)
 SUNDAY = dt.date(2026, 11, 22)
@@ -28,13 +27,6 @@ DAYS = ("261115", "261116", "261119", "261122", "261123")
 IDS = [f"0bba929f-8721-460c-dead-a43c22{day}" for day in DAYS]
 OF_WEEK = IDS[1:4]
 PARTITION = "crash_parts_20261116"
-
-
-@pytest.fixture
-def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
-    schema = postgresql_server.new_name()
-    with postgresql_server.connect(options=f"-c search_path={schema}") as connection:
-        yield Database(postgresql_server, schema, connection)
 
 
 @pytest.fixture
@@ -152,14 +144,14 @@ def test_whether_it_was_dropped_is_not_known_when_the_answer_is_lost(
     drop = removing.Remover._drop
 
     def and_hang_up(
-        self: removing.Remover, connection: Connection, monday: dt.date, week: removing.Week
-    ) -> bool:
-        is_dropped = drop(self, connection, monday, week)
+        self: removing.Remover, connection: Connection, monday: dt.date
+    ) -> removing.Week | None:
+        week = drop(self, connection, monday)
         pid = connection.info.backend_pid
         database.rows("SELECT pg_terminate_backend(%s)", pid)
         while database.rows("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid):
             pass  # it is on its way out
-        return is_dropped
+        return week
 
     with monkeypatch.context() as patch:
         patch.setattr(removing.Remover, "_drop", and_hang_up)

@@ -3,10 +3,8 @@
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
 """PostgreSQLCrashStorage, whatever a role or a database sets for its sessions: what was reported
-is on the disk, and nobody works on a snapshot from before the lock.
-"""
+is on the disk, and no transaction works on a snapshot from before its lock."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -29,8 +27,6 @@ from tests.servers.postgresql import PostgreSQL
 
 ISOLATION = ("read committed", "repeatable read", "serializable")
 PLACES = ("role", "database", "PGOPTIONS", "URI")
-
-isolated = pytest.mark.parametrize("level", ISOLATION)
 
 
 def ids(count: int) -> list[str]:
@@ -96,9 +92,9 @@ def test_what_was_removed_stays_removed(own_postgresql: PostgreSQL, place: str) 
 
 @pytest.mark.parametrize("value", ["off", "local", "remote_write", "remote_apply", "on"])
 def test_only_what_does_not_wait_for_the_disk_is_changed_and_only_for_the_transaction(
-    own_postgresql: PostgreSQL, value: str
+    postgresql_server: PostgreSQL, value: str
 ) -> None:
-    context = ConnectionContext(conninfo_of(StorageURI.parse(own_postgresql.uri()), set()))
+    context = ConnectionContext(conninfo_of(StorageURI.parse(postgresql_server.uri()), set()))
     with context() as connection:
         connection.execute(f"SET synchronous_commit = {value}".encode())
         with connection.transaction():
@@ -110,13 +106,19 @@ def test_only_what_does_not_wait_for_the_disk_is_changed_and_only_for_the_transa
     context.close()
 
 
-@isolated
-def test_a_dump_that_is_added_while_a_removal_waits_stays(
-    own_postgresql: PostgreSQL, level: str
-) -> None:
+@pytest.fixture(params=ISOLATION)
+def isolated(request: pytest.FixtureRequest, postgresql_server: PostgreSQL) -> str:
+    """The URI of a database that has this level of isolation by default."""
+    name = postgresql_server.new_database()
+    with postgresql_server.connect() as connection:
+        setting = f"default_transaction_isolation = '{request.param}'"
+        connection.execute(f"ALTER DATABASE {name} SET {setting}".encode())
+    return postgresql_server.uri(name)
+
+
+def test_a_dump_that_is_added_while_a_removal_waits_stays(isolated: str) -> None:
     """With a snapshot from before the lock, the removal would not see the dump, and leave it
     behind without its raw crash."""
-    set_for(own_postgresql, "role", "default_transaction_isolation", level)
     holds, may_go_on = threading.Event(), threading.Event()
 
     def chunks() -> Iterator[bytes]:
@@ -126,8 +128,8 @@ def test_a_dump_that_is_added_while_a_removal_waits_stays(
 
     added = Part.of_chunks(Kind.DUMP, chunks, "memory_report", 5)
     with (
-        open_storage(own_postgresql.uri()) as one,
-        open_storage(own_postgresql.uri()) as other,
+        open_storage(isolated) as one,
+        open_storage(isolated) as other,
         ThreadPoolExecutor(2) as pool,
     ):
         one.save_crash(crash_of(contents()))
@@ -145,12 +147,8 @@ def test_a_dump_that_is_added_while_a_removal_waits_stays(
     assert "memory_report" in names
 
 
-@isolated
-def test_many_save_the_first_crashes_of_a_week_at_once(
-    own_postgresql: PostgreSQL, level: str, figures: Figures
-) -> None:
-    set_for(own_postgresql, "database", "default_transaction_isolation", level)
-    with open_storage(own_postgresql.uri()) as storage:
+def test_many_save_the_first_crashes_of_a_week_at_once(isolated: str, figures: Figures) -> None:
+    with open_storage(isolated) as storage:
         storage.save_crash(crash_of(contents(), f"{CRASH_ID[:-6]}070101"))  # makes the tables
     days = [f"{CRASH_ID[:-6]}07{month:02}15" for month in range(2, 10)]
     with ThreadPoolExecutor(8) as pool:
@@ -160,38 +158,19 @@ def test_many_save_the_first_crashes_of_a_week_at_once(
             def save(
                 number: int, crash_id: str = crash_id, begun: threading.Barrier = begun
             ) -> None:
-                with open_storage(own_postgresql.uri()) as storage:
+                with open_storage(isolated) as storage:
                     storage.verify_access(write=True)
                     begun.wait(20)
                     storage.save_crash(crash_of(contents(), f"{number:08x}{crash_id[8:]}"))
 
             list(pool.map(save, range(8)))
-    with open_storage(own_postgresql.uri()) as storage:
+    with open_storage(isolated) as storage:
         assert len(list(storage.new_crashes())) == 1 + 8 * len(days)
     figures(saved=8 * len(days))
 
 
-def save_at_once(uri: str, begun: threading.Barrier, crash: Crash) -> None:
-    with open_storage(uri) as storage:
-        storage.verify_access(write=True)
-        begun.wait(20)
-        storage.save_crash(crash)
-
-
-@isolated
-def test_copies_race_whatever_is_the_default(
-    own_postgresql: PostgreSQL, tmp_path: Path, level: str
-) -> None:
-    set_for(own_postgresql, "role", "default_transaction_isolation", level)
+def test_copies_race_whatever_is_the_default(isolated: str, tmp_path: Path) -> None:
     FSPermanentStorage(tmp_path).save_crashes([crash_of(contents(), each) for each in ids(60)])
-    with ThreadPoolExecutor(3) as pool:
-        command = ("copy", "-s", os.fspath(tmp_path), "-d", own_postgresql.uri(), "--verify")
-        ended = list(pool.map(lambda _: run_process(*command), range(3)))
-    assert ended == [0] * 3
-
-
-def run_process(*words: str) -> int:
-
-    return subprocess.run(
-        [sys.executable, "-m", "crashmover", *words], stdin=subprocess.DEVNULL
-    ).returncode
+    command = [sys.executable, "-m", "crashmover", "copy", "--verify", "-d", isolated]
+    copies = [subprocess.Popen([*command, "-s", tmp_path]) for _ in range(3)]
+    assert [copy.wait(60) for copy in copies] == [0] * 3

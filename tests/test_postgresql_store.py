@@ -8,28 +8,24 @@ import datetime as dt
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier, Event
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from crashmover import crashid
 from crashmover.crash import MAIN_DUMP, Crash, Kind, Part
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,
-    StorageDenied,
     StorageError,
     StorageUnavailable,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.external.postgresql import schema as schemas
 from crashmover.registry import open_storage
 from crashmover.testing import (
     BROWSER,
@@ -46,50 +42,13 @@ from crashmover.testing import (
     without,
 )
 from tests.conftest import UseAWS
+from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 from tests.store_helpers import peak_of_copy
 
 MIB = 1 << 20
 LARGE = 5 * MIB + 1  # more than is saved with others, in six rows
-
-
-@dataclass
-class Database:
-    """A schema of its own, and a plain connection that has it as its search path."""
-
-    server: PostgreSQL
-    schema: str
-    connection: psycopg.Connection[Any]
-
-    @property
-    def uri(self) -> str:
-        return self.server.uri(schema=self.schema)
-
-    def rows(self, query: str, *parameters: object) -> list[Any]:
-        return self.connection.execute(query, parameters).fetchall()
-
-    def run(self, script: str) -> None:
-        self.connection.execute(script)
-
-    def role(self) -> str:
-        """Make a role that may do nothing, and return its name."""
-        name = self.server.new_name()
-        role, password = sql.Identifier(name), sql.Literal(self.server.password)
-        query = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password)
-        self.connection.execute(query)
-        return name
-
-    def uri_of(self, role: str) -> str:
-        return self.uri.replace(f"//{self.server.user}:", f"//{role}:")
-
-
-@pytest.fixture
-def database(postgresql_server: PostgreSQL) -> Iterator[Database]:
-    schema = postgresql_server.new_name()
-    options = f"-c search_path={schema},public -c timezone=America/Los_Angeles"
-    with postgresql_server.connect(options=options) as connection:
-        yield Database(postgresql_server, schema, connection)
 
 
 @pytest.fixture
@@ -252,131 +211,6 @@ def test_nobody_waits_for_a_partition_to_be_made(
         assert database.rows("SELECT count(*) FROM raw_crashes") == [(1,)]  # and go on reading
         with open_storage(f"{database.uri}&timeout=5") as other:
             other.save_crash(crash_of(contents(), _id("261118")))
-
-
-# Rights
-
-
-def test_the_script_makes_what_the_first_save_makes(database: Database) -> None:
-    command = [sys.executable, "-m", "crashmover.external.postgresql", "--schema", database.schema]
-    script = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert script == schemas.script(database.schema)
-    for _ in range(2):  # it may be run again
-        database.run(script)
-    with open_storage(database.uri) as storage:
-        storage.verify_access()
-        storage.save_crash(crash_of(contents()))
-        assert read(storage) == contents()
-
-
-@pytest.mark.parametrize("name", ["Crashes", "pg_x", "a b", "", "x" * 64, 'x"y', "x;", "1x"])
-def test_a_schema_with_an_odd_name_is_refused(name: str) -> None:
-    command = [sys.executable, "-m", "crashmover.external.postgresql", "--schema", name]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "a schema's name is a-z, 0-9 and _" in done.stderr
-
-
-def test_a_schema_may_be_called_by_a_word_of_sql(postgresql_server: PostgreSQL) -> None:
-    uri = postgresql_server.uri(postgresql_server.new_database(), schema="user")
-    with open_storage(uri) as storage:
-        storage.save_crash(crash_of(contents()))
-        assert read(storage) == contents()
-
-
-def test_who_may_not_make_tables_is_told_how_to_get_them(database: Database) -> None:
-    role = database.role()
-    with open_storage(database.uri_of(role)) as storage:
-        calls: list[Callable[[], object]] = [
-            lambda: storage.verify_access(write=True),
-            lambda: storage.save_crash(crash_of(contents())),
-        ]
-        for call in calls:
-            with pytest.raises(StorageDenied, match=r"python -m crashmover\.external\.postgresql"):
-                call()
-        assert list(storage.new_crashes()) == []
-        with pytest.raises(StorageDenied, match="there are no tables of crashmover in the schema"):
-            storage.verify_access()
-
-
-def test_with_the_grants_of_the_script_one_may_save_and_get_partitions(
-    database: Database,
-) -> None:
-    writer, reader = database.role(), database.role()
-    script = schemas.script(database.schema)
-    grants = [line[3:] for line in script.splitlines() if line.startswith("-- GRANT")]
-    database.run(script)
-    for grant in grants:
-        database.run(grant.replace("reader", reader).replace("writer", writer))
-    with open_storage(database.uri_of(writer)) as storage:
-        storage.verify_access(write=True)
-        for day in ("071025", "261118"):
-            storage.save_crash(crash_of(contents(), _id(day)))
-        storage.remove(_id("071025"))
-    with open_storage(database.uri_of(reader)) as storage:
-        storage.verify_access()
-        assert read(storage, _id("261118")) == contents()
-        with pytest.raises(StorageDenied, match="no right to SELECT, INSERT and DELETE"):
-            storage.verify_access(write=True)
-        calls: list[Callable[[], object]] = [
-            lambda: storage.save_crash(crash_of(contents())),
-            lambda: storage.remove(_id("261118")),
-        ]
-        for call in calls:
-            with pytest.raises(StorageDenied, match="permission denied"):
-                call()
-    query = f"SELECT count(*) FROM {database.schema}.raw_crashes"
-    with psycopg.connect(database.uri_of(reader).split("?")[0]) as connection:
-        assert connection.execute(query).fetchone() == (1,)
-
-
-def test_who_may_save_and_not_make_partitions_is_told_in_advance(
-    database: Database, storage: CrashStorageBase
-) -> None:
-    storage.save_crash(crash_of(contents()))
-    writer = database.role()
-    database.run(f"GRANT USAGE ON SCHEMA {database.schema} TO {writer}")
-    database.run(f"GRANT SELECT, INSERT, DELETE ON crash_parts TO {writer}")
-    no_right = pytest.raises(StorageDenied, match=r"no right to EXECUTE .*make_partition")
-    with open_storage(database.uri_of(writer)) as other, no_right:
-        other.verify_access(write=True)
-
-
-def test_a_table_that_is_in_the_way_is_named(database: Database) -> None:
-    database.run(f"CREATE SCHEMA {database.schema}")
-    database.run("CREATE TABLE raw_crashes (uuid uuid, raw_crash json)")
-    in_the_way = pytest.raises(StorageDenied, match=r"raw_crashes.* name another with \?schema=")
-    with open_storage(database.uri) as storage, in_the_way:
-        storage.save_crash(crash_of(contents()))
-    assert database.rows("SELECT to_regclass('crash_parts')") == [(None,)]
-
-
-def test_tables_of_another_version_are_left_alone(
-    database: Database, storage: CrashStorageBase
-) -> None:
-    storage.save_crash(crash_of(contents()))
-    database.run("COMMENT ON TABLE crash_parts IS 'crashmover schema 99'")
-    with open_storage(database.uri) as other:
-        calls: list[Callable[[], object]] = [
-            other.verify_access,
-            lambda: other.save_crash(crash_of(contents("b"))),
-        ]
-        for call in calls:
-            with pytest.raises(StorageDenied, match="not of this version"):
-                call()
-    assert read(storage) == contents()
-
-
-def test_a_database_that_is_read_only_is_said(database: Database) -> None:
-    with open_storage(database.uri) as storage:
-        storage.save_crash(crash_of(contents()))
-    uri = f"{database.uri}&options=-c%20default_transaction_read_only%3Don"
-    with open_storage(uri) as storage:
-        storage.verify_access()
-        with pytest.raises(StorageDenied, match="the database is read-only"):
-            storage.verify_access(write=True)
-        with pytest.raises(StorageDenied, match="read-only"):
-            storage.save_crash(crash_of(contents()))
 
 
 # Crashes

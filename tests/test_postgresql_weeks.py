@@ -19,8 +19,8 @@ from crashmover.external.postgresql.weeks import AT_ONCE, monday_of
 from crashmover.testing import CRASH_ID, RAW, contents, crash_of, read
 from tests.cli_helpers import run
 from tests.conftest import Figures
+from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
-from tests.test_postgresql_store import Database
 
 WEEKS = 1040
 FIRST_MONDAY = dt.date(2006, 12, 18)
@@ -39,10 +39,8 @@ OTHERS = [IDS[0], IDS[4]]
 
 
 @pytest.fixture
-def database(each_postgresql: PostgreSQL) -> Iterator[Database]:
-    schema = each_postgresql.new_name()
-    with each_postgresql.connect(options=f"-c search_path={schema}") as connection:
-        yield Database(each_postgresql, schema, connection)
+def postgresql_server(each_postgresql: PostgreSQL) -> PostgreSQL:
+    return each_postgresql
 
 
 @pytest.fixture

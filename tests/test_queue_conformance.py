@@ -46,6 +46,7 @@ class TestInMemoryQueue(QueueConformance):
         yield from opened("memory:", quarantine)
 
 
+@pytest.mark.slow  # its leases are those of the next queue
 class TestInMemoryLeases(LeaseConformance):
     @pytest.fixture
     def queue(self, quarantine: Path) -> Iterator[CrashQueueBase]:

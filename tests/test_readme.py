@@ -228,14 +228,14 @@ def test_every_option_that_is_named_exists(tmp_path: Path) -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) <= known
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    re.findall(r"\bcrashmover ([\w-]+) (.*)", "\n".join(block.astext() for block in blocks("sh"))),
-)
-def test_what_is_shown_and_not_run_is_no_usage_error(name: str, arguments: str) -> None:
-    command = command_of(name)
-    with command.make_context(name, shlex.split(arguments), parent=GROUP) as context:
-        assert context.params
+def test_what_is_shown_and_not_run_is_no_usage_error() -> None:
+    text = "\n".join(block.astext() for block in blocks("sh"))
+    shown = re.findall(r"\bcrashmover ([\w-]+) (.*)", text)
+    assert shown
+    for name, arguments in shown:
+        words = shlex.split(arguments)
+        with command_of(name).make_context(name, words, parent=GROUP) as context:
+            assert context.params, (name, arguments)
 
 
 def test_every_make_target_that_is_named_exists() -> None:
@@ -251,3 +251,17 @@ def test_the_map_of_the_package_has_a_place_for_every_module_and_no_other() -> N
         assert (package / place).exists(), place
     for module in package.rglob("[!_]*.py"):
         assert module.relative_to(package).as_posix().startswith(tuple(places)), module
+
+
+def test_the_files_that_a_change_begins_with_exist() -> None:
+    [section] = [
+        section
+        for section in document().findall(nodes.section)
+        if section[0].astext() == "Where a new line of code belongs"
+    ]
+    said = [literal.astext() for literal in section.findall(nodes.literal)]
+    places = [text for text in said if re.fullmatch(r"[\w.]+/[\w./]*|\w+\.(py|cfg)", text)]
+    assert len(places) > 30
+    for place in places:
+        homes = (ROOT, ROOT / "crashmover")
+        assert any((home / place).exists() for home in homes), place

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 import obstore
 import pytest
 
@@ -212,6 +214,7 @@ def test_the_endpoint_is_that_of_boto3(
     if ignore is not None:
         monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", ignore)
     variables = [("AWS_ENDPOINT_URL_S3", "http://a:1"), ("AWS_ENDPOINT_URL", "http://b:1/x/")]
+    loader = botocore.loaders.create_loader()
     count = 0
     some = list(profiles(tmp_path))[-1 if ignore else 0 :]
     for (said, path), of_s3, of_all in itertools.product(some, [False, True], [False, True]):
@@ -220,7 +223,9 @@ def test_the_endpoint_is_that_of_boto3(
             for wanted, (name, value) in zip((of_s3, of_all), variables, strict=True):
                 if wanted:
                     patch.setenv(name, value)
-            expected = boto3.Session().client("s3").meta.endpoint_url
+            session = botocore.session.Session()
+            session.register_component("data_loader", loader)  # read once, not for each setting
+            expected = boto3.Session(botocore_session=session).client("s3").meta.endpoint_url
             place = account().place
             assert place.server_url == expected.rstrip("/"), (said, of_s3, of_all)
             assert (place.endpoint_url is None) == expected.endswith("amazonaws.com")

@@ -15,8 +15,8 @@ from threading import Barrier
 import pytest
 
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS
-from crashmover.engine.destination import Destination, Existing
+from crashmover.engine.destination import Destination
+from crashmover.engine.plan import CopyOptions
 from crashmover.errors import CrashIDNotFound, StorageDenied, StorageUnavailable
 from crashmover.external.bucket import finding
 from crashmover.external.bucket.layouts import SOCORRO as keys
@@ -39,7 +39,17 @@ from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
 from tests.s3_policies import creates_only
-from tests.s3_proxy import Fault, Place, Replies, Request, Reset, Says, behind_proxy, shorten_pauses
+from tests.s3_proxy import (
+    Fault,
+    Place,
+    Replies,
+    Request,
+    Reset,
+    Says,
+    behind_proxy,
+    shorten_pauses,
+    use_retry,
+)
 from tests.servers.s3 import S3Server
 
 THREE_OBJECTS = without(without(contents(), PROCESSED), BROWSER)
@@ -242,6 +252,15 @@ QUESTIONS: dict[str, Callable[[CrashStorageBase], object]] = {
     "create": lambda storage: storage.create_crashes([crash_of(contents())])[0],
     "remove": lambda storage: storage.remove(CRASH_ID),
 }
+
+
+def asked(storage: CrashStorageBase, question: str) -> object:
+    result = QUESTIONS[question](storage)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
 FAULTS: dict[str, Fault] = {"503": Says(503, "SlowDown"), "429": Says(429), "reset": Reset()}
 
 
@@ -253,15 +272,8 @@ def test_a_question_that_fails_for_ever_is_asked_five_times(
     """And not five times five: by the client, or by the policy where the client does not."""
     with open_storage(place.uri(place.server.new_bucket())) as storage:
         place.proxy.fail(FAULTS[fault])
-
-        def ask() -> object:
-            result = QUESTIONS[question](storage)
-            if isinstance(result, Exception):
-                raise result
-            return result
-
         with pytest.raises(StorageUnavailable):
-            RetryPolicy(wait=0.01).call(ask)
+            storage.tuning.retry.call(lambda: asked(storage, question))
     figures(requests=len(place.proxy.requests))
     assert len(place.proxy.requests) == TRIES
 
@@ -279,6 +291,18 @@ def test_a_command_asks_a_server_that_fails_for_ever_five_times(
     result = run(*command, uri)
     assert result.exit_code == 4, result.output
     assert len(place.proxy.requests) == TRIES
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_store_s_own_tuning_says_how_often_a_question_is_asked(
+    place: Place, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_retry(monkeypatch, RetryPolicy(attempts=2, wait=0.01))
+    with open_storage(place.uri(place.server.new_bucket())) as storage:
+        place.proxy.fail(Says(503, "SlowDown"))
+        with pytest.raises(StorageUnavailable):
+            storage.tuning.retry.call(lambda: asked(storage, question))
+    assert len(place.proxy.requests) == 2
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -356,9 +380,7 @@ def test_a_large_upload_that_meets_another_begins_anew(place: Place) -> None:
             return CONFLICT if request.path in refused else None
 
         place.proxy.policy = refuse
-        destination = Destination(
-            storage, kinds=ALL_KINDS, existing=Existing.SKIP, verify=False, dry_run=False
-        )
+        destination = Destination(storage, CopyOptions())
         [result] = destination.copy([(MeasuredCrash(crash_of(large), hashing=False), True)])
         assert result.error is None
         assert place.proxy.count(refused[0]) == 2  # its end is asked for once, then it is forgotten

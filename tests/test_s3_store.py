@@ -386,12 +386,12 @@ def test_the_sizes_of_dumps_are_asked_for_and_not_read(strict: Bucket, proxy: Pr
     crash = storage.load_crash(CRASH_ID)
     proxy.requests.clear()
     sizes = {part.name: len(contents()[part.key]) for part in crash.dumps}
-    assert {part.name: part.measure() for part in crash.dumps} == sizes
-    assert {part.name: part.look() for part in crash.dumps} == sizes
+    assert {part.name: part.find_size() for part in crash.dumps} == sizes
+    assert {part.name: part.check() for part in crash.dumps} == sizes
     assert [request.method for request in proxy.requests] == ["HEAD"] * 2 * len(sizes)
     strict.server.client().delete_object(Bucket=strict.name, Key=f"v1/dump/{CRASH_ID}")
     with pytest.raises(CorruptCrash, match="not there"):
-        storage.find_dump(CRASH_ID).look()
+        storage.find_dump(CRASH_ID).check()
 
 
 def test_what_a_listing_has_just_found_missing_is_not_asked_for(fast: Bucket) -> None:

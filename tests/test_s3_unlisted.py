@@ -158,7 +158,7 @@ def test_no_order_of_another_program_s_save_loses_a_dump(tmp_path: Path, figures
                 bucket.add(key, data)
             try:
                 crash = storage.load_crash(CRASH_ID)
-                states = [(part.read(), part.find_state()) for part in crash.parts]
+                states = [(part.read(), part.find_version()) for part in crash.parts]
             except (CorruptCrash, StorageUnavailable):
                 verdicts.append("not read")
                 continue

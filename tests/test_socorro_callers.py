@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from crashmover import crashid, registry
-from crashmover.crash import Crash, FileDumpsMapping, Kind
+from crashmover.crash import Crash, Kind
+from crashmover.dumps import FileDumpsMapping
 from crashmover.errors import (
     CrashIDNotFound,
     PolyCrashStorageError,

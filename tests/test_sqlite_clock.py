@@ -13,11 +13,12 @@ import pytest
 
 from crashmover import open_queue
 from crashmover.external.crashqueue_base import Delivery, QueueName
-from crashmover.external.sqlite import crashqueue
 from crashmover.external.sqlite.crashqueue import SQLiteCrashQueue
 from crashmover.testing.queues import new_ids
 from tests.cli_helpers import run
 from tests.conftest import Figures
+from tests.test_sqlite_queue import Clock
+from tests.test_sqlite_queue import clock as clock
 
 STANDARD = QueueName.STANDARD
 LEASE = 10.0
@@ -32,22 +33,6 @@ CREATE TABLE IF NOT EXISTS messages (
 );
 CREATE INDEX IF NOT EXISTS messages_by_time ON messages (queue, visible_at, id);
 """
-
-
-class Clock:
-    """Stands in for the module `time`: its time stands until a test moves it."""
-
-    now = 1_700_000_000.25
-
-    def time(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(crashqueue, "time", clock)
-    return clock
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from crashmover.testing.creating import only
 from tests.conftest import Figures, UseAWS, over_grounds
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
+from tests.strict_gcs import StrictGCS
 
 IDS = [CRASH_ID, NEIGHBOUR, "c0de929f-8721-460c-dead-a43c20261120"]
 
@@ -198,6 +199,14 @@ def test_in_a_bucket(s3_strict: S3Server, aws: UseAWS, figures: Figures, example
 
     def open_one() -> CrashStorageBase:
         return open_storage(s3_strict.uri(s3_strict.new_bucket()))
+
+    figures(looks=hold_against_a_dictionary(open_one, examples))
+
+
+@many(1, 60)
+def test_in_google_cloud_storage(gcs: StrictGCS, figures: Figures, examples: int) -> None:
+    def open_one() -> CrashStorageBase:
+        return open_storage(gcs.uri(gcs.new_bucket()))
 
     figures(looks=hold_against_a_dictionary(open_one, examples))
 

@@ -27,17 +27,23 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, Contents, contents, crash_of, read
 from tests.conftest import UseAWS
+from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
+from tests.strict_gcs import StrictGCS
 
 ROOT = Path(__file__).parent.parent
 MIB = 1 << 20
-STORES = ("memory", "fs", "s3", "postgresql", "poly")
+STORES = ("memory", "fs", "s3", "gs", "postgresql", "poly")
 
 
 @pytest.fixture
 def new_uris(
-    tmp_path: Path, s3_signed: S3Server, aws: UseAWS, postgresql_server: PostgreSQL
+    tmp_path: Path,
+    s3_signed: S3Server,
+    aws: UseAWS,
+    gcs: StrictGCS,
+    postgresql_server: PostgreSQL,
 ) -> Callable[[str], list[str]]:
     """Return the URIs of an empty store of a kind."""
     aws(s3_signed)
@@ -51,6 +57,8 @@ def new_uris(
                 return [f"{tmp_path}/store-{next(numbers)}"]
             case "s3":
                 return [s3_signed.uri(s3_signed.new_bucket())]
+            case "gs":
+                return [gcs.uri(gcs.new_bucket())]
             case "postgresql":
                 return [postgresql_server.uri(schema=postgresql_server.new_name())]
         return [*uris("s3"), *uris("fs"), *uris("postgresql")]
@@ -147,14 +155,21 @@ def manifest_of(root: Path) -> dict[tuple[str, str, str], str]:
 
 @pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
 def test_many_crashes_go_through_every_store_and_come_back(
-    tmp_path: Path, s3_signed: S3Server, aws: UseAWS, postgresql_server: PostgreSQL, count: int
+    tmp_path: Path,
+    s3_signed: S3Server,
+    aws: UseAWS,
+    fake_gcs: FakeGCS,
+    postgresql_server: PostgreSQL,
+    count: int,
 ) -> None:
     aws(s3_signed)
     bucket, schema = s3_signed.new_bucket(), postgresql_server.new_name()
     stores = [
         str(tmp_path / "collector"),
+        fake_gcs.uri(fake_gcs.new_bucket(), "crashes"),
         s3_signed.uri(bucket, "crashes"),
         postgresql_server.uri(schema=schema),
+        fake_gcs.uri(fake_gcs.new_bucket()),
         str(tmp_path / "archive"),
     ]
     make = [sys.executable, str(ROOT / "examples" / "sample_crashes.py"), stores[0]]

@@ -4,9 +4,6 @@
 
 """No schema is moved onto itself, by whatever address; and two that are two are moved."""
 
-import os
-import pwd
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +19,7 @@ from crashmover.testing import DistinctConformance
 from tests.cli_helpers import assert_refused, put, run, run_process, samples
 from tests.conftest import Figures, missing, wanted
 from tests.servers.pgbouncer import PgBouncer
-from tests.servers.postgresql import PostgreSQL, unprivileged_user
+from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import MissingServer
 
 CRASHES = samples(6)
@@ -58,23 +55,15 @@ class EverywherePostgreSQL(PostgreSQL):
     """
 
     def __init__(self, copied: PostgreSQL | None = None, *, standby: bool = False) -> None:
-        super().__init__()
-        self._copied = copied
-        self.password = copied.password if copied else self.password
+        super().__init__(copied=copied)
         self._standby = standby
 
     def prepare(self) -> None:
-        if self._copied is None:
-            super().prepare()
-            rules = self._data / "pg_hba.conf"
-            rules.write_text(rules.read_text().replace("reject", "scram-sha-256"))
-            return
-        shutil.copytree(self._copied.directory / "data", self._data)
+        super().prepare()
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(rules.read_text().replace("reject", "scram-sha-256"))
         if self._standby:
             (self._data / "standby.signal").touch()
-        if user := unprivileged_user():
-            for path in (self._data, *self._data.rglob("*")):
-                os.chown(path, pwd.getpwnam(user).pw_uid, -1)
 
     def command(self) -> list[str | Path]:
         return [*super().command(), f"--listen_addresses=127.0.0.1{',::1' if SIXTH else ''}"]

@@ -131,7 +131,7 @@ class Counted(InMemoryCrashStorage):
             return File(data)
 
         size = len(data) if self._is_sized else None
-        return Part(part.kind, part.name, open_file, size, state=part.state)
+        return Part(part.kind, part.name, open_file, size, version=part.version)
 
 
 def crash_with(size: int, *, version: int = 2) -> Contents:

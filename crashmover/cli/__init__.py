@@ -104,7 +104,7 @@ class CommandLine(click.Group):
         except click.exceptions.Exit as end:
             code = end.exit_code
         except click.exceptions.NoArgsIsHelpError as error:
-            if console.is_json():
+            if console.messages.as_json:
                 say("crashmover: no command (crashmover --help tells more)")
             else:
                 click.echo(error.ctx.get_help() if error.ctx else "", err=True)
@@ -128,7 +128,7 @@ class CommandLine(click.Group):
             if _is_for_want_of_threads(error):
                 say(f"crashmover: {NO_THREAD}")
                 sys.exit(_flushed(ExitCode.UNAVAILABLE))
-            if not console.is_json():  # a mistake of ours
+            if not console.messages.as_json:  # a mistake of ours
                 raise
             import traceback
 

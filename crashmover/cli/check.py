@@ -14,26 +14,27 @@ from typing import Any
 import click
 
 from crashmover.cli import console, exit_codes, signals
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
-    CrashIDType,
     Settings,
     destination_option,
     range_options,
     source_option,
+    to_crash_id,
 )
-from crashmover.cli.progress import progress
+from crashmover.cli.progress import progress, progress_option
 from crashmover.cli.selecting import (
     check_selection,
+    expect_some_option,
     ids_from_option,
     kinds_option,
     listed,
     named_ids,
+    verdict,
 )
 from crashmover.engine.checker import Checker, Finding, Verdict
 from crashmover.engine.distinct import refuse_check_of_itself
-from crashmover.external.roles import CrashSource
+from crashmover.registry import open_source
 
 
 @click.command("check", epilog=exit_codes.HELP)
@@ -61,10 +62,8 @@ from crashmover.external.roles import CrashSource
 )
 @expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
-@click.option(
-    "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
-)
-@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
+@progress_option
+@click.argument("crash_ids", nargs=-1, type=to_crash_id, metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Check whether stores have the crashes that another has; nothing is changed.
@@ -85,8 +84,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     given = options["ids_from"]
     check_selection(crash_ids, given, options["since"], options["until"])
     with ExitStack() as stack:
-        source = stack.enter_context(settings.open_source(options["sources"]))
-        destination = stack.enter_context(settings.open_source(options["destinations"]))
+        source = stack.enter_context(settings.open(open_source, options["sources"]))
+        destination = stack.enter_context(settings.open(open_source, options["destinations"]))
         names = ("kinds", "digest", "workers")
         checker = Checker(source, destination, **{name: options[name] for name in names})
         ids: Iterable[str]
@@ -99,11 +98,12 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
             ids = listed(source).new_crashes(*days, checker.marker)
         stack.enter_context(checker)
         checker.verify_access()
-        console.warn_of_reading(source, *destination.stores)
+        for store in (source, *destination.stores):
+            console.warn(store.reading_risks())
         if not options["digest"]:  # which finds out whether a store is sound in itself
             refuse_check_of_itself(source, destination.stores)
         bar = stack.enter_context(progress(options["progress"], total))
-        found = Findings(is_named=total is not None, **_shown(destination, options))
+        found = Findings(options, is_named=total is not None, stores=len(destination.stores))
         stopper = signals.Stopper(checker.stop)
         with signals.handling(stopper):
             code = stopper.end_of(lambda: found.take(checker.run(ids), bar))
@@ -113,31 +113,20 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     raise click.exceptions.Exit(code)
 
 
-def _shown(destination: CrashSource, options: dict[str, Any]) -> dict[str, bool]:
-    return {
-        "everything": options["everything"],
-        "as_json": options["as_json"],
-        "with_store": len(destination.stores) > 1,
-    }
-
-
 class Findings:
     """Prints what is found, and counts it.
 
+    :param options: of the command: whether to print what is ok, too, and whether as objects
     :param is_named: whether the crashes were named: then one that the source does not have is
         a mistake, and otherwise it was removed since it was listed
-    :param everything: print what is ok, too
-    :param as_json: as an object each
-    :param with_store: say which store it is about
+    :param stores: how many are checked; of several, each line says which it is about
     """
 
-    def __init__(
-        self, *, is_named: bool, everything: bool, as_json: bool, with_store: bool
-    ) -> None:
+    def __init__(self, options: dict[str, Any], *, is_named: bool, stores: int) -> None:
         self._fine = {Verdict.OK} if is_named else {Verdict.OK, Verdict.GONE}
-        self._everything = everything
-        self._as_json = as_json
-        self._with_store = with_store
+        self._everything: bool = options["everything"]
+        self._line = self._as_json if options["as_json"] else self._as_text
+        self._with_store = stores > 1
         self._counts: Counter[Verdict] = Counter()
         self._bytes = 0
 
@@ -150,7 +139,7 @@ class Findings:
                 self._bytes += finding.bytes
                 bar.advance(finding.bytes, failed=not is_fine)
                 if self._everything or not is_fine:
-                    bar.show(self._as_object(finding) if self._as_json else self._line(finding))
+                    bar.show(self._line(finding))
         finally:
             is_fine = set(self._counts) <= self._fine
             level = logging.INFO if is_fine else logging.WARNING
@@ -162,27 +151,19 @@ class Findings:
         """How many crashes the source had."""
         return self._counts.total() - self._counts[Verdict.GONE]
 
-    def _as_object(self, finding: Finding) -> str:
+    def _as_json(self, finding: Finding) -> str:
         parts = finding.difference.as_dict()
         error = {"error": finding.error} if finding.error else {}
-        return json.dumps(
-            {
-                "crash_id": finding.crash_id,
-                "status": finding.status,
-                "store": finding.store,
-                **parts,
-                **error,
-            }
-        )
+        about = {"crash_id": finding.crash_id, "status": finding.status, "store": finding.store}
+        return json.dumps({**about, **parts, **error})
 
-    def _line(self, finding: Finding) -> str:
+    def _as_text(self, finding: Finding) -> str:
         whole = finding.status in (Verdict.MISSING, Verdict.PROCESSED_MISSING)
         parts = "" if whole else str(finding.difference)
         store = finding.store if self._with_store else ""
         said = ": ".join(filter(None, (store, finding.error or parts)))
-        return console.printable(
-            f"{finding.crash_id}  # {finding.status}" + (said and f" ({said})")
-        )
+        wrong = f"{finding.status} ({said})" if said else finding.status
+        return console.printable(f"{finding.crash_id}  # {wrong}")
 
     def _figures(self) -> dict[str, int]:
         counts = {Verdict.OK: 0, **self._counts}

@@ -7,8 +7,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import click
 from crashmover import streams
 
 if TYPE_CHECKING:
-    from crashmover.external.roles import CrashDestination, CrashSource, Store
+    from crashmover.external.roles import CrashDestination
 
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "CRASHMOVER_LOG_FORMAT"
@@ -44,7 +44,8 @@ class Messages:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self._write: Callable[[str], None] = _write
+        self.write: Callable[[str], None] = _write
+        """Writes a line."""
         self._is_amiss = False
 
     def put(self, level: int, text: str, /, **fields: object) -> None:
@@ -57,16 +58,7 @@ class Messages:
         elif self.quiet and not self._is_amiss:
             return
         line = printable(text)
-        self._write(_as_json(level, line, fields) if self.as_json else line)
-
-    @contextmanager
-    def written_by(self, write: Callable[[str], None]) -> Iterator[None]:
-        """Let a function write the lines while this lasts."""
-        self._write, before = write, self._write
-        try:
-            yield
-        finally:
-            self._write = before
+        self.write(_as_json(level, line, fields) if self.as_json else line)
 
 
 def _write(line: str) -> None:
@@ -85,17 +77,17 @@ def _as_json(level: int, text: str, fields: dict[str, object]) -> str:
     return json.dumps(message | known)  # in which every control character is escaped
 
 
-_messages = Messages()
+messages = Messages()
 
 
 def say(text: str, *, level: int = logging.ERROR, **fields: object) -> None:
     """Print a line on standard error: what failed, if no other level is said."""
-    _messages.put(level, text, **fields)
+    messages.put(level, text, **fields)
 
 
 def inform(text: str, **fields: object) -> None:
     """Say what went well; with --quiet only after something did not."""
-    _messages.put(logging.INFO, text, **fields)
+    messages.put(logging.INFO, text, **fields)
 
 
 def require_output() -> None:
@@ -130,11 +122,10 @@ def is_agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def warn_before_writing(*stores: "Store") -> None:
-    """Say what should be known before these are written to."""
-    for store in stores:
-        for caution in store.cautions():
-            logger.warning("%s", caution)
+def warn(lines: Iterable[str]) -> None:
+    """Log each line as a warning."""
+    for line in lines:
+        logger.warning("%s", line)
 
 
 def warn_of_risks(store: "CrashDestination") -> None:
@@ -142,39 +133,17 @@ def warn_of_risks(store: "CrashDestination") -> None:
     from crashmover.errors import StorageError
 
     with suppress(StorageError):
-        for risk in store.durability_risks():
-            logger.warning("%s", risk)
+        warn(store.durability_risks())
 
 
-def warn_of_reading(*stores: "CrashSource", removing: bool = False) -> None:
-    """Say why what is read from these may not be what is there."""
-    for store in stores:
-        for risk in store.reading_risks(removing=removing):
-            logger.warning("%s", risk)
-
-
-def warn_of_differences(store: "CrashDestination") -> None:
-    """Say what a store will keep otherwise than was asked for.
-
-    :raises StorageError: what was asked for cannot be kept at all
-    """
-    for difference in store.try_saving():
-        logger.warning("%s", difference)
-
-
-def is_json() -> bool:
-    """Return True if messages are for machines."""
-    return _messages.as_json
-
-
-def is_quiet() -> bool:
-    """Return True if only what is amiss is to be said."""
-    return _messages.quiet
-
-
-def written_by(write: Callable[[str], None]) -> AbstractContextManager[None]:
+@contextmanager
+def written_by(write: Callable[[str], None]) -> Iterator[None]:
     """Let a function write the lines while this lasts."""
-    return _messages.written_by(write)
+    messages.write, before = write, messages.write
+    try:
+        yield
+    finally:
+        messages.write = before
 
 
 def format_asked_for(words: Sequence[str]) -> str:
@@ -190,14 +159,14 @@ def format_asked_for(words: Sequence[str]) -> str:
 def set_up(log_format: str, *, verbosity: int = 0, quiet: bool = False) -> None:
     """Say from now on how messages are shown, and send the log there: warnings; with one -v
     what is tried again, too; with two what became of every crash."""
-    global _messages
-    _messages = Messages(as_json=log_format == "json", quiet=quiet)
+    global messages
+    messages = Messages(as_json=log_format == "json", quiet=quiet)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     ours = logging.getLogger("crashmover")
     ours.handlers = [_Log()]
     ours.setLevel(levels[min(verbosity, 2)])
     ours.propagate = False
-    _take_the_log_of_others(_messages.as_json)
+    _take_the_log_of_others(messages.as_json)
 
 
 def _take_the_log_of_others(wanted: bool) -> None:
@@ -218,18 +187,14 @@ class _Log(logging.Handler):
         # A library that logs amiss, or a standard error without a reader, must fail no crash.
         with suppress(Exception):
             text, level = record.getMessage(), record.levelname.lower()
-            if _messages.as_json:
-                _messages.put(record.levelno, text, logger=record.name)
+            if messages.as_json:
+                messages.put(record.levelno, text, logger=record.name)
             else:
-                _messages.put(record.levelno, f"crashmover: {level}: {text}")
+                messages.put(record.levelno, f"crashmover: {level}: {text}")
 
 
 class Progress:
-    """Shows how a copy goes; the base says nothing but what failed."""
-
-    def failed(self, text: str, **fields: object) -> None:
-        """Name something that failed."""
-        _messages.put(logging.ERROR, text, **fields)
+    """Shows how a copy goes; the base shows nothing."""
 
     def show(self, text: str) -> None:
         """Print a line of data."""

@@ -9,38 +9,38 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from crashmover.cli import console, exit_codes, metrics, process, signals
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
-    CrashIDType,
-    DurationType,
     Settings,
     destination_option,
     queue_option,
     range_options,
     source_option,
+    to_crash_id,
+    to_seconds,
 )
-from crashmover.cli.progress import progress
+from crashmover.cli.progress import progress, progress_option
 from crashmover.cli.report import Summary, writing_report
 from crashmover.cli.selecting import (
     check_selection,
+    expect_some_option,
     ids_from_option,
     kinds_option,
     listed,
     named_ids,
+    verdict,
 )
 from crashmover.crash import Kind
 from crashmover.engine.mover import Existing, Mover, Outcome
 from crashmover.errors import CrashMoverError, StorageError
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
-from crashmover.redaction import Redactor
+from crashmover.registry import open_destination, open_queue, open_source
 from crashmover.selection import QueuedIDs
 
 
@@ -107,7 +107,7 @@ from crashmover.selection import QueuedIDs
 )
 @click.option(
     "--max-duration",
-    type=DurationType(),
+    type=to_seconds,
     metavar="TIME",
     help="Begin no further batch of crashes after this time: 90s, 10m, 1h30m.",
 )
@@ -128,16 +128,14 @@ from crashmover.selection import QueuedIDs
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option(
     "--statsd",
-    type=metrics.AddressType(),
+    type=metrics.to_address,
     metavar="HOST:PORT",
     envvar="CRASHMOVER_STATSD",
     show_envvar=True,
     help="Send the figures of the run to this statsd server when it ends.",
 )
-@click.option(
-    "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
-)
-@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
+@progress_option
+@click.argument("crash_ids", nargs=-1, type=to_crash_id, metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Copy crashes from one store to others.
@@ -162,8 +160,8 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     process.allow_open_files()
     process.keep_memory_together()
     with ExitStack() as stack:
-        source = stack.enter_context(settings.open_source(options["sources"]))
-        destination = stack.enter_context(settings.open_destination(options["destinations"]))
+        source = stack.enter_context(settings.open(open_source, options["sources"]))
+        destination = stack.enter_context(settings.open(open_destination, options["destinations"]))
         mover = _mover(source, destination, options)
         if options["queue"]:
             selected = _from_queue(stack, settings, mover, options)
@@ -172,18 +170,17 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         if options["lock"]:
             stack.enter_context(process.locked(options["lock"]))
         if not options["dry_run"]:
-            console.warn_before_writing(destination, *([source] * options["remove_source"]))
+            console.warn(destination.cautions())
+            console.warn(source.cautions() if options["remove_source"] else ())
         stack.enter_context(mover)
         mover.verify_access()
         removing = options["remove_source"] and not options["dry_run"]
-        console.warn_of_reading(source, removing=removing)
+        console.warn(source.reading_risks(removing=removing))
         if not options["dry_run"]:
             console.warn_of_risks(destination)
         report = stack.enter_context(writing_report(options["report"]))
         bar = stack.enter_context(progress(options["progress"], selected.total))
-        code = _run(
-            mover, selected, options, report, bar, partial(_verdict, source, selected, options)
-        )
+        code = _run(source, mover, selected, options, report, bar)
     raise click.exceptions.Exit(code)
 
 
@@ -206,7 +203,7 @@ def _mover(source: CrashSource, destination: CrashDestination, options: dict[str
             source,
             destination,
             existing=Existing(options["existing"]),
-            redactor=Redactor() if options["redact"] else None,
+            redactor=source.redactor if options["redact"] else None,
             **{name: options[name] for name in names},
         )
     except ValueError as error:
@@ -228,12 +225,11 @@ class _Selected(NamedTuple):
 def _from_queue(
     stack: ExitStack, settings: Settings, mover: Mover, options: dict[str, Any]
 ) -> _Selected:
-    queue = stack.enter_context(settings.open_queue(options["queue"]))
+    queue = stack.enter_context(settings.open(open_queue, options["queue"]))
     queue.verify_access()
     stack.enter_context(queue.keeping_leases())
     wait = None if options["follow"] else options["wait"]
-    keep = options["dry_run"]
-    queued = QueuedIDs(queue, batch_size=mover.batch_size, wait=wait, keep=keep)
+    queued = QueuedIDs(queue, batch_size=mover.batch_size, wait=wait, keep=options["dry_run"])
     return _Selected(iter(queued), queued=queued)
 
 
@@ -256,17 +252,14 @@ def _selected(
 
 
 def _run(
+    source: CrashSource,
     mover: Mover,
     selected: _Selected,
     options: dict[str, Any],
     report: Callable[[Outcome], None],
     bar: console.Progress,
-    judge: Callable[[Summary], ExitCode],
 ) -> int:
-    """Copy; say how it went; return the exit code.
-
-    :param judge: says what is wrong with what was selected
-    """
+    """Copy; say how it went; return the exit code."""
     summary = Summary()
     queued = selected.queued
     stopper = signals.Stopper(mover.stop, lambda: _give_back(queued))
@@ -282,8 +275,9 @@ def _run(
                 report(outcome)
                 bar.advance(outcome.bytes, failed=outcome.error is not None)
                 if outcome.error:
-                    about = {"crash_id": outcome.crash_id, "status": outcome.status.value}
-                    bar.failed(": ".join([*about.values(), outcome.error]), **about)
+                    crash_id, status = outcome.crash_id, outcome.status.value
+                    text = f"{crash_id}: {status}: {outcome.error}"
+                    console.say(text, crash_id=crash_id, status=status)
         except CrashMoverError as error:
             failure = error
         except BaseException:  # the report could not be written, for one
@@ -295,9 +289,9 @@ def _run(
         except CrashMoverError as error:
             failure = failure or error
     if failure:
-        bar.failed(f"crashmover: {failure}")
+        console.say(f"crashmover: {failure}")
     is_whole = not (failure or stopper.number or expired.is_set() or options["limit"])
-    code = judge(summary) if is_whole else ExitCode.OK
+    code = _verdict(source, selected, options, summary) if is_whole else ExitCode.OK
     if expired.is_set():
         text = "crashmover: stopped by --max-duration; another run copies the rest"
         console.say(text, level=logging.WARNING)
@@ -314,12 +308,9 @@ def _verdict(
     source: CrashSource, selected: _Selected, options: dict[str, Any], summary: Summary
 ) -> ExitCode:
     """Say what is wrong with the selection; return the exit code for it."""
-    was_listed = selected.listings is not None
-    found = summary.found
-    if selected.queued and not summary.seen:
-        return verdict(None, 0, expect_some=options["expect_some"], was_listed=False)
-    some = options["expect_some"]
-    return verdict(source, found, expect_some=some, was_listed=was_listed)
+    was_listed, some = selected.listings is not None, options["expect_some"]
+    storage = None if selected.queued and not summary.seen else source
+    return verdict(storage, summary.found, expect_some=some, was_listed=was_listed)
 
 
 def _tell(summary: Summary, options: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from crashmover.cli.places import KINDS, Place, place_at, places_of
 from crashmover.config import is_name
 from crashmover.directories import NO_HOME
 from crashmover.engine.doctor import Check, Checkup, Need, check_queue, check_storage, run
+from crashmover.external.crashqueue_base import CrashQueueBase
 
 _OPTIONS = {
     "sources": ("storage", Need.READ),
@@ -48,11 +49,11 @@ class Patient:
 
     def check(self, write: bool) -> Check:
         """Return what tries it."""
-        place = self.place
-        if place.queue:
-            return partial(check_queue, place.queue)
-        if place.storage:
-            return partial(check_storage, place.storage, self.need, write)
+        opened = self.place.opened
+        if isinstance(opened, CrashQueueBase):
+            return partial(check_queue, opened)
+        if opened:
+            return partial(check_storage, opened, self.need, write)
         return self._cannot_be_opened
 
     def _cannot_be_opened(self, _checkup: Checkup) -> None:

@@ -20,15 +20,15 @@ import click
 
 from crashmover.cli import exit_codes
 from crashmover.cli.console import inform, refuse_closed, require_output, say
-from crashmover.cli.emptiness import hinting
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.holding import Held, telling_of_dumps
-from crashmover.cli.options import CrashIDType, Settings, source_option
+from crashmover.cli.holding import Held, telling_what_is_there
+from crashmover.cli.options import Settings, source_option, to_crash_id
 from crashmover.cli.overview import as_text, load, overview
 from crashmover.crash import Kind, Part, canonical_dump_name
 from crashmover.documents import json_part
 from crashmover.errors import CrashIDNotFound, DumpNotFound
 from crashmover.external.roles import CrashSource
+from crashmover.registry import open_source
 from crashmover.soundness import mismatch, missing
 from crashmover.spelling import refuse_taken
 from crashmover.uri import refuse_tilde
@@ -62,7 +62,7 @@ _MOST_NAMED = 10  # unreadable parts that are named on standard error; all are a
     help="File to write to, else standard output; with --all the directory, else ./CRASH_ID.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Show the crash as JSON.")
-@click.argument("crash_id", type=CrashIDType())
+@click.argument("crash_id", type=to_crash_id)
 @click.pass_obj
 def command(
     settings: Settings,
@@ -92,11 +92,11 @@ def command(
       crashmover get -s prod 0bba929f-8721-460c-dead-a43c22071025 \\
           --json | jq .processed.signature
     """
-    _check_usage(output, as_json, **what)
-    unredacted: bool = what["unredacted"]
-    with settings.open_source(sources) as storage:
+    _check_usage(output, as_json, what)
+    unredacted = what["unredacted"]
+    with settings.open(open_source, sources) as storage:
         storage.tuning.retry.call(storage.verify_access)
-        with hinting(storage), telling_of_dumps(storage, crash_id):
+        with telling_what_is_there(storage, crash_id):
             if what["everything"]:
                 _write_all(storage, crash_id, unredacted, output or Path(crash_id))
             elif what["dump"] is not None:
@@ -132,20 +132,13 @@ def _end_if_damaged(store: str, crash_id: str, faults: list[str]) -> None:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 
-def _check_usage(
-    output: Path | None,
-    as_json: bool,
-    raw_crash: bool,
-    processed_crash: bool,
-    everything: bool,
-    dump: str | None,
-    unredacted: bool,
-) -> None:
+def _check_usage(output: Path | None, as_json: bool, what: dict[str, Any]) -> None:
     """Refuse what does not go together."""
-    asked = raw_crash + processed_crash + everything + (dump is not None)
+    asked = what["raw_crash"] + what["processed_crash"] + what["everything"]
+    asked += what["dump"] is not None
     if asked > 1:
         raise click.UsageError("give one of --raw-crash, --processed-crash, --dump and --all")
-    if unredacted and not (processed_crash or everything):
+    if what["unredacted"] and not (what["processed_crash"] or what["everything"]):
         raise click.UsageError("--unredacted goes with --processed-crash or --all")
     if output:
         refuse_closed(str(output), "-o")
@@ -157,8 +150,8 @@ def _check_usage(
         raise click.UsageError("-o goes with --raw-crash, --processed-crash, --dump or --all")
     if as_json and asked:
         raise click.UsageError("--json shows the crash; parts are written as they are")
-    if dump is not None:
-        canonical_dump_name(dump)
+    if what["dump"] is not None:
+        canonical_dump_name(what["dump"])
         if not output and sys.stdout.isatty():
             raise click.UsageError("a dump is binary: write it to a file with -o, or to a pipe")
 
@@ -257,12 +250,10 @@ def _write_part(
 ) -> bytes:
     """Write a part, as far as it may be seen; return the SHA-256 of what was written."""
     match part.kind:
-        case Kind.RAW_CRASH | Kind.DUMP:
-            return _write(storage, lambda: part, path)
-        case Kind.PROCESSED_CRASH:
-            if unredacted:
-                return _write(storage, lambda: part, path)
+        case Kind.PROCESSED_CRASH if not unredacted:
             return _write_redacted(storage, crash_id, path)
+        case Kind.RAW_CRASH | Kind.DUMP | Kind.PROCESSED_CRASH:
+            return _write(storage, lambda: part, path)
         case _:
             assert_never(part.kind)
 

@@ -7,6 +7,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from crashmover.cli.console import say
 from crashmover.crash import Crash, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound
@@ -65,12 +66,15 @@ def _processed_fault(crash: Crash) -> str | None:
 
 
 @contextmanager
-def telling_of_dumps(storage: CrashSource, crash_id: str) -> Iterator[None]:
-    """Where there is no crash, say if there are dumps of it."""
+def telling_what_is_there(storage: CrashSource, crash_id: str) -> Iterator[None]:
+    """Where there is no crash, say if there are dumps of it, and what the store holds instead of
+    crashes."""
     try:
         yield
     except CrashIDNotFound as error:
         names = storage.dumps_alone(crash_id) if error.reason == _NO_CRASH else ()
+        for line in storage.tuning.retry.call(lambda: list(storage.strangers())):
+            say(f"crashmover: {line}")
         if not names:
             raise
         dumps = "1 dump is" if len(names) == 1 else f"{len(names):,} dumps are"

@@ -15,15 +15,15 @@ import click
 
 from crashmover import crashid
 from crashmover.cli import exit_codes
-from crashmover.cli.console import inform, require_output, say, warn_of_reading
-from crashmover.cli.emptiness import expect_some_option, verdict
+from crashmover.cli.console import inform, require_output, say, warn
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
-from crashmover.cli.selecting import word_for
+from crashmover.cli.selecting import expect_some_option, verdict, word_for
 from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
 from crashmover.engine.loading import each_loaded, given
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.roles import ListedSource
+from crashmover.registry import open_listed_source
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}
 _AT_ONCE = 64
@@ -35,11 +35,14 @@ class Count:
 
     crashes: int = 0
     bytes: int | None = None
+    without_bytes: int = 0
 
     def add(self, size: int | None) -> None:
         """Count one more."""
         self.crashes += 1
-        if size is not None:
+        if size is None:
+            self.without_bytes += 1
+        else:
             self.bytes = (self.bytes or 0) + size
 
     def as_dict(self) -> dict[str, int]:
@@ -100,19 +103,19 @@ def command(
       crashmover list -s prod --kind processed --json | jq -r .crash_id
     """
     check_range(since, until)
-    with settings.open_listed_source(sources) as storage:
+    with settings.open(open_listed_source, sources) as storage:
         storage.tuning.retry.call(storage.verify_access)
         require_output()
-        warn_of_reading(storage)
+        warn(storage.reading_risks())
         marker = _KINDS[kind]
         ids = storage.new_crashes(since, until, marker)
-        sizing = Sizing(storage, ALL_KINDS if marker is Kind.RAW_CRASH else frozenset({marker}))
-        sized = sizing.sized(ids) if with_bytes else ((crash_id, None) for crash_id in ids)
+        kinds = ALL_KINDS if marker is Kind.RAW_CRASH else frozenset({marker})
+        sized = _sized(storage, kinds, ids) if with_bytes else ((each, None) for each in ids)
         total = _print(sized, by_day, as_json)
         code = verdict(storage, total.crashes, expect_some=expect_some, was_listed=True)
     crashes, size = total.texts()
     inform(f"listed {crashes}" + (f"; {size}" if size else ""), **total.as_dict())
-    raise click.exceptions.Exit(ExitCode.FAILED if sizing.failed else code)
+    raise click.exceptions.Exit(ExitCode.FAILED if with_bytes and total.without_bytes else code)
 
 
 def _print(sized: Iterable[tuple[str, int | None]], by_day: bool, as_json: bool) -> Count:
@@ -139,38 +142,24 @@ def _line(crash_id: str, day: dt.date, size: int | None, as_json: bool) -> str:
     return crash_id if size is None else f"{crash_id}  {size}"
 
 
-class Sizing:
-    """Finds out how many bytes crashes have.
-
-    :param kinds: of which parts
-    """
-
-    def __init__(self, storage: ListedSource, kinds: frozenset[Kind]) -> None:
-        self.failed = 0
-        """How many crashes could not be read; each was named."""
-        self._storage = storage
-        self._kinds = kinds
-
-    def sized(self, crash_ids: Iterator[str]) -> Iterator[tuple[str, int | None]]:
-        """Yield each with the bytes of all its parts; None where that could not be read.  What
-        has been removed since it was listed is passed over."""
-        while batch := list(islice(crash_ids, _AT_ONCE)):
-            found = each_loaded(self._storage, batch, self._kinds)
-            for crash_id, crash in zip(batch, found, strict=True):
-                first = partial(given, crash)
-                load = partial(self._storage.load_crash, crash_id, self._kinds)
-                try:
-                    size = self._storage.tuning.retry.call(
-                        partial(_size, load), first=partial(_size, first)
-                    )
-                    yield crash_id, size
-                except CrashIDNotFound:
-                    continue
-                except StorageError as error:
-                    say(f"{crash_id}: {error.brief()}", crash_id=crash_id)
-                    self.failed += 1
-                    yield crash_id, None
+def _sized(
+    storage: ListedSource, kinds: frozenset[Kind], crash_ids: Iterator[str]
+) -> Iterator[tuple[str, int | None]]:
+    """Yield each with the bytes of its parts of these kinds; None where that could not be read,
+    which is said.  What has been removed since it was listed is passed over."""
+    while batch := list(islice(crash_ids, _AT_ONCE)):
+        found = each_loaded(storage, batch, kinds)
+        for crash_id, crash in zip(batch, found, strict=True):
+            first = partial(_size, partial(given, crash))
+            again = partial(_size, partial(storage.load_crash, crash_id, kinds))
+            try:
+                yield crash_id, storage.tuning.retry.call(again, first=first)
+            except CrashIDNotFound:
+                continue
+            except StorageError as error:
+                say(f"{crash_id}: {error.brief()}", crash_id=crash_id)
+                yield crash_id, None
 
 
 def _size(load: Callable[[], Crash]) -> int:
-    return sum(part.measure() for part in load().parts)
+    return sum(part.find_size() for part in load().parts)

@@ -18,11 +18,9 @@ from crashmover.errors import CrashMoverError, InvalidCrashID
 
 if TYPE_CHECKING:
     from crashmover.config import Config
-    from crashmover.external.crashqueue_base import CrashQueueBase
-    from crashmover.external.crashstorage_base import CrashStorageBase
-    from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.ASCII)
 
@@ -40,90 +38,43 @@ class Settings:
 
         return Config.load(self._config_path)
 
-    def open_storage(self, where: Sequence[str]) -> "CrashStorageBase":
-        """Open the store, or the several as one, that the command line names."""
-        from crashmover.registry import open_storage
-
-        return open_storage(where, config=self._config_for(where))
-
-    def open_source(self, where: Sequence[str]) -> "CrashSource":
-        """As `open_storage`, of what can be read."""
-        from crashmover.registry import open_source
-
-        return open_source(where, config=self._config_for(where))
-
-    def open_listed_source(self, where: Sequence[str]) -> "ListedSource":
-        """As `open_storage`, of what can be listed."""
-        from crashmover.registry import open_listed_source
-
-        return open_listed_source(where, config=self._config_for(where))
-
-    def open_destination(self, where: Sequence[str]) -> "CrashDestination":
-        """As `open_storage`, of what can be saved to."""
-        from crashmover.registry import open_destination
-
-        return open_destination(where, config=self._config_for(where))
-
-    def _config_for(self, where: Sequence[str]) -> "Config | None":
-        """Return the configuration, if any of these is a name from it."""
+    def open(self, opener: Callable[..., T], where: str | Sequence[str]) -> T:
+        """Open what the command line names, by a function of `crashmover.registry`.  The
+        configuration is read only if that is a name from it."""
         from crashmover.config import is_name
 
-        return self.config if any(map(is_name, where)) else None
-
-    def open_queue(self, where: str) -> "CrashQueueBase":
-        """Open the queue that the command line names."""
-        from crashmover.config import is_name
-        from crashmover.registry import open_queue
-
-        return open_queue(where, config=self.config if is_name(where) else None)
+        names = [where] if isinstance(where, str) else where
+        return opener(where, config=self.config if any(map(is_name, names)) else None)
 
 
-class CrashIDType(click.ParamType):
-    """A crash id as people type it."""
-
-    name = "crash_id"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return crashid.parse(value)
-        except InvalidCrashID as error:
-            self.fail(str(error), param, ctx)
+def to_crash_id(text: str) -> str:
+    """Return the crash id that was typed."""
+    try:
+        return crashid.parse(text)
+    except InvalidCrashID as error:
+        raise click.BadParameter(str(error)) from None
 
 
-class DayType(click.ParamType):
-    """A day as people type it."""
+def to_day(text: str) -> dt.date:
+    """Return the day that was typed."""
+    from crashmover.selection import parse_day
 
-    name = "day"
-
-    def convert(
-        self, value: str | dt.date, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dt.date:
-        from crashmover.selection import parse_day
-
-        if isinstance(value, dt.date):
-            return value
-        try:
-            return parse_day(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no day: write 2026-11-20, today, yesterday or 7d", param, ctx)
+    try:
+        return parse_day(text)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no day: write 2026-11-20, today, yesterday or 7d"
+        ) from None
 
 
-class DurationType(click.ParamType):
-    """A length of time: ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``; in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        match = _DURATION.fullmatch(value.strip())
-        numbers = [int(group or 0) for group in match.groups()] if match else []
-        seconds = sum(n * unit for n, unit in zip(numbers, (86400, 3600, 60, 1), strict=False))
-        if seconds <= 0:
-            self.fail(f"{value!r} is no length of time: write 90s, 10m or 1h30m", param, ctx)
-        return float(seconds)
+def to_seconds(text: str) -> float:
+    """Return the seconds of ``90``, ``90s``, ``10m``, ``1h30m``, ``2d``."""
+    match = _DURATION.fullmatch(text.strip())
+    numbers = [int(group or 0) for group in match.groups()] if match else []
+    seconds = sum(n * unit for n, unit in zip(numbers, (86400, 3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise click.BadParameter(f"{text!r} is no length of time: write 90s, 10m or 1h30m")
+    return float(seconds)
 
 
 class IdsFileType(click.File):
@@ -182,17 +133,8 @@ class QueueType(StoreType):
 
 def queue_option(*, required: bool, help: str, multiple: bool = False) -> Callable[[F], F]:
     """``-q``: the queue, or several."""
-    return click.option(
-        "-q",
-        "--queue",
-        type=QueueType(),
-        metavar="URI",
-        multiple=multiple,
-        required=required,
-        envvar="CRASHMOVER_QUEUE",
-        show_envvar=True,
-        help=help,
-    )
+    names = ("-q", "--queue", "queue")
+    return _uri_option(*names, type=QueueType(), required=required, multiple=multiple, help=help)
 
 
 def source_option(
@@ -201,18 +143,8 @@ def source_option(
     help: str = "Store to read from; repeated: a crash comes from the first that has it.",
 ) -> Callable[[F], F]:
     """``-s``: the store to read from."""
-    return click.option(
-        "-s",
-        "--source",
-        "sources",
-        type=StoreType(),
-        metavar="URI",
-        multiple=True,
-        required=required,
-        envvar="CRASHMOVER_SOURCE",
-        show_envvar=True,
-        help=help,
-    )
+    names = ("-s", "--source", "sources")
+    return _uri_option(*names, type=StoreType(), required=required, multiple=True, help=help)
 
 
 def destination_option(
@@ -221,17 +153,15 @@ def destination_option(
     help: str = "Store to save to; repeated: a crash goes to all of them.",
 ) -> Callable[[F], F]:
     """``-d``: the store to save to."""
+    names = ("-d", "--destination", "destinations")
+    return _uri_option(*names, type=StoreType(), required=required, multiple=True, help=help)
+
+
+def _uri_option(short: str, long: str, name: str, **attributes: Any) -> Callable[[F], F]:
+    """Return an option for URIs, which the environment may give, too."""
+    variable = f"CRASHMOVER_{long.removeprefix('--').upper()}"
     return click.option(
-        "-d",
-        "--destination",
-        "destinations",
-        type=StoreType(),
-        metavar="URI",
-        multiple=True,
-        required=required,
-        envvar="CRASHMOVER_DESTINATION",
-        show_envvar=True,
-        help=help,
+        short, long, name, metavar="URI", envvar=variable, show_envvar=True, **attributes
     )
 
 
@@ -239,11 +169,11 @@ def range_options(function: F) -> F:
     """``--since`` and ``--until``."""
     since = click.option(
         "--since",
-        type=DayType(),
+        type=to_day,
         metavar="DAY",
         help="First day, by the crash ids' dates: 2026-11-20, today, yesterday, 7d (days ago).",
     )
-    until = click.option("--until", type=DayType(), metavar="DAY", help="Last day; it is included.")
+    until = click.option("--until", type=to_day, metavar="DAY", help="Last day; it is included.")
     return since(until(function))
 
 

@@ -52,12 +52,8 @@ def overview(storage: CrashSource, crash_id: str) -> dict[str, Any]:
             minidumps[part.name] = found.minidump
         public[part.kind] = found.public
         where = {"size": found.size, "location": part.location}
-        said: dict[str, Any] = {
-            name: text for name in ("error", "note") if (text := getattr(found, name))
-        }
-        if found.error:
-            said["damaged"] = found.is_damaged
-        shown["parts"].append({"kind": part.kind.value, "name": part.name, **where, **said})
+        which = {"kind": part.kind.value, "name": part.name}
+        shown["parts"].append({**which, **where, **found.remarks})
     shown["parts"] += map(_missing_dump, held.lacking(crash))
     shown["annotations"] = public.get(Kind.RAW_CRASH, {})
     if crash.processed_crash:
@@ -79,17 +75,14 @@ class _Examined:
     :param size: in bytes; None where it cannot be read
     :param public: what may be shown of it, where it is a JSON object
     :param minidump: what it is of, where it is a minidump
-    :param error: why it cannot be read: the user may ask for the crash because of that
-    :param is_damaged: whether it is damaged, and not only out of reach
-    :param note: what was not looked at
+    :param remarks: "error": why it cannot be read, for the user may ask for the crash because of
+        that; "damaged": whether it is, and not only out of reach; "note": what was not looked at
     """
 
     size: int | None = None
     public: dict[str, Any] = field(default_factory=dict)
     minidump: dict[str, Any] | None = None
-    error: str | None = None
-    is_damaged: bool = False
-    note: str | None = None
+    remarks: dict[str, Any] = field(default_factory=dict)
 
 
 def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
@@ -99,19 +92,19 @@ def _examine(part: Part, redactor: Redactor, held: Held) -> _Examined:
             case Kind.DUMP:
                 _look_into(part, held.expected(part.name), found)
             case Kind.RAW_CRASH:
-                found.size = part.measure()
+                found.size = part.find_size()
                 found.public = _chosen(json_object(part), PUBLIC_ANNOTATIONS)
             case Kind.PROCESSED_CRASH:
-                found.size = part.measure()
+                found.size = part.find_size()
                 found.public = _public(part, redactor)
             case _:
                 assert_never(part.kind)
     except LargeDocument as error:  # which is no damage
-        found.note = error.reason
+        found.remarks["note"] = error.reason
     except CorruptCrash as error:
-        found.error, found.is_damaged = error.reason, True
+        found.remarks |= {"error": error.reason, "damaged": True}
     except (CrashArchived, StorageDenied) as error:  # the latter: a link in the place of a file
-        found.error = error.reason
+        found.remarks |= {"error": error.reason, "damaged": False}
     return found
 
 
@@ -178,7 +171,7 @@ def _look_into(part: Part, expected: bytes | None, found: _Examined) -> None:
 
     :param expected: the SHA-256 that it should have
     """
-    known = part.look()
+    known = part.check()
     size, head, digest = 0, b"", hashlib.sha256()
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         for chunk in part.chunks():
@@ -189,13 +182,13 @@ def _look_into(part: Part, expected: bytes | None, found: _Examined) -> None:
             is_wanted = may_be_one or expected is not None
             if known is not None and (known > LARGEST_MINIDUMP or not is_wanted):
                 size = known
-                found.note = _NOT_COMPARED if expected else None
+                found.remarks |= {"note": _NOT_COMPARED} if expected else {}
                 break
             if may_be_one and size <= LARGEST_MINIDUMP:
                 spool.write(chunk)
         else:
             if expected not in (None, digest.digest()):
-                found.error = mismatch(part.name)
+                found.remarks |= {"error": mismatch(part.name), "damaged": True}
         found.size = size
         if head == MAGIC:
             is_large = size > LARGEST_MINIDUMP

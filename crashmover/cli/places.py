@@ -24,31 +24,28 @@ class Place:
     :param kind: of `KINDS`
     :param name: in the configuration, if it comes from there
     :param shown: the URI as it was written, without its secrets
+    :param opened: None where there is an error
     """
 
     kind: str
     name: str
     shown: str
-    storage: Store | None = None
-    queue: CrashQueueBase | None = None
+    opened: Store | CrashQueueBase | None = None
     error: CrashMoverError | None = None
 
     @property
     def uri(self) -> str:
         """What messages call it."""
-        opened = self.storage or self.queue
-        return opened.uri if opened else self.shown
+        return self.opened.uri if self.opened else self.shown
 
 
 def place_at(section: str, uri: str, name: str = "") -> Place:
     """Return what is at a URI."""
-    kind = KINDS[section]
     try:
-        if section == "queue":
-            return Place(kind, name, _shown(uri), queue=open_queue(uri))
-        return Place(kind, name, _shown(uri), storage=open_store(uri))
+        opened = open_queue(uri) if section == "queue" else open_store(uri)
+        return Place(KINDS[section], name, str(StorageURI.parse(uri)), opened)
     except CrashMoverError as error:
-        return Place(kind, name, masked(uri), error=error)
+        return Place(KINDS[section], name, masked(uri), error=error)
 
 
 def places_of(config: Config, section: str, name: str) -> list[Place]:
@@ -58,7 +55,3 @@ def places_of(config: Config, section: str, name: str) -> list[Place]:
     except InvalidConfig as error:
         return [Place(KINDS[section], name, "", error=error)]
     return [place_at(section, uri, name) for uri in uris]
-
-
-def _shown(uri: str) -> str:
-    return str(StorageURI.parse(uri))

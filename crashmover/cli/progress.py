@@ -9,8 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
 from crashmover.cli import console
 from crashmover.cli.console import Progress
+
+progress_option = click.option(
+    "--progress/--no-progress", default=None, help="Show progress; else only on a terminal."
+)
 
 
 @contextmanager
@@ -23,7 +29,7 @@ def progress(wanted: bool | None, total: int | None) -> Iterator[Progress]:
     """
     if wanted is None:
         wanted = sys.stderr.isatty()
-    if not wanted or console.is_json() or console.is_quiet():
+    if not wanted or console.messages.as_json or console.messages.quiet:
         yield Progress()
         return
     from crashmover.cli.bar import Bar, Lines  # which import rich

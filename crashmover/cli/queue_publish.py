@@ -16,32 +16,28 @@ import click
 from crashmover import crashid, streams
 from crashmover.cli import exit_codes, signals
 from crashmover.cli.console import inform, say
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import (
-    IdsFileType,
     Settings,
     check_range,
     queue_option,
     range_options,
     source_option,
 )
+from crashmover.cli.selecting import expect_some_option, ids_from_option, verdict
 from crashmover.errors import CrashIdsFailedToPublish, InvalidCrashID
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, QueueName, parse_body
 from crashmover.external.roles import ListedSource
 from crashmover.idset import CrashIDs
+from crashmover.registry import open_listed_source, open_queue
 
 
-class BodyType(click.ParamType):
-    """A crash id as people type it, or ``ID:RULESET``."""
-
-    name = "crash_id"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return _parse(value)
-        except InvalidCrashID as error:
-            self.fail(str(error), param, ctx)
+def _body(text: str) -> str:
+    """Return a crash id as people type it, or ``ID:RULESET``."""
+    try:
+        return _parse(text)
+    except InvalidCrashID as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _parse(text: str) -> str:
@@ -65,18 +61,13 @@ def _parse(text: str) -> str:
     show_default=True,
     help="Which of the queues.",
 )
-@click.option(
-    "--ids-from",
-    type=IdsFileType(),
-    metavar="FILE",
-    help="Crash ids from a file, one a line; - for standard input.",
-)
+@ids_from_option
 @source_option(required=False, help="Store whose crashes of --since to --until are published.")
 @range_options
 @click.option("--rate", type=click.FloatRange(min=0.01), metavar="N", help="At most N a second.")
 @expect_some_option
 @click.option("--create", is_flag=True, help="Make what is missing of the queues first.")
-@click.argument("crash_ids", nargs=-1, type=BodyType(), metavar="[CRASH_ID]...")
+@click.argument("crash_ids", nargs=-1, type=_body, metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Publish crash ids to a queue.
@@ -96,7 +87,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     with ExitStack() as stack:
         ids, source = _selected(stack, settings, crash_ids, options)
         counted = _Counted(ids)
-        queue = stack.enter_context(settings.open_queue(options["queue"]))
+        queue = stack.enter_context(settings.open(open_queue, options["queue"]))
         if options["create"]:
             for name in queue.create():
                 inform(f"created {name}")
@@ -121,7 +112,7 @@ def _selected(
         if not options["sources"]:
             raise click.UsageError("a range of days is one of a store: -s is missing")
         check_range(since, until)
-        source = stack.enter_context(settings.open_listed_source(options["sources"]))
+        source = stack.enter_context(settings.open(open_listed_source, options["sources"]))
         source.verify_access()
         return source.new_crashes(since, until), source
     if not crash_ids and not file and not options["create"]:

@@ -18,6 +18,7 @@ from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, queue_option
 from crashmover.errors import QueueError
 from crashmover.external.crashqueue_base import BATCH, CrashQueueBase, Delivery, QueueName
+from crashmover.registry import open_queue
 
 _WAIT = 5.0
 
@@ -63,7 +64,7 @@ def command(settings: Settings, /, queue: str, **options: Any) -> None:
     if options["no_ack"] and options["follow"]:
         raise click.UsageError("--no-ack gives back at the end, and --follow has none")
     with ExitStack() as stack:
-        opened = stack.enter_context(settings.open_queue(queue))
+        opened = stack.enter_context(settings.open(open_queue, queue))
         opened.max_deliveries = None  # a person who takes a crash id out is to see it
         opened.verify_access()
         require_output()

@@ -17,14 +17,20 @@ import click
 
 from crashmover.cli import console, exit_codes, signals
 from crashmover.cli.console import say
-from crashmover.cli.emptiness import expect_some_option, verdict
 from crashmover.cli.exit_codes import ExitCode
-from crashmover.cli.options import CrashIDType, Settings, range_options, source_option
-from crashmover.cli.selecting import check_selection, ids_from_option, named_ids
+from crashmover.cli.options import Settings, range_options, source_option, to_crash_id
+from crashmover.cli.selecting import (
+    check_selection,
+    expect_some_option,
+    ids_from_option,
+    named_ids,
+    verdict,
+)
 from crashmover.engine.remover import RemovalResult, Remover, Status
 from crashmover.errors import CrashMoverError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.idset import CrashIDs
+from crashmover.registry import open_storage
 
 _HANDFUL = 5  # crashes that are removed without a question
 
@@ -42,7 +48,7 @@ _HANDFUL = 5  # crashes that are removed without a question
 )
 @expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
-@click.argument("crash_ids", nargs=-1, type=CrashIDType(), metavar="[CRASH_ID]...")
+@click.argument("crash_ids", nargs=-1, type=to_crash_id, metavar="[CRASH_ID]...")
 @click.pass_obj
 def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -> None:
     """Remove crashes from a store, for good.
@@ -63,10 +69,10 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
     _check_usage(crash_ids, options)
     with ExitStack() as stack:
         ids = stack.enter_context(named_ids(crash_ids, options["ids_from"]))
-        storage = stack.enter_context(settings.open_storage(options["sources"]))
+        storage = stack.enter_context(settings.open(open_storage, options["sources"]))
         remover = stack.enter_context(Remover(storage, dry_run=options["dry_run"]))
         remover.verify_access()
-        console.warn_of_reading(storage, removing=not options["dry_run"])
+        console.warn(storage.reading_risks(removing=not options["dry_run"]))
         if not options["dry_run"] and not options["yes"]:
             _ask(storage, ids, options)
         if options["since"] and _is_no_store(storage, options):
@@ -179,21 +185,18 @@ def _tell_of_the_rest(
         counts[removal.status] += 1
         untold.append(removal)
     for removal in untold:
-        said = f": {removal.error}" if removal.error else ""
-        say(
-            f"{removal.crash_id}: {removal.status}{said}",
-            crash_id=removal.crash_id,
-            status=removal.status,
-        )
+        _say(removal)
+
+
+def _say(removal: RemovalResult) -> None:
+    crash_id, status = removal.crash_id, removal.status
+    text = ": ".join(filter(None, (crash_id, status, removal.error)))
+    say(text, crash_id=crash_id, status=status)
 
 
 def _tell(removal: RemovalResult, as_json: bool) -> None:
     if removal.error is not None:
-        say(
-            f"{removal.crash_id}: {removal.status}: {removal.error}",
-            crash_id=removal.crash_id,
-            status=removal.status,
-        )
+        _say(removal)
     if as_json:
         known = {key: value for key, value in asdict(removal).items() if value is not None}
         click.echo(json.dumps({**known, "error": removal.error}))

@@ -16,10 +16,11 @@ import click
 
 from crashmover import crashid, streams
 from crashmover.cli import console, exit_codes
-from crashmover.cli.options import CrashIDType, Settings, destination_option
+from crashmover.cli.options import Settings, destination_option, to_crash_id
 from crashmover.crash import Crash, Kind, Part
 from crashmover.documents import LONGEST, LargeDocument, json_object
 from crashmover.errors import CorruptCrash, CrashMoverError
+from crashmover.registry import open_destination
 
 _NAMED = re.compile(r"([A-Za-z0-9_.-]*)=(.*)", re.ASCII | re.DOTALL)
 
@@ -74,7 +75,7 @@ class DumpType(click.ParamType):
     help="A dump; without a name, the main one (upload_file_minidump).  May be repeated.",
 )
 @click.option("--processed-crash", type=_FILE, metavar="FILE", help="The processor's report: JSON.")
-@click.argument("crash_id", required=False, type=CrashIDType())
+@click.argument("crash_id", required=False, type=to_crash_id)
 @click.pass_obj
 def command(
     settings: Settings,
@@ -118,9 +119,9 @@ def command(
                 assert_never(kind)
 
     crash = _crash(crash_id, [part for kind in Kind for part in given(kind) if part])
-    with settings.open_destination(destinations) as storage:
-        console.warn_before_writing(storage)
-        console.warn_of_differences(storage)
+    with settings.open(open_destination, destinations) as storage:
+        console.warn(storage.cautions())
+        console.warn(storage.try_saving())
         storage.tuning.retry.call(lambda: storage.save_crash(crash))
         console.warn_of_risks(storage)
     click.echo(crash_id)

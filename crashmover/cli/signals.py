@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from crashmover.cli.console import is_json, say
+from crashmover.cli import console
+from crashmover.cli.console import say
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.errors import CrashMoverError
 from crashmover.unbroken import is_in_unbroken
@@ -38,7 +39,7 @@ def _to_terminal(text: str) -> None:
 
     The bare call: what the signal interrupted may be in the middle of writing, or hold a lock.
     """
-    if is_json() or not os.isatty(2):
+    if console.messages.as_json or not os.isatty(2):
         return
     with suppress(OSError):
         os.write(2, text.encode())

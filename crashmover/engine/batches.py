@@ -55,13 +55,13 @@ class Batches(Generic[T, R]):
         # result.  If no worker waits for the next batch, a moment later more are finished.
         is_ahead = len(self) > self._workers.count
         with suppress(Empty):
-            yield from self._take(self._finished.get(timeout=timeout))
+            yield from self._result(self._finished.get(timeout=timeout))
             if is_ahead:
                 time.sleep(_MOMENT)
             while True:
-                yield from self._take(self._finished.get_nowait())
+                yield from self._result(self._finished.get_nowait())
 
-    def _take(self, future: Future[R]) -> Iterator[tuple[list[T], R | WorkerKilled]]:
+    def _result(self, future: Future[R]) -> Iterator[tuple[list[T], R | WorkerKilled]]:
         if batch := self._in_hand.pop(future, None):
             result: R | WorkerKilled
             try:

@@ -12,23 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Self, assert_never
 
-from crashmover.comparison import (
-    Difference,
-    MeasuredCrash,
-    compare,
-    has_same_size,
-)
+from crashmover.comparison import Difference, MeasuredCrash, compare, has_same_size
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
 from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
 from crashmover.engine.workers import Workers
-from crashmover.errors import (
-    CorruptCrash,
-    CrashIDNotFound,
-    CrashMoverError,
-    in_brief,
-)
+from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
 from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy, is_retryable
 
@@ -66,12 +56,8 @@ class Finding:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """What a worker found, and whether a store is down."""
-
-    findings: list[Finding]
-    failure: CrashMoverError | None = None
+_Checked = tuple[list[Finding], CrashMoverError | None]
+"""What a worker found, and the failure of a store as a whole."""
 
 
 class Checker:
@@ -153,7 +139,7 @@ class Checker:
             yield from self._findings(iter(crash_ids), batches)
 
     def _findings(
-        self, crash_ids: Iterator[str], batches: Batches[str, "_Checked"]
+        self, crash_ids: Iterator[str], batches: Batches[str, _Checked]
     ) -> Iterator[Finding]:
         unlisted: CrashMoverError | None = None
         while True:
@@ -170,10 +156,10 @@ class Checker:
                 batches.drop_waiting()
             if not batches:
                 break
-            checked = batches.oldest()
-            yield from checked.findings
-            if checked.failure:
-                raise checked.failure
+            findings, failure = batches.oldest()
+            yield from findings
+            if failure:
+                raise failure
         if unlisted:
             raise unlisted
 
@@ -185,9 +171,7 @@ class Checker:
         there = [each_loaded(guard.store, crash_ids, self._kinds) for guard in self._stores]
         findings: list[Finding] = []
         for crash_id in crash_ids:
-            check = _Check(
-                crash_id, self._source.store, next(found), self._kinds, digest=self._digest
-            )
+            check = _Check(crash_id, self._source.store, next(found), self._kinds, self._digest)
             for guard, listed in zip(self._stores, there, strict=True):
                 compare_again = partial(check.compare, guard.store)
                 first = partial(compare_again, next(listed))
@@ -195,10 +179,10 @@ class Checker:
                     findings.append(guard.retry.call(compare_again, first=first))
                 except Exception as error:
                     if failure := self._outage(error):
-                        return _Checked(findings, failure)
+                        return findings, failure
                     failed = check.finding(guard.store, Verdict.FAILED, error=in_brief(error))
                     findings.append(failed)
-        return _Checked(findings)
+        return findings, None
 
     def _outage(self, error: Exception) -> CrashMoverError | None:
         """Return why a store as a whole cannot be read, if this error comes from that."""
@@ -210,28 +194,21 @@ class Checker:
         return None
 
 
+@dataclass
 class _Check:
     """One crash, which is looked at in one store after the other; its source is read once.
 
     :param found: the crash as the source has it, as `load_crashes` gave it
+    :param refuted: in what it is damaged by its own word
     """
 
-    def __init__(
-        self,
-        crash_id: str,
-        source: CrashSource,
-        found: Crash | Exception,
-        kinds: Set[Kind],
-        *,
-        digest: bool,
-    ) -> None:
-        self._crash_id = crash_id
-        self._source = source
-        self._found: Crash | Exception | None = found
-        self._kinds = kinds
-        self._digest = digest
-        self._measured: MeasuredCrash | None = None
-        self._refuted: str | None = None  # in what it is damaged by its own word
+    crash_id: str
+    source: CrashSource
+    found: Crash | Exception | None
+    kinds: Set[Kind]
+    digest: bool
+    measured: MeasuredCrash | None = None
+    refuted: str | None = None
 
     def compare(self, store: CrashSource, found: Crash | Exception | None = None) -> Finding:
         """Return what there is to say of it in a store.
@@ -240,47 +217,47 @@ class _Check:
             anew, and so is the source's, which may have been replaced
         """
         if found is None:
-            self._found = self._measured = None
+            self.found = self.measured = None
         try:
             source = self._measure()
         except CrashIDNotFound as error:
             return self.finding(store, Verdict.GONE, error=error.brief())
         try:
-            there = given(found or store.load_crash(self._crash_id, self._kinds))
+            there = given(found or store.load_crash(self.crash_id, self.kinds))
         except CrashIDNotFound:
             difference = Difference(missing=set(source.measured))
-            return Finding(self._crash_id, store.uri, _verdict(difference), difference)
+            return Finding(self.crash_id, store.uri, _verdict(difference), difference)
         try:
-            difference = compare(source, there, None if self._digest else has_same_size)
+            difference = compare(source, there, None if self.digest else has_same_size)
         except CorruptCrash as error:  # the source was looked at before
             return self.finding(store, Verdict.DIFFERS, error=in_brief(error))
-        read = source.bytes_of(set(source.measured)) if self._digest else 0
-        status = Verdict.DIFFERS if self._refuted else _verdict(difference)
-        return Finding(self._crash_id, store.uri, status, difference, read, self._refuted)
+        read = source.bytes_of(set(source.measured)) if self.digest else 0
+        status = Verdict.DIFFERS if self.refuted else _verdict(difference)
+        return Finding(self.crash_id, store.uri, status, difference, read, self.refuted)
 
     def finding(self, store: CrashSource, status: Verdict, *, error: str | None = None) -> Finding:
         """Return what is to be said where nothing was compared."""
-        return Finding(self._crash_id, store.uri, status, Difference(), error=error)
+        return Finding(self.crash_id, store.uri, status, Difference(), error=error)
 
     def _measure(self) -> MeasuredCrash:
         """Return the crash of the source, once all of it has been looked at."""
-        if self._measured is None:
-            kinds = kinds_to_load(self._kinds, verify=self._digest)
-            crash = given(self._found or self._source.load_crash(self._crash_id, kinds))
-            found = measured(crash, self._kinds, verify=self._digest)
+        if self.measured is None:
+            kinds = kinds_to_load(self.kinds, verify=self.digest)
+            crash = given(self.found or self.source.load_crash(self.crash_id, kinds))
+            found = measured(crash, self.kinds, verify=self.digest)
             try:
                 for part in found.measured.values():
-                    if self._digest:
+                    if self.digest:
                         part.sha256()
                     else:
-                        part.look()
-                fault = found.find_fault() if self._digest else None
+                        part.check()
+                fault = found.find_fault() if self.digest else None
             except CorruptCrash as error:
-                error.uri = error.uri or self._source.uri
+                error.uri = error.uri or self.source.uri
                 raise
-            self._refuted = f"{self._source.uri}: {fault}" if fault else None
-            self._measured = found
-        return self._measured
+            self.refuted = f"{self.source.uri}: {fault}" if fault else None
+            self.measured = found
+        return self.measured
 
 
 def _verdict(difference: Difference) -> Verdict:

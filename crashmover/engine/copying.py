@@ -4,7 +4,7 @@
 
 """Copying: one batch of crashes, in a worker.  Crash ids in, `Outcome` of each out."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ from functools import partial
 from typing import cast
 
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import Crash, Kind
+from crashmover.crash import Crash
 from crashmover.engine.destination import Destination, DestinationResult
 from crashmover.engine.guard import Guard, outage
 from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
+from crashmover.engine.plan import CopyOptions
 from crashmover.errors import (
     CorruptCrash,
     CrashChanged,
@@ -29,7 +30,6 @@ from crashmover.errors import (
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.roles import CrashSource
-from crashmover.redaction import Redactor
 from crashmover.retry import is_retryable
 
 
@@ -105,22 +105,12 @@ class Copier:
 
     Safe for use from many threads, and in processes that were forked.
 
-    :param kinds: the kinds of parts that are copied
-    :param verify: whether a crash has to be sound
-    :param remove_source: whether a crash is removed from the source when all of it is at every
-        destination
-    :param redactor: what to take out of processed crashes
-    :param dry_run: whether to change nothing
     :param pool: lets several destinations be copied to at the same time
     """
 
     source: Guard[CrashSource]
     destinations: Sequence[Destination]
-    kinds: Set[Kind]
-    verify: bool
-    remove_source: bool
-    redactor: Redactor | None
-    dry_run: bool
+    options: CopyOptions
     pool: Executor
 
     def copy(self, batch: Sequence[CrashCopy]) -> list[Outcome]:
@@ -159,27 +149,28 @@ class Copier:
 
     def _load(self, batch: Sequence[CrashCopy]) -> None:
         ids = [copy.crash_id for copy in batch]
-        kinds = kinds_to_load(self.kinds, verify=self.verify)
+        kinds = kinds_to_load(self.options.kinds, verify=self.options.verify)
         found = each_loaded(self.source.store, ids, kinds)
         for copy in batch:
             try:
                 if failure := outage(self.source, [each.guard for each in self.destinations]):
                     raise failure
-                copy.crash = self.source.call(
-                    partial(self._load_alone, copy.crash_id), first=partial(self._load_next, found)
-                )
+                load = partial(self._loaded, copy.crash_id)
+                copy.crash = self.source.call(load, first=partial(load, found))
             except Exception as error:
                 copy.error = error
 
-    def _load_next(self, found: Iterator[Crash | Exception]) -> MeasuredCrash:
-        return self._measured(given(next(found)))
-
-    def _load_alone(self, crash_id: str) -> MeasuredCrash:
-        kinds = kinds_to_load(self.kinds, verify=self.verify)
-        return self._measured(self.source.store.load_crash(crash_id, kinds))
-
-    def _measured(self, crash: Crash) -> MeasuredCrash:
-        found = measured(crash, self.kinds, verify=self.verify, redactor=self.redactor)
+    def _loaded(
+        self, crash_id: str, among: Iterator[Crash | Exception] | None = None
+    ) -> MeasuredCrash:
+        """Return a crash, which is the next of some that are loaded together, or loaded alone."""
+        kinds, verify = self.options.kinds, self.options.verify
+        if among is None:
+            loaded = kinds_to_load(kinds, verify=verify)
+            crash = self.source.store.load_crash(crash_id, loaded)
+        else:
+            crash = given(next(among))
+        found = measured(crash, kinds, verify=verify, redactor=self.options.redactor)
         if found.fault:
             raise CorruptCrash(found.fault)
         return found
@@ -205,7 +196,7 @@ class Copier:
         if copy.crash is None or copy.errors:
             return self._failed(copy, copy.errors)
         try:
-            if fault := copy.crash.find_fault() if self.verify else None:
+            if fault := copy.crash.find_fault() if self.options.verify else None:
                 raise CorruptCrash(fault)
             self._remove_if_whole(copy, copy.crash)
         except Exception as error:
@@ -215,7 +206,7 @@ class Copier:
     def _status(self, copy: CrashCopy) -> Status:
         if not any(result.saved for result in copy.results):
             return Status.SKIPPED
-        return Status.WOULD_COPY if self.dry_run else Status.COPIED
+        return Status.WOULD_COPY if self.options.dry_run else Status.COPIED
 
     def _failed(self, copy: CrashCopy, errors: list[Exception]) -> Outcome:
         conflict = all(isinstance(error, CrashConflict) for error in errors)
@@ -235,9 +226,9 @@ class Copier:
     # Removing the source
 
     def _remove_if_whole(self, copy: CrashCopy, crash: MeasuredCrash) -> None:
-        """Remove the crash from the source, if all of it is at every destination."""
         whole = [result for result in copy.results if result.is_whole]
-        if not self.remove_source or self.dry_run or len(whole) < len(self.destinations):
+        removes = self.options.remove_source and not self.options.dry_run
+        if not removes or len(whole) < len(self.destinations):
             return
         copied = Crash(copy.crash_id, [part.part for part in crash.measured.values()])
         try:

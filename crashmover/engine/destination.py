@@ -6,20 +6,20 @@
 
 import logging
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from crashmover import crashid
 from crashmover.comparison import Difference, Key, MeasuredCrash, compare
 from crashmover.crash import COLLECTED, Crash, Kind, marker_of
 from crashmover.engine.guard import Guard
+from crashmover.engine.plan import CopyOptions, Existing
 from crashmover.errors import (
     CorruptCrash,
     CrashConflict,
     CrashExists,
     CrashIDNotFound,
-    StorageDenied,
     StorageError,
 )
 from crashmover.external.roles import CrashDestination, ReadableDestination
@@ -30,36 +30,13 @@ logger = logging.getLogger(__name__)
 _TURNS = 3  # others may save the same crash, or remove it, each time after it was looked at
 
 
-class Existing(StrEnum):
-    """What to do about a crash that a destination has."""
-
-    SKIP = "skip"
-    COMPARE = "compare"
-    OVERWRITE = "overwrite"
-
-
-@dataclass(frozen=True)
-class DestinationResult:
-    """What became of a crash at one destination.
-
-    :param saved: the parts that were saved, or would be
-    :param is_whole: whether all that the source has is now known to be there: because it
-        was saved, or was compared; not because the commit marker was seen
-    :param attempts: how often it was tried to save it
-    """
-
-    saved: set[Key] = field(default_factory=set)
-    is_whole: bool = False
-    attempts: int = 1
-    error: Exception | None = None
-
-
 @dataclass
-class PendingSave:
-    """What is to be saved of a crash at one destination.
+class DestinationResult:
+    """What became of a crash at one destination, once that is final.
 
-    :param wanted: what is to be saved, or was; None: nothing
+    :param wanted: what is to be saved, was saved, or would be; None: nothing
     :param is_same: whether nothing is to be saved, as all of the crash is there: it was compared
+    :param attempts: how often it was tried to save it
     """
 
     crash: MeasuredCrash
@@ -68,44 +45,38 @@ class PendingSave:
     attempts: int = 1
     error: Exception | None = None
 
-    def result(self) -> DestinationResult:
-        """Return what became of it, once it is final."""
+    @property
+    def saved(self) -> Set[Key]:
+        """The parts that were saved, or would be."""
         if self.error or not self.wanted:
-            return DestinationResult(
-                is_whole=self.is_same, attempts=self.attempts, error=self.error
-            )
-        saved = {part.key for part in self.wanted.parts} & self.crash.measured.keys()
-        return DestinationResult(saved, is_whole=True, attempts=self.attempts)
+            return set()
+        return {part.key for part in self.wanted.parts} & self.crash.measured.keys()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the source has is now known to be there: because it was saved, or was
+        compared; not because the commit marker was seen."""
+        return self.is_same or (self.wanted is not None and not self.error)
 
 
 class Destination:
     """Copies crashes to a store, batch by batch, from any thread.
 
-    :param store: the store
-    :param kinds: the kinds of parts that are copied
-    :param existing: what to do about a crash that is there
-    :param verify: whether to read back and compare whatever is there or was saved
-    :param dry_run: whether to save nothing
+    :param retry: what to try again; None: as the store's own `Tuning` says
     """
 
     def __init__(
-        self,
-        store: CrashDestination,
-        *,
-        kinds: Set[Kind],
-        existing: Existing,
-        verify: bool,
-        dry_run: bool,
-        retry: RetryPolicy | None = None,
+        self, store: CrashDestination, options: CopyOptions, retry: RetryPolicy | None = None
     ) -> None:
         self.store = store
         # Read from only where the plan has made sure that it can be.
         self._readable = cast(ReadableDestination, store)
         self.guard = Guard(store, retry, write=True)
-        self._kinds = kinds
-        self._existing = existing
-        self._verify = verify
-        self._dry_run = dry_run
+        self._options = options
+        # Whether a crash that is there is compared, and not only looked for.
+        self._compares = options.existing is Existing.COMPARE or (
+            options.existing is Existing.SKIP and options.verify
+        )
         self._listed: Iterator[str] | None = None
         self._next: str | None = None
 
@@ -114,7 +85,7 @@ class Destination:
         asked for."""
         try:
             self.guard.retry.call(lambda: self.store.verify_access(write=True))
-            if not self._dry_run:
+            if not self._options.dry_run:
                 for difference in self.guard.retry.call(self.store.try_saving):
                     logger.warning("%s", difference)
         except StorageError as error:
@@ -158,33 +129,25 @@ class Destination:
 
         :param crashes: each with whether it is known not to be there
         """
-        saves = [PendingSave(crash) for crash, _ in crashes]
+        saves = [DestinationResult(crash) for crash, _ in crashes]
         for save, (_, is_lacking) in zip(saves, crashes, strict=True):
             self._decide(save, is_lacking)
-        if not self._dry_run:
+        if not self._options.dry_run:
             wanted = [save for save in saves if save.wanted]
             self._save_and_settle(wanted)
-            if self._verify:
+            if self._options.verify:
                 self._verify_saved(wanted)
-        return [save.result() for save in saves]
+        return saves
 
     # What is to be saved
 
-    def _decide(self, save: PendingSave, is_lacking: bool) -> None:
-        """Find out what must be saved of a crash, or why that cannot be told."""
+    def _decide(self, save: DestinationResult, is_lacking: bool) -> None:
         save.wanted, save.is_same, save.error = None, False, None
         try:
             save.wanted = self._wanted(save.crash, is_lacking)
             save.is_same = save.wanted is None and self._compares
         except Exception as error:
             save.error = error
-
-    @property
-    def _compares(self) -> bool:
-        """Whether a crash that is there is compared, and not only looked for."""
-        return self._existing is Existing.COMPARE or (
-            self._existing is Existing.SKIP and self._verify
-        )
 
     def _wanted(self, crash: MeasuredCrash, is_lacking: bool) -> Crash | None:
         """Return what must be saved of the crash; None if nothing.
@@ -193,7 +156,7 @@ class Destination:
         """
         if self.guard.down:
             raise self.guard.down
-        if self._existing is Existing.OVERWRITE:
+        if self._options.existing is Existing.OVERWRITE:
             return self._with_dumps_there(crash.crash)
         if not self._compares:
             return crash.crash if is_lacking else self._lacking(crash)
@@ -205,32 +168,36 @@ class Destination:
 
     def _with_dumps_there(self, crash: Crash) -> Crash:
         """A raw crash replaces all dumps: where these are not copied, they are kept."""
-        kept = COLLECTED - self._kinds
+        kept = COLLECTED - self._options.kinds
         if Kind.RAW_CRASH in kept or not kept:
             return crash
         try:
-            there = self.guard.call(lambda: self._readable.load_crash(crash.crash_id, kept))
+            there = self._load(crash.crash_id, kept)
         except CrashIDNotFound:
             return crash
         return Crash(crash.crash_id, [*crash.parts, *there.parts])
 
+    def _load(self, crash_id: str, kinds: Set[Kind]) -> Crash:
+        return self.guard.call(lambda: self._readable.load_crash(crash_id, kinds))
+
     def _lacking(self, crash: MeasuredCrash) -> Crash | None:
         """Return what the destination has not, by the commit marker of what is copied."""
         crash_id = crash.crash.crash_id
-        marker = marker_of(self._kinds)
-        if marker in self._kinds:
+        marker = marker_of(self._options.kinds)
+        if marker in self._options.kinds:
             is_there = self.guard.call(lambda: self._readable.has_crash(crash_id, marker))
             return None if is_there else crash.crash
         try:  # dumps without the raw crash have no marker: by their names
-            there = self.guard.call(lambda: self._readable.load_crash(crash_id, self._kinds))
+            there = self._load(crash_id, self._options.kinds)
         except CrashIDNotFound:
             return crash.crash
         keys = crash.measured.keys() - {part.key for part in there.parts}
         return crash.only(keys) if keys else None
 
     def _compare(self, crash: MeasuredCrash) -> Difference:
-        crash_id, store = crash.crash.crash_id, self._readable
-        return self.guard.call(lambda: compare(crash, store.load_crash(crash_id, self._kinds)))
+        crash_id, kinds = crash.crash.crash_id, self._options.kinds
+        load = partial(self._readable.load_crash, crash_id, kinds)
+        return self.guard.call(lambda: compare(crash, load()))
 
     def has_all_of(self, crash: Crash) -> bool:
         """Return True if all of a crash is in the store, to the byte."""
@@ -247,14 +214,14 @@ class Destination:
         """
         collected = {key for key in difference.differing if key[0] in COLLECTED}
         conflict = collected | difference.extra
-        if conflict or (difference and self._existing is Existing.SKIP):
+        if conflict or (difference and self._options.existing is Existing.SKIP):
             raise CrashConflict(str(difference), crash_id=crash.crash.crash_id, uri=self.store.uri)
         keys = difference.missing | difference.differing
         return crash.only(keys) if keys else None
 
     # Saving it
 
-    def _save_and_settle(self, saves: Sequence[PendingSave]) -> None:
+    def _save_and_settle(self, saves: Sequence[DestinationResult]) -> None:
         """Save these; look again where another process saved a crash since it was looked at."""
         self._save(saves)
         for _ in range(_TURNS):
@@ -262,7 +229,7 @@ class Destination:
             saves = [save for save in taken if self._is_wanted_again(save)]
             self._save(saves)
 
-    def _is_wanted_again(self, save: PendingSave) -> bool:
+    def _is_wanted_again(self, save: DestinationResult) -> bool:
         """Return True if a crash has to be saved again, which is there now or was a moment ago.
 
         If it is the same it counts as saved: this process may have saved it, and only the answer
@@ -281,12 +248,12 @@ class Destination:
         self._decide(save, is_lacking=False)
         return save.wanted is not None
 
-    def _save(self, saves: Sequence[PendingSave]) -> None:
+    def _save(self, saves: Sequence[DestinationResult]) -> None:
         """Save them, those again that failed in passing.
 
         Nothing is replaced, if that is not asked for: what was not there may be by now.
         """
-        overwrite = self._existing is Existing.OVERWRITE
+        overwrite = self._options.existing is Existing.OVERWRITE
         save_all = self.store.save_crashes if overwrite else self._readable.create_crashes
         todo = [(save, save.wanted) for save in saves if save.wanted]
         attempts = 0
@@ -309,17 +276,11 @@ class Destination:
                 save.error = save.error or error
             self.guard.check()
         else:
-            self._check_after(saves)
-
-    def _check_after(self, saves: Sequence[PendingSave]) -> None:
-        """Take note if the store is down, by one request at most."""
-        errors = [save.error for save in saves if save.error]
-        if any(is_retryable(error) or isinstance(error, StorageDenied) for error in errors):
-            self.guard.check()
+            self.guard.check_after(*(save.error for save in saves))
 
     # Reading it back
 
-    def _verify_saved(self, saves: Sequence[PendingSave]) -> None:
+    def _verify_saved(self, saves: Sequence[DestinationResult]) -> None:
         for save in saves:
             try:
                 if not save.error and save.wanted and (difference := self._compare(save.crash)):

@@ -11,6 +11,7 @@ stores themselves are asked: `Store.is_same_store`.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product
 
@@ -88,12 +89,9 @@ def _same_pairs(
 ) -> Iterator[tuple[int, int]]:
     """Yield the places of each source and destination that are known to be the same."""
     for (i, one), (j, other) in product(enumerate(sources), enumerate(destinations)):
-        try:
-            answer, _ = _ask(one, other, probe=False)
-        except StorageError:
-            continue
-        if answer:
-            yield i, j
+        with suppress(StorageError):
+            if _ask(one, other, probe=False)[0]:
+                yield i, j
 
 
 def _ask(one: Store, other: Store, *, probe: bool) -> tuple[bool | None, str]:

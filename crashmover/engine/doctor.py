@@ -5,9 +5,7 @@
 """Doctor: whether stores and queues can be used, found out by nearly using them."""
 
 import datetime as dt
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -27,6 +25,7 @@ from crashmover.errors import (
 )
 from crashmover.external.crashqueue_base import CrashQueueBase
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource, Store
+from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy
 
 CLOCK_OFF = 60.0
@@ -107,7 +106,6 @@ def check_queue(queue: CrashQueueBase, checkup: Checkup) -> None:
 
 
 def _require_role(storage: Store, need: Need) -> None:
-    """Raise StorageDenied unless the store has the role that is asked for."""
     if need is Need.READ and not isinstance(storage, CrashSource):
         raise StorageDenied("crashes can only be saved to it", uri=storage.uri)
     if need is Need.WRITE and not isinstance(storage, CrashDestination):
@@ -174,7 +172,6 @@ def _warnings(storage: Store) -> list[str]:
 
 
 def _unprefixed(storage: Store, lines: Iterable[str]) -> list[str]:
-    """Return lines about a store without its own name."""
     return [line.removeprefix(f"{storage.uri}: ") for line in lines]
 
 
@@ -221,7 +218,8 @@ def run(checks: Sequence[tuple[str, Check]], timeout: float) -> Iterator[Checkup
     :param checks: each with the URI it is about, redacted
     """
     deadline = monotonic() + timeout
-    begun = [(uri, _begin(uri, check)) for uri, check in checks]
+    pool = Pool(len(checks), "checkup")  # of daemons: the exit does not wait for what hangs
+    begun = [(uri, pool.submit(_checkup, uri, check)) for uri, check in checks]
     for uri, future in begun:
         try:
             yield future.result(max(0.0, deadline - monotonic()))
@@ -229,23 +227,12 @@ def run(checks: Sequence[tuple[str, Check]], timeout: float) -> Iterator[Checkup
             yield Checkup(uri, error=f"no answer in {timeout:g} s")
 
 
-def _begin(uri: str, check: Check) -> "Future[Checkup]":
-    future: Future[Checkup] = Future()
-
-    def carry_out() -> None:
-        checkup = Checkup(uri)
-        try:
-            check(checkup)
-        except CrashMoverError as error:
-            checkup.error = describe(error)
-        except Exception as error:  # a mistake in one must not hide what the others have found
-            checkup.error = masked(describe(error))
-        future.set_result(checkup)
-
-    # A daemon: the exit does not wait for it.
-    thread = threading.Thread(target=carry_out, name="checkup", daemon=True)
+def _checkup(uri: str, check: Check) -> Checkup:
+    checkup = Checkup(uri)
     try:
-        thread.start()
-    except RuntimeError:  # no further thread is granted: then one check after the other
-        carry_out()
-    return future
+        check(checkup)
+    except CrashMoverError as error:
+        checkup.error = describe(error)
+    except Exception as error:  # a mistake in one must not hide what the others have found
+        checkup.error = masked(describe(error))
+    return checkup

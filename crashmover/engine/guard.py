@@ -46,9 +46,10 @@ class Guard(Generic[S]):
             self.check_after(error)
             raise
 
-    def check_after(self, error: Exception) -> None:
-        """Find out whether an error is about one crash or about the whole store."""
-        if is_retryable(error) or isinstance(error, StorageDenied):
+    def check_after(self, *errors: Exception | None) -> None:
+        """Find out whether errors are about single crashes or about the whole store."""
+        found = [error for error in errors if error]
+        if any(is_retryable(error) or isinstance(error, StorageDenied) for error in found):
             self.check()
 
     def check(self) -> None:

@@ -12,10 +12,10 @@ from typing import Self
 from crashmover.crash import ALL_KINDS, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.copying import Copier, CrashCopy, Outcome, Status
-from crashmover.engine.destination import Destination, Existing
+from crashmover.engine.destination import Destination
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
 from crashmover.engine.guard import Guard, outage
-from crashmover.engine.plan import check_copy, is_listed
+from crashmover.engine.plan import CopyOptions, Existing, check_copy, is_listed
 from crashmover.engine.workers import Workers
 from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches in hand for each worker
 _SOON = 0.1  # seconds until a source that had nothing for now is asked again
-_LOOK = 1024  # crashes looked at in listings before anything is reported
+_MOST_PASSED = 1024  # crashes that are passed over before they are reported
 
 
 class Mover:
@@ -71,32 +71,13 @@ class Mover:
         workers: int | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        check_copy(
-            source,
-            destination,
-            kinds=kinds,
-            existing=existing,
-            verify=verify,
-            remove_source=remove_source,
-            redactor=redactor,
-        )
-        self._kinds = frozenset(kinds)
-        self._remove_source = remove_source
-        self._dry_run = dry_run
+        options = CopyOptions(frozenset(kinds), existing, verify, remove_source, redactor, dry_run)
+        check_copy(source, destination, options)
+        self._options = options
         self._limit = limit
         self._source = Guard(source, retry)
         stores = destination.stores
-        self._destinations = [
-            Destination(
-                store,
-                kinds=self._kinds,
-                existing=existing,
-                verify=verify,
-                dry_run=dry_run,
-                retry=retry,
-            )
-            for store in stores
-        ]
+        self._destinations = [Destination(store, options, retry) for store in stores]
         everywhere = (*source.stores, *stores)
         self._worker_count = workers or max(
             *(store.tuning.workers for store in source.stores),
@@ -108,18 +89,9 @@ class Mover:
             *(store.tuning.batch_for(self._worker_count) for store in stores),
         )
         self._pool = Pool(self._worker_count * len(stores), "store")
-        self._copier = Copier(
-            self._source,
-            self._destinations,
-            kinds=self._kinds,
-            verify=verify,
-            remove_source=remove_source,
-            redactor=redactor,
-            dry_run=dry_run,
-            pool=self._pool,
-        )
+        self._copier = Copier(self._source, self._destinations, options, self._pool)
         self._workers: Workers[list[CrashCopy], list[Outcome]] | None = None
-        self._by_listing = existing is Existing.SKIP and not verify
+        self._by_listing = existing is Existing.SKIP and not verify and self.marker in options.kinds
         self._are_two_stores = False  # until that is found out
         self._is_stopped = False
         self._killed: WorkerKilled | None = None
@@ -134,7 +106,7 @@ class Mover:
     @property
     def marker(self) -> Kind:
         """The kind of part that says that a crash is there, for what is copied."""
-        return marker_of(self._kinds)
+        return marker_of(self._options.kinds)
 
     def stop(self) -> None:
         """Take no further crash; what is in hand is finished.  From any thread or signal."""
@@ -149,7 +121,7 @@ class Mover:
             cannot be proved
         """
         source = self._source.store
-        self._source.retry.call(lambda: source.verify_access(write=self._remove_source))
+        self._source.retry.call(lambda: source.verify_access(write=self._options.remove_source))
         for destination in self._destinations:
             destination.verify_access()
         if failure := self._outage():
@@ -162,8 +134,9 @@ class Mover:
         source = self._source.store
         # What is down gets nothing in this run, and then nothing is removed either.
         stores = [each.store for each in self._destinations if not each.guard.down]
-        if self._remove_source:
-            require_two_stores(source, stores, dry_run=self._dry_run, retry=self._source.retry)
+        if self._options.remove_source:
+            dry_run, retry = self._options.dry_run, self._source.retry
+            require_two_stores(source, stores, dry_run=dry_run, retry=retry)
         else:
             refuse_same_stores(source, stores)
         self._are_two_stores = True
@@ -215,7 +188,7 @@ class Mover:
                 stack.enter_context(self)
             assert self._workers
             self._refuse_same_stores()
-            if listings and self._by_listing and self.marker in self._kinds:
+            if listings and self._by_listing:
                 for destination in self._destinations:
                     if is_listed(destination.store):
                         destination.use_listing(listings(destination.store))
@@ -247,7 +220,10 @@ class Mover:
             if not batches and not self._idle:
                 return
             for batch, result in batches.finished(_SOON if self._idle else None):
-                for outcome in self._result(batch, result):
+                if isinstance(result, WorkerKilled):
+                    self._killed, reason = result, str(result)
+                    result = [Outcome(c.crash_id, Status.FAILED, error=reason) for c in batch]
+                for outcome in result:
                     logger.debug("%s: %s", outcome.crash_id, outcome.status)
                     done_count += outcome.status is not Status.SKIPPED
                     yield outcome
@@ -261,7 +237,7 @@ class Mover:
         passed: list[Outcome] = []
         if self._outage():
             return batch, passed
-        while len(batch) < room and len(passed) < _LOOK:
+        while len(batch) < room and len(passed) < _MOST_PASSED:
             if self._is_stopped or self._unlisted:
                 break
             try:
@@ -284,11 +260,3 @@ class Mover:
             else:
                 passed.append(Outcome(crash_id, Status.SKIPPED))
         return batch, passed
-
-    def _result(
-        self, batch: list[CrashCopy], result: list[Outcome] | WorkerKilled
-    ) -> list[Outcome]:
-        if isinstance(result, WorkerKilled):
-            self._killed = result
-            return [Outcome(c.crash_id, Status.FAILED, error=str(result)) for c in batch]
-        return result

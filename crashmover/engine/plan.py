@@ -6,10 +6,11 @@
 touched."""
 
 from collections.abc import Set
-from typing import TypeGuard
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeGuard, cast
 
 from crashmover.crash import ALL_KINDS, COLLECTED, Kind
-from crashmover.engine.destination import Existing
 from crashmover.engine.distinct import SAME
 from crashmover.errors import NotTwoStores
 from crashmover.external.crashstorage_base import CrashStorageBase
@@ -23,16 +24,27 @@ from crashmover.external.roles import (
 from crashmover.redaction import Redactor
 
 
-def check_copy(
-    source: CrashSource,
-    destination: CrashDestination,
-    *,
-    kinds: Set[Kind],
-    existing: Existing,
-    verify: bool,
-    remove_source: bool,
-    redactor: Redactor | None,
-) -> None:
+class Existing(StrEnum):
+    """What to do about a crash that a destination has."""
+
+    SKIP = "skip"
+    COMPARE = "compare"
+    OVERWRITE = "overwrite"
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """What is asked for of a copy: see `Mover`."""
+
+    kinds: Set[Kind] = ALL_KINDS
+    existing: Existing = Existing.SKIP
+    verify: bool = False
+    remove_source: bool = False
+    redactor: Redactor | None = None
+    dry_run: bool = False
+
+
+def check_copy(source: CrashSource, destination: CrashDestination, options: CopyOptions) -> None:
     """Raise `ValueError` where a copy would lose data, or a store has not the role that it needs.
     Contacts no store.
 
@@ -40,21 +52,21 @@ def check_copy(
     """
     sources = {store.identity() for store in source.stores}
     destinations = {store.identity() for store in destination.stores}
-    if sources == destinations or (remove_source and sources & destinations):
+    if sources == destinations or (options.remove_source and sources & destinations):
         raise NotTwoStores(SAME)
-    if not kinds:
+    if not options.kinds:
         raise ValueError("no kinds of parts to copy")
-    if remove_source:
-        _check_removal(source, kinds, redactor)
+    if options.remove_source:
+        _check_removal(source, options)
     for store in destination.stores:
         if not isinstance(store, ReadableDestination):
-            _check_without_reading(store, kinds, existing, verify, remove_source)
+            _check_without_reading(store, options)
 
 
-def _check_removal(source: CrashSource, kinds: Set[Kind], redactor: Redactor | None) -> None:
-    if frozenset(kinds) != ALL_KINDS:
+def _check_removal(source: CrashSource, options: CopyOptions) -> None:
+    if options.kinds != ALL_KINDS:
         raise ValueError("a source can be removed only when all kinds of parts are copied")
-    if redactor:
+    if options.redactor:
         raise ValueError("a source cannot be removed when the copy is redacted")
     if len(source.stores) > 1:
         raise ValueError("a source can be removed only when it is one store")
@@ -63,18 +75,15 @@ def _check_removal(source: CrashSource, kinds: Set[Kind], redactor: Redactor | N
             raise _lacks(store, "no crash can be removed from it", "leave out --remove-source")
 
 
-def _check_without_reading(
-    store: Store, kinds: Set[Kind], existing: Existing, verify: bool, remove_source: bool
-) -> None:
-    """Refuse what needs a look at a destination that can only be saved to."""
+def _check_without_reading(store: Store, options: CopyOptions) -> None:
     reason = "crashes can only be saved to it, and not be looked for"
-    if existing is not Existing.OVERWRITE:
+    if options.existing is not Existing.OVERWRITE:
         raise _lacks(store, reason, "use --existing overwrite")
-    if verify:
+    if options.verify:
         raise _lacks(store, reason, "leave out --verify")
-    if remove_source:
+    if options.remove_source:
         raise _lacks(store, reason, "leave out --remove-source")
-    if Kind.RAW_CRASH in kinds and COLLECTED - kinds:
+    if Kind.RAW_CRASH in options.kinds and COLLECTED - options.kinds:
         raise _lacks(store, reason, "copy raw crashes together with their dumps")
 
 
@@ -83,12 +92,10 @@ def require_listed(source: CrashSource) -> ListedSource:
 
     :raises ValueError: it cannot
     """
-    for store in source.stores:
+    for store in (*source.stores, source):
         if not isinstance(store, ListedSource):
             raise _lacks(store, "its crashes cannot be listed", "name crash ids, or a queue")
-    if isinstance(source, ListedSource):
-        return source
-    raise _lacks(source, "its crashes cannot be listed", "name crash ids, or a queue")
+    return cast(ListedSource, source)
 
 
 def is_listed(store: Store) -> TypeGuard[ListedSource]:

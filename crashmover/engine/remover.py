@@ -5,12 +5,12 @@
 """Remover: crash ids or days in, and out what became of each crash."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Self
 
 from crashmover.crash import Crash
@@ -95,7 +95,7 @@ class Remover:
         """
         left = iter(crash_ids)
         while not self._is_over and (batch := list(islice(left, _AT_ONCE))):
-            there = self._look(batch)
+            there = self._parts_of_each(batch)
             if self._dry_run:
                 yield from map(self._would_remove, batch, there)
             elif not self._is_over:
@@ -111,41 +111,36 @@ class Remover:
         :raises StorageError: at the end, when a store went down, or days could not be listed
         """
         if self._dry_run:
-            for crash_id in self._storage.all_crashes(since, until):
-                if self._is_stopped:
-                    return
+            listed = self._storage.all_crashes(since, until)
+            for crash_id in takewhile(lambda _: not self._is_stopped, listed):
                 yield RemovalResult(crash_id, Status.WOULD_REMOVE)
             return
-        removals = self._storage.remove_days(since, until, lambda: self._is_over)
-        for crash_id, error in removals:
+        for crash_id, error in self._storage.remove_days(since, until, lambda: self._is_over):
             yield self._removed(crash_id, error)
         if self._guard.down:
             raise self._guard.down
 
     # What is there
 
-    def _look(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
+    def _parts_of_each(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
         """Return for each crash the names of its parts, or why they are not known."""
+
+        def parts_of(piece: Sequence[str]) -> list[Sequence[str] | Exception]:
+            return list(map(self._parts, piece, each_loaded(self._storage, piece)))
+
         size = -(-len(crash_ids) // self._threads)
         pieces = [crash_ids[at : at + size] for at in range(0, len(crash_ids), size)]
-        return [found for piece in self._pool.map(self._look_at, pieces) for found in piece]
-
-    def _look_at(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
-        loaded = each_loaded(self._storage, crash_ids)
-        return [self._parts(i, found) for i, found in zip(crash_ids, loaded, strict=True)]
+        return [found for piece in self._pool.map(parts_of, pieces) for found in piece]
 
     def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:
-        def look(load: Callable[[], Crash]) -> Crash:
+        def load(found: Crash | Exception | None = None) -> Crash:
             try:
-                return load()
+                return given(found or self._storage.load_crash(crash_id))
             except CrashIDNotFound:  # there may be a processed crash alone
                 return load_alone(self._storage, crash_id)
 
-        load = partial(self._storage.load_crash, crash_id)
         try:
-            crash = self._guard.call(
-                partial(look, load), first=partial(look, partial(given, found))
-            )
+            crash = self._guard.call(load, first=partial(load, found))
         except Exception as error:
             return error
         return [part.name or part.kind.value for part in crash.parts]

@@ -89,7 +89,6 @@ class Workers(Generic[T, R]):
         return result
 
     def _answer(self, asked: "_Asked[T]") -> "_Answered[R]":
-        """Do it, in a process."""
         task, downs = asked
         self._learn(downs)
         return self._work(task), self._downs()

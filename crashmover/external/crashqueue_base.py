@@ -10,19 +10,18 @@ The author of a backend writes `from_uri`, `send_messages`, `receive_messages`, 
 
 import logging
 import threading
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from crashmover.errors import CrashIdsFailedToPublish, QueueError
-from crashmover.external.leases import keeping
+from crashmover.external.leases import Keeper, Leases, keeping
 from crashmover.external.messages import BATCH, Delivery, Message, QueueName, batches, parse_body
 from crashmover.external.quarantine import Quarantine
-from crashmover.external.socorro_queue import SocorroQueue
 from crashmover.retry import RetryPolicy
 from crashmover.uri import StorageURI
 
@@ -30,15 +29,17 @@ __all__ = ["BATCH", "CrashQueueBase", "Delivery", "Message", "QueueName", "parse
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+Item = tuple[tuple[str], dict[str, Callable[[], None]]]
+"""``((crash_id,), {"finished_func": ack})``, as Socorro's processor takes it."""
 
+_FEW = 10  # crash ids that an iterator takes at once: other consumers are to have some
 _PROBE = b"test"  # what a collector sends to find out whether it may publish
 _TURN = 10  # of so many pulls, one begins with a queue of lower rank
 _OVERTAKEN = 2.0  # seconds to wait for an extension that is on its way
 _POLL = 0.1  # seconds between two looks at a queue that cannot be waited for
 
 
-class CrashQueueBase(SocorroQueue):
+class CrashQueueBase(ABC):
     """Three queues of crash ids.  Safe for use from many threads; a context manager.
 
     What every queue promises:
@@ -76,6 +77,9 @@ class CrashQueueBase(SocorroQueue):
     answer_time: float = 0.0
     """Seconds that the queue may need to answer a pull: a shorter wait counts as so much."""
 
+    handed_out_for: float = 600.0
+    """Seconds for which `new_crashes` keeps a crash id that its consumer has not finished."""
+
     max_deliveries: int | None = None
     """How often a crash id is handed out before it is put aside; None: without an end, or the
     queue itself sees to it."""
@@ -84,14 +88,18 @@ class CrashQueueBase(SocorroQueue):
     retry: ClassVar[RetryPolicy] = RetryPolicy(timeout=20.0)
 
     def __init__(self, quarantine: str | Path | None = None) -> None:
-        super().__init__()
         self._quarantine = Quarantine(Path(quarantine) if quarantine else None)
+        self._leases = Leases[Delivery]()
         self._extending = threading.RLock()
+        self._keeper: Keeper | None = None  # of what iterators have handed out
+        self._iterators = 0
+        self._untaken: list[list[Delivery]] = []
+        self._counting = threading.Lock()
         self._pull_count = 0
         self.given_up_count = 0
         """How many crash ids were put aside because they were handed out too often."""
 
-    # What the author of a backend writes.  QueueUnavailable is tried again, by the base.
+    # What the author of a backend writes.  Here, QueueUnavailable is tried again.
 
     @classmethod
     @abstractmethod
@@ -145,8 +153,8 @@ class CrashQueueBase(SocorroQueue):
         """Raise `QueueError` unless the queues can be read."""
 
     def diagnose(self) -> list[str]:
-        """Find out, without publishing or pulling anything, whether the queues can be used; return
-        what may go wrong with them later, or is not as it should be.
+        """Return what may go wrong with the queues later, or is not as it should be.  Publishes
+        and pulls nothing.
 
         :raises QueueError: they cannot be used
         """
@@ -154,7 +162,7 @@ class CrashQueueBase(SocorroQueue):
         return []
 
     def diagnose_quarantine(self) -> list[str]:
-        """Return a warning if a malformed message could not be put aside."""
+        """Return a warning if a malformed message could not be put aside now."""
         return self._quarantine.diagnose()
 
     def has_dead_letters(self, queue: QueueName) -> bool:
@@ -162,10 +170,14 @@ class CrashQueueBase(SocorroQueue):
         return False
 
     def close(self) -> None:
-        """Let go of connections.  What is held is handed out again when its lease ends.
-
-        A backend that has its own calls this one first."""
-        self.stop_keeping()
+        """Let go of connections.  What is held is handed out again when its lease ends.  A backend
+        that has its own calls this one first."""
+        with self._counting:
+            if self._keeper:
+                self._keeper.stop()
+            untaken = self._untaken[:]
+        for rest in untaken:
+            self._give_back_untaken(rest)
 
     # What is the same for all
 
@@ -179,18 +191,15 @@ class CrashQueueBase(SocorroQueue):
         name = QueueName(queue)
         for text in crash_ids:
             parse_body(text)
-        failed: list[str] = []
-        cause: QueueError | None = None
+        confirmed = 0
         for batch in batches(crash_ids):
-            if cause is None:
-                try:
-                    self._try(partial(self.send_messages, name, [i.encode() for i in batch]))
-                    continue
-                except QueueError as error:
-                    cause = error
-            failed += batch
-        if failed:
-            raise CrashIdsFailedToPublish(failed, reason=str(cause)) from cause
+            bodies = [text.encode() for text in batch]
+            try:
+                self.retry.call(partial(self.send_messages, name, bodies))
+            except QueueError as error:
+                failed = list(crash_ids[confirmed:])
+                raise CrashIdsFailedToPublish(failed, reason=str(error)) from error
+            confirmed += len(batch)
 
     def pull(
         self,
@@ -202,16 +211,15 @@ class CrashQueueBase(SocorroQueue):
 
         Now and then a queue of lower rank comes first, so that none starves.
 
-        :param queues: which; None: all that there are
-        :param wait: seconds to wait for the first; less than `answer_time` counts as that, so that
-            what waits in the queue is found
+        :param queues: which; None: all
+        :param wait: seconds to wait for the first, `answer_time` at least
         :raises QueueError: the queue cannot be read
         """
         deadline = monotonic() + max(wait, self.answer_time)
         names = self._in_order(self.queues if queues is None else queues)
         while True:
             left = max(0.0, deadline - monotonic())
-            found = self._try(partial(self.receive_messages, names, max_messages, left))
+            found = self.retry.call(partial(self.receive_messages, names, max_messages, left))
             if found or monotonic() >= deadline:
                 return found
             threading.Event().wait(min(_POLL, max(0.0, deadline - monotonic())))
@@ -223,7 +231,7 @@ class CrashQueueBase(SocorroQueue):
         :raises QueueError: the queue cannot be read
         """
         names = self._in_order(self.queues)
-        return self._try(partial(self.receive_messages, names, max_messages, 0.0))
+        return self.retry.call(partial(self.receive_messages, names, max_messages, 0.0))
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Take these off the queue, for good.
@@ -233,7 +241,7 @@ class CrashQueueBase(SocorroQueue):
         self._leases.release(deliveries)
         late = 0
         for batch in batches(deliveries):
-            late += self._try(partial(self.ack_messages, batch))
+            late += self.retry.call(partial(self.ack_messages, batch))
         if late:
             logger.warning(
                 "%s: %d acknowledgements came too late; these will be handed out again",
@@ -247,9 +255,7 @@ class CrashQueueBase(SocorroQueue):
 
         :raises QueueError: the queue did not confirm it; it happens when their leases end
         """
-        back = [
-            each for each in deliveries if not (self._is_spent(each, 0) and self._give_up(each))
-        ]
+        back = [each for each in deliveries if not self._is_given_up(each, 0)]
         self._send_back(back, self.nack_messages)
 
     def give_back(self, deliveries: Sequence[Delivery] | None = None) -> None:
@@ -270,7 +276,7 @@ class CrashQueueBase(SocorroQueue):
         is_ours = self._extending.acquire(timeout=_OVERTAKEN)
         try:
             for batch in batches(deliveries):
-                self._try(partial(send, batch))
+                self.retry.call(partial(send, batch))
         finally:
             if is_ours:
                 self._extending.release()
@@ -281,7 +287,7 @@ class CrashQueueBase(SocorroQueue):
         :raises QueueError: the queue did not confirm it
         """
         for batch in batches(deliveries):
-            self._try(partial(self.extend_messages, batch, seconds))
+            self.retry.call(partial(self.extend_messages, batch, seconds))
 
     def accept(self, messages: Iterable[Message]) -> list[Delivery]:
         """For backends: return those that are crash ids, which are held from now on; drop
@@ -302,23 +308,70 @@ class CrashQueueBase(SocorroQueue):
                     logger.warning("%s: a malformed message stays: %s", self.uri, error)
                 continue
             delivery = Delivery(message.queue, crash_id, ruleset, message.handle, message.attempt)
-            if self._is_spent(delivery, 1) and self._give_up(delivery):
-                continue
-            deliveries.append(delivery)
+            if not self._is_given_up(delivery, 1):
+                deliveries.append(delivery)
         self._leases.hold(deliveries, monotonic() + self.first_extension)
         if failure and not deliveries:
             raise failure
         return deliveries
 
     def keeping_leases(self) -> AbstractContextManager[None]:
-        """Extend, while this lasts, the lease of every delivery that is neither acked nor
-        nacked."""
+        """Extend, while this lasts, the lease of each delivery that is not acked or nacked."""
         return keeping(self.extend_held, self.extend_every)
 
     @property
     def extend_every(self) -> float:
         """Seconds between two looks at which leases are to be extended."""
         return min(1.0, self.first_lease / 6)
+
+    # For iterators, as Socorro's processor uses them
+
+    def new_crashes(self) -> Iterator[Item]:
+        """Yield what is in the queues as Socorro's processor takes it.
+
+        The leases of what is handed out are kept in the background until `finished_func` is called,
+        for `handed_out_for` seconds at most, and not after `close`.  What the consumer has not
+        taken yet is kept as long as the iterator lives, and given back when that or the queue is
+        closed.
+        """
+        with self._counting:
+            self._iterators += 1
+            self._keeper = self._keeper or Keeper(self._keep_handed_out, self.extend_every)
+        try:
+            self._keeper.start()
+            while deliveries := self.pull(max_messages=_FEW):
+                yield from self._handed_out(deliveries)
+        finally:
+            with self._counting:
+                self._iterators -= 1
+
+    def _handed_out(self, deliveries: list[Delivery]) -> Iterator[Item]:
+        rest = deliveries[::-1]
+        self._untaken.append(rest)
+        try:
+            while rest:
+                delivery = rest.pop()
+                self._leases.end_at(delivery, monotonic() + self.handed_out_for)
+                yield (delivery.body,), {"finished_func": partial(self.ack, [delivery])}
+        finally:
+            self._give_back_untaken(rest)
+
+    def _give_back_untaken(self, rest: list[Delivery]) -> None:
+        with self._counting:
+            self._untaken = [each for each in self._untaken if each is not rest]
+            back = rest[:]
+            rest.clear()
+        if back:
+            with suppress(QueueError):
+                self.give_back(back)
+
+    def _keep_handed_out(self) -> bool:
+        """Extend what is held; return True while an iterator lives or a consumer has something."""
+        self.extend_held()
+        return self._iterators > 0 or self._leases.has_ends()
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.new_crashes()
 
     def __enter__(self) -> Self:
         return self
@@ -328,9 +381,6 @@ class CrashQueueBase(SocorroQueue):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.uri}>"
-
-    def _try(self, function: Callable[[], T]) -> T:
-        return self.retry.call(function)
 
     def _in_order(self, queues: Iterable[QueueName | str]) -> list[QueueName]:
         asked = {QueueName(queue) for queue in queues}
@@ -356,19 +406,17 @@ class CrashQueueBase(SocorroQueue):
                     when = now + min(5.0, self.lease / 6)
             self._leases.put_off(batch, when)
 
-    def _is_spent(self, delivery: Delivery, more: int) -> bool:
-        """Return True if it must not be handed out again.
+    def _is_given_up(self, delivery: Delivery, more: int) -> bool:
+        """Put a crash id aside that no consumer could deal with.  Return False if it has not been
+        handed out often enough, or if that failed.
 
         :param more: 1 if it has been handed out once too often already
         """
-        return bool(self.max_deliveries) and delivery.attempt >= (self.max_deliveries or 0) + more
-
-    def _give_up(self, delivery: Delivery) -> bool:
-        """Put a crash id aside that no consumer could deal with; return False if that failed."""
-        times = delivery.attempt if not self.max_deliveries else self.max_deliveries
-        reason = f"handed out {times} times, and never acknowledged"
+        if not self.max_deliveries or delivery.attempt < self.max_deliveries + more:
+            return False
+        reason = f"handed out {self.max_deliveries} times, and never acknowledged"
         where = f"{self.uri}: {delivery.queue}"
-        about = {"reason": reason, "attempts": times}
+        about = {"reason": reason, "attempts": self.max_deliveries}
         try:
             path = self._quarantine.add(self.uri, delivery.queue, delivery.body.encode(), about)
             self.ack([delivery])

@@ -5,8 +5,7 @@
 """CrashStorageBase: a store that has every role, and whose crashes can be removed.
 
 The author of a backend writes `from_uri`, `load_crash`, `save_crash`, `remove` and
-`new_crashes`; the rest stands on these.  `crashmover.testing` holds the tests that every
-backend passes.
+`new_crashes`; the rest stands on these.
 """
 
 import datetime as dt
@@ -34,11 +33,6 @@ def never() -> bool:
 class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
     """A store of crashes: a listed source, and a destination that can be read back."""
 
-    @property
-    def stores(self) -> "tuple[CrashStorageBase, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     @abstractmethod
     def remove(self, crash_id: str) -> None:
         """Remove all parts of this crash and nothing of any other.
@@ -48,21 +42,20 @@ class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
 
     def remove_loaded(self, crash: Crash) -> None:
         """Remove a crash that was loaded from here, if it is still what it was then: what was
-        replaced or added since, and what no reader sees beside it, must not go with it.
+        replaced or added since, and what no reader sees beside it, must stay.
 
         This default looks, and then removes: another process may come in between.  A store that
         can do better keeps it out.
 
-        :param crash: of all kinds of parts, as `load_crash` gave it, and read: not every store
-            knows before that what a part was
-        :raises CrashChanged: there is something else; what there is stays
+        :param crash: with all parts, and read: before that, not every store knows what a part was
+        :raises CrashChanged: there is something else, which stays
         :raises CrashIDNotFound: there is no raw crash any more
         """
         self._refuse_changed(crash)
         self.remove(crash.crash_id)
 
     def _refuse_changed(self, crash: Crash) -> None:
-        if self.load_crash(crash.crash_id).states() != crash.states():
+        if self.load_crash(crash.crash_id).versions() != crash.versions():
             raise CrashChanged(crash.crash_id, uri=self.uri)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
@@ -75,17 +68,17 @@ class CrashStorageBase(ListedSource, ReadableDestination, SocorroAPI):
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
     ) -> Iterator[Removed]:
-        """Remove every crash of these days, those of which there is only a processed crash too;
-        yield each, once, when that is final, ordered by `crashid.sort_key`.
+        """Remove every crash of these days, also where only a processed crash is there; yield
+        each, once, when that is final, ordered by `crashid.sort_key`.
 
         What other processes save into these days meanwhile is removed, and yielded, or stays
-        whole.  A day that could not be listed in full is raised as `StorageError`, and more may be
-        there.
+        whole.
 
         :param since: the first day, by the id's date
         :param until: the last day, which is included
         :param is_stopped: is asked, now and then, whether to begin with no further crash; all
             that was removed by then is still yielded
+        :raises StorageError: a day could not be listed in full, and more may be there
         """
         crash_ids = self.all_crashes(since, until)
         batch: list[str] = []

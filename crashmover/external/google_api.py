@@ -51,7 +51,8 @@ class GoogleServer:
         try:
             self.url = endpoint(url if "://" in url else f"http://{url}").rstrip("/")
         except ValueError as error:
-            raise InvalidURI(f"{emulator}: {error}") from None
+            said = emulator if emulated else "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
+            raise InvalidURI(f"{said}: {error}") from None
         self.is_anonymous = anonymous or emulated is not None
         if emulated:
             logger.warning("%s is set: using the emulator at %s", emulator, emulated)

@@ -20,7 +20,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from crashmover.errors import NO_THREAD, StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import (
+    NO_CERTIFICATES,
+    NO_THREAD,
+    NO_TRUST,
+    UNKNOWN_HOST,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.pool import in_lasting_thread, off_main_thread, possible_threads
 from crashmover.proxies import proxy_for, with_proxy
 from crashmover.retry import RetryPolicy
@@ -45,7 +53,6 @@ Asker = Callable[[Mapping[str, str] | None], Mapping[str, str]]
 """Returns the headers that say whose a request is; and others for those that the server has refused
 (401)."""
 
-_RETRY = RetryPolicy()
 _TIMES = 20  # read_timeout, which a request as a whole may take
 _THREADS = 2  # of pyreqwest: one sends, another asks for the addresses of hosts
 _PIECE = 256 << 10  # bytes
@@ -81,6 +88,7 @@ class HTTPSession:
     :param explain: says what to raise where an answer says that a request has failed
     :param asker: says whose requests these are
     :param query: of every URL
+    :param retry: how often a request is sent again
     :param connect_timeout: seconds
     :param read_timeout: seconds without an answer, or a further byte of one; a request as a whole
         may take 20 times as long
@@ -96,13 +104,16 @@ class HTTPSession:
         query: Mapping[str, str],
         connect_timeout: float,
         read_timeout: float,
+        retry: RetryPolicy,
     ) -> None:
         self.url = url
         self.uri = uri
         self._explain = explain
         self._asker = asker
         self._query = query
+        self._retry = retry
         self._timeouts = dt.timedelta(seconds=connect_timeout), dt.timedelta(seconds=read_timeout)
+        self._secrets: set[str] = set()
         self._lock = Lock()
         self._client: SyncClient | None = None
 
@@ -190,13 +201,15 @@ class HTTPSession:
         *,
         names_proxy: bool = True,
     ) -> StorageError:
-        """Return an error of this store."""
+        """Return an error of this store.  A server may repeat a token that it does not accept."""
+        for secret in tuple(self._secrets):  # other threads add to them
+            reason = reason.replace(secret, "***")
         reason = with_proxy(reason, proxy_for(self.url)) if names_proxy else reason
         return kind(reason, crash_id=crash_id, uri=self.uri)
 
     def _again(self, attempt: Callable[[], T]) -> T:
         try:
-            return _RETRY.call(attempt)
+            return self._retry.call(attempt)
         except StorageUnavailable as error:
             error.was_retried = True
             raise
@@ -217,6 +230,7 @@ class HTTPSession:
         if added := urlencode({**(query or {}), **self._query}):
             url += f"{'&' if '?' in path else '?'}{added}"
         for is_last in (not asker, True):
+            self._secrets |= {word for text in asker.values() for word in text.split()[1:]}
             builder = self._connected().request(method, url).headers({**(headers or {}), **asker})
             request = (builder if body is None else builder.body_bytes(body)).build_streamed()
             response = self._call(request.__enter__, crash_id)
@@ -265,7 +279,10 @@ class HTTPSession:
             if self._client is None:
                 if possible_threads(_THREADS) < _THREADS:
                     raise StorageUnavailable(NO_THREAD, uri=self.uri)
-                self._client = self._new_client()
+                try:
+                    self._client = self._new_client()
+                except exceptions.BuilderError as error:
+                    raise self.error(*_explanation(error), None) from None
             return self._client
 
     def _new_client(self) -> SyncClient:
@@ -274,6 +291,8 @@ class HTTPSession:
         builder = SyncClientBuilder().follow_redirects(False).user_agent("crashmover")
         builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)
         builder = builder.connect_timeout(connect_timeout).read_timeout(read_timeout)
+        if self.url.startswith("http:"):  # no certificates are needed, and none may be installed
+            builder = builder.danger_accept_invalid_certs(True)
         return builder.timeout(_TIMES * read_timeout).build()
 
 
@@ -287,10 +306,12 @@ def _explanation(error: Exception) -> Explanation:
     if isinstance(error, RuntimeError):
         return StorageUnavailable, NO_THREAD
     text = str(getattr(error, "details", ""))
+    if "No CA certificates" in text:
+        return StorageDenied, NO_CERTIFICATES
     if isinstance(error, exceptions.ConnectError) and _TLS.search(text):
-        return StorageDenied, "no trusted TLS connection can be made"
+        return StorageDenied, NO_TRUST
     if "dns error" in text:
-        return StorageUnavailable, "its host is not known"
+        return StorageUnavailable, UNKNOWN_HOST
     if found := _OS_ERROR.search(text):
         return StorageUnavailable, found[1].lower()
     if isinstance(error, exceptions.RequestTimeoutError):

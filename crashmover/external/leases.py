@@ -35,7 +35,6 @@ class Leases(Generic[T]):
                 self._ends[delivery] = end
 
     def release(self, deliveries: Iterable[T]) -> None:
-        """Hold these no more."""
         with self._lock:
             self._forget(deliveries)
 
@@ -45,7 +44,6 @@ class Leases(Generic[T]):
             self._ends.pop(delivery, None)
 
     def held(self) -> list[T]:
-        """Return all that is held."""
         with self._lock:
             return list(self._due)
 
@@ -56,7 +54,6 @@ class Leases(Generic[T]):
             return [delivery for delivery, when in self._due.items() if when <= now]
 
     def has_ends(self) -> bool:
-        """Return True if something is held that has an end."""
         with self._lock:
             return bool(self._ends)
 
@@ -110,7 +107,6 @@ class Keeper:
         self._is_wanted = False
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
         with self._lock:
             self._is_wanted = True
             if self._done is None:

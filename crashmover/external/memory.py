@@ -48,25 +48,22 @@ class InMemoryCrashStorage(CrashStorageBase):
         return self._crashes is other._crashes
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says."""
         crashid.validate(crash_id)
         parts = self._crashes.get(crash_id, {})
         self.require_marker(crash_id, kinds, {kind for kind, _ in parts})
         return Crash(
             crash_id,
             [
-                Part.of_bytes(kind, data, name, state=data)
+                Part.of_bytes(kind, data, name, version=data)
                 for (kind, name), data in parts.items()
                 if kind in kinds
             ],
         )
 
     def save_crash(self, crash: Crash) -> None:
-        """As the base class says."""
         self._save(crash, replaced=COLLECTED if crash.raw_crash else set())
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """As the base class says, in one step."""
         self._save(crash, replaced=set())
 
     def _save(self, crash: Crash, *, replaced: Set[Kind]) -> None:
@@ -88,7 +85,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         return any(part.kind in COLLECTED and part.key in there for part in crash.parts)
 
     def remove(self, crash_id: str) -> None:
-        """As the base class says."""
         crashid.validate(crash_id)
         with self._lock:
             if self._crashes.pop(crash_id, None) is None:
@@ -100,7 +96,6 @@ class InMemoryCrashStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """As the base class says."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
@@ -114,13 +109,8 @@ class InMemoryCrashStorage(CrashStorageBase):
 
 
 class InMemoryCrashQueue(SQLiteCrashQueue):
-    """Keeps crash ids as long as the object lives: an SQLite database that has no file.
-
-    :param lease: seconds until a delivery that is not extended is handed out again
-    :param quarantine: the file for malformed messages, and for crash ids that are given up
-    :param max_deliveries: how often a crash id is handed out before it is given up; 0: without an
-        end
-    """
+    """Keeps crash ids as long as the object lives: an SQLite database that has no file.  The
+    parameters are those of `SQLiteCrashQueue`."""
 
     def __init__(
         self,

@@ -9,9 +9,9 @@ import heapq
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from crashmover import crashid
 from crashmover.comparison import MeasuredCrash, compare
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class _Poly(Store):
-    """Several stores, asked one after the other or all at once.
+    """Several stores.
 
     :param children: the stores, which it closes when it is closed
     """
@@ -63,44 +63,53 @@ class _Poly(Store):
         """There is no such URI: name several stores instead."""
         raise InvalidURI("several stores have no URI; name each")
 
+    @property
+    def stores(self) -> tuple[Any, ...]:
+        """Every store below it, whatever the nesting."""
+        return tuple(store for child in self.children for store in child.stores)
+
     def identity(self) -> object:
-        """Equal for the same stores in the same order."""
         return tuple(store.identity() for store in self.stores)
 
     def verify_access(self, *, write: bool = False) -> None:
         """To be read, one child that can be is enough; to be written, each must be."""
-        errors = self._outcomes(lambda child: child.verify_access(write=write))
+        errors = self._errors_of(lambda child: child.verify_access(write=write))
         if errors and (write or len(errors) == len(self.children)):
             raise PolyCrashStorageError(errors)
 
     def cautions(self) -> Iterator[str]:
-        """Those of every child."""
-        for child in self.children:
-            yield from child.cautions()
+        return chain.from_iterable(child.cautions() for child in self.children)
 
     def diagnose(self) -> Iterator[str]:
-        """Yield those of every child that answers."""
         for child in self.children:
             with suppress(StorageError):
                 yield from child.diagnose()
 
     def close(self) -> None:
-        """Close every child, whatever happens to the others."""
-        errors: list[Exception] = []
-        for child in self.children:
-            try:
-                child.close()
-            except Exception as error:
-                errors.append(error)
+        errors = [
+            error for error in results_of(lambda child: child.close(), self.children) if error
+        ]
         self._pool.shutdown()
         if errors:
             raise PolyCrashStorageError(errors)
 
-    def _outcomes(self, action: Callable[[Any], object]) -> list[Exception]:
-        """Do it to every child at once and to its end; return what went wrong."""
+    def _errors_of(self, action: Callable[[Any], object]) -> list[Exception]:
+        """Do it to every child at once, to each to its end; return what went wrong."""
         futures = [self._pool.submit(action, child) for child in self.children]
         errors = [future.exception() for future in futures]
         return [error for error in errors if isinstance(error, Exception)]
+
+    def _everywhere(self, action: Callable[[Any], object], crash_id: str | None = None) -> None:
+        if errors := self._errors_of(action):
+            raise PolyCrashStorageError(errors, crash_id=crash_id)
+
+    def _rows(
+        self, things: Sequence[T], save: Callable[[Any], list[Exception | None]]
+    ) -> Iterator[tuple[T, list[Exception]]]:
+        """Give all of these to every child at once; yield each with what failed, in any child."""
+        columns = self._pool.map(save, self.children)
+        for thing, row in zip(things, zip(*columns, strict=True), strict=True):
+            yield thing, [error for error in row if error]
 
 
 class PolySource(_Poly, CrashSource):
@@ -112,79 +121,56 @@ class PolySource(_Poly, CrashSource):
 
     children: tuple[CrashSource, ...]
 
-    @property
-    def stores(self) -> tuple[CrashSource, ...]:
-        """Every store below it, whatever the nesting."""
-        return tuple(store for child in self.children for store in child.stores)
-
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As the base class says."""
+        found = self._first(crash_id, lambda child: child.load_crash(crash_id, kinds))
+        if not found:
+            raise CrashIDNotFound(crash_id, uri=self.uri)
+        return found
+
+    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
+        return bool(self._first(crash_id, lambda child: child.has_crash(crash_id, kind)))
+
+    def _first(self, crash_id: str, ask: Callable[[CrashSource], T]) -> T | None:
+        """Return the first answer that is not empty; None if no child has the crash."""
         crashid.validate(crash_id)
         errors: list[Exception] = []
         for child in self.children:
             try:
-                return child.load_crash(crash_id, kinds)
+                if answer := ask(child):
+                    return answer
             except CrashIDNotFound:
                 continue
             except StorageError as error:
-                self._warn_once(child, error)
                 errors.append(error)
-        self._not_found(crash_id, errors)
-
-    def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """Whether any child has it."""
-        crashid.validate(crash_id)
-        errors: list[Exception] = []
-        for child in self.children:
-            try:
-                if child.has_crash(crash_id, kind):
-                    return True
-            except StorageError as error:
-                errors.append(error)
+                if child not in self._warned:
+                    self._warned.add(child)
+                    logger.warning("going on without a store: %s", error)
         if errors:
             raise PolyCrashStorageError(errors, crash_id=crash_id)
-        return False
+        return None
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return those of every child, each name once."""
+        """Return each name once, whatever children have it."""
         found = [name for child in self.children for name in child.dumps_alone(crash_id)]
         return list(dict.fromkeys(found))
 
     def passed_over(self) -> Iterator[str]:
-        """As the base class says, of every child."""
-        for child in self.children:
-            yield from child.passed_over()
+        return chain.from_iterable(child.passed_over() for child in self.children)
 
     def strangers(self) -> Iterator[str]:
-        """As the base class says, of every child."""
-        for child in self.children:
-            yield from child.strangers()
+        return chain.from_iterable(child.strangers() for child in self.children)
 
     def reading_risks(self, *, removing: bool = False) -> Iterator[str]:
-        """Yield those of every child."""
-        for child in self.children:
-            yield from child.reading_risks(removing=removing)
-
-    def _warn_once(self, child: Store, error: StorageError) -> None:
-        if child not in self._warned:
-            self._warned.add(child)
-            logger.warning("going on without a store: %s", error)
-
-    def _not_found(self, crash_id: str, errors: list[Exception]) -> NoReturn:
-        if errors:
-            raise PolyCrashStorageError(errors, crash_id=crash_id)
-        raise CrashIDNotFound(crash_id, uri=self.uri)
+        return chain.from_iterable(
+            child.reading_risks(removing=removing) for child in self.children
+        )
 
 
 class PolyListedSource(PolySource, ListedSource):
-    """Lists every crash of every child."""
+    """Lists every crash of every child.  A child that fails ends its own listing only; at the end
+    its failure is raised, for the listing is then not known to be complete."""
 
     children: tuple[ListedSource, ...]
-
-    @property
-    def stores(self) -> tuple[ListedSource, ...]:
-        """Every store below it, whatever the nesting."""
-        return tuple(store for child in self.children for store in child.stores)
 
     def new_crashes(
         self,
@@ -192,11 +178,6 @@ class PolyListedSource(PolySource, ListedSource):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """Every crash of every child.
-
-        A child that fails ends its own listing only; at the end its failure is raised, for
-        the listing is then not known to be complete.
-        """
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
@@ -205,11 +186,7 @@ class PolyListedSource(PolySource, ListedSource):
         listings = [
             _collecting(child.new_crashes(since, until, kind), errors) for child in self.children
         ]
-        last = None
-        for crash_id in heapq.merge(*listings, key=crashid.sort_key):
-            if crash_id != last:
-                yield crash_id
-            last = crash_id
+        yield from crashid.merged(*listings)
         if errors:
             raise PolyCrashStorageError(errors)
 
@@ -223,89 +200,60 @@ class PolyDestination(_Poly, CrashDestination):
 
     children: tuple[CrashDestination, ...]
 
-    @property
-    def stores(self) -> tuple[CrashDestination, ...]:
-        """Every store below it, whatever the nesting."""
-        return tuple(store for child in self.children for store in child.stores)
-
     def save_crash(self, crash: Crash) -> None:
-        """As the base class says; `PolyCrashStorageError` of what failed."""
         self._everywhere(lambda child: child.save_crash(crash), crash.crash_id)
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says, each child given the whole batch."""
         return self._in_rows(crashes, lambda child: child.save_crashes(crashes))
 
     def durability_risks(self) -> Iterator[str]:
-        """Yield those of every child that answers."""
         for child in self.children:
             with suppress(StorageError):
                 yield from child.durability_risks()
 
     def try_saving(self) -> list[str]:
-        """Try every child."""
         lines: list[str] = []
-        if errors := self._outcomes(lambda child: lines.extend(child.try_saving())):
-            raise PolyCrashStorageError(errors)
+        self._everywhere(lambda child: lines.extend(child.try_saving()))
         return lines
 
     def probe_write(self) -> None:
-        """Each child must be one that can be written to; their clocks are not one clock."""
-        if errors := self._outcomes(lambda child: child.probe_write()):
-            raise PolyCrashStorageError(errors)
+        """Return no time: the children's clocks are not one clock."""
+        self._everywhere(lambda child: child.probe_write())
 
     def _in_rows(
-        self,
-        crashes: Sequence[Crash],
-        save: Callable[[Any], list[Exception | None]],
+        self, crashes: Sequence[Crash], save: Callable[[Any], list[Exception | None]]
     ) -> list[Exception | None]:
-        """Save to every child at once; return for each crash None or what failed in any."""
-        columns = self._pool.map(save, self.children)
-        results: list[Exception | None] = []
-        for crash, row in zip(crashes, zip(*columns, strict=True), strict=True):
-            errors = [error for error in row if error is not None]
-            failed = PolyCrashStorageError(errors, crash_id=crash.crash_id) if errors else None
-            results.append(failed)
-        return results
-
-    def _everywhere(self, action: Callable[[Any], object], crash_id: str) -> None:
-        if errors := self._outcomes(action):
-            raise PolyCrashStorageError(errors, crash_id=crash_id)
+        return [
+            PolyCrashStorageError(errors, crash_id=crash.crash_id) if errors else None
+            for crash, errors in self._rows(crashes, save)
+        ]
 
 
 class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
     """Several stores as one: reads come from the first child that has the crash, saves and
-    removals go to every child.  Children may be `PolyCrashStorage` themselves.
-
-    :param children: the stores, which it closes when it is closed
-    """
+    removals go to every child.  Children may be `PolyCrashStorage` themselves."""
 
     children: tuple[CrashStorageBase, ...]
 
     def __init__(self, children: Sequence[CrashStorageBase]) -> None:
         super().__init__(children)
 
-    @property
-    def stores(self) -> tuple[CrashStorageBase, ...]:
-        """Every store below it, whatever the nesting."""
-        return tuple(store for child in self.children for store in child.stores)
-
     def save_keeping_dumps(self, crash: Crash) -> None:
         """Each child keeps the dumps that it has itself."""
         self._everywhere(lambda child: child.save_keeping_dumps(crash), crash.crash_id)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As the base class says, in each child by itself: those that have none get theirs."""
+        """Create them in each child by itself: those that have none get theirs."""
         return self._in_rows(crashes, lambda child: child.create_crashes(crashes))
 
     def remove(self, crash_id: str) -> None:
-        """Remove it from every child that has it."""
         crashid.validate(crash_id)
-        if error := self._not_removed(crash_id, self._remove_everywhere(crash_id)):
+        [error] = self.remove_crashes([crash_id])
+        if error:
             raise error
 
     def remove_loaded(self, crash: Crash) -> None:
-        """As the base class says, from every store below it that has the same, to the byte.
+        """Remove it from every store below this one that has the same, to the byte.
 
         :raises CrashChanged: one has another by that id
         :raises PolyCrashStorageError: it could not be removed from some
@@ -325,18 +273,14 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
             raise PolyCrashStorageError(failed, crash_id=crash.crash_id)
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """As `remove`, each child given all of them."""
-        columns = self._pool.map(lambda child: child.remove_crashes(crash_ids), self.children)
-        return [
-            self._not_removed(crash_id, [error for error in row if error])
-            for crash_id, row in zip(crash_ids, zip(*columns, strict=True), strict=True)
-        ]
+        rows = self._rows(crash_ids, lambda child: child.remove_crashes(crash_ids))
+        return [self._not_removed(crash_id, errors) for crash_id, errors in rows]
 
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never
     ) -> Iterator[Removed]:
-        """As the base class says, from every child; of one that fails altogether, it is not known
-        of any crash that comes later whether it has it."""
+        """Of a child that fails altogether, it is not known of any later crash whether it has
+        it."""
         lost: list[Exception] = []
         removals = [
             _collecting(child.remove_days(since, until, is_stopped), lost)
@@ -363,9 +307,6 @@ class PolyCrashStorage(PolyListedSource, PolyDestination, CrashStorageBase):
         for crash_id, failed in removals:
             result = failed or results[crash_id]
             yield crash_id, None if isinstance(result, CrashIDNotFound) else result
-
-    def _remove_everywhere(self, crash_id: str) -> list[Exception]:
-        return self._outcomes(lambda child: child.remove(crash_id))
 
     def _not_removed(self, crash_id: str, errors: list[Exception]) -> StorageError | None:
         """Return why a crash was not removed, by what the children have said."""

@@ -4,17 +4,15 @@
 
 """Roles: what a source, a listed source and a destination of crashes can do.
 
-The author of a backend writes the one role that it has.  A store that has all of them is a
-`CrashStorageBase`.  `crashmover.testing` holds a suite for each role.
+The author of a backend writes the one role that it has, or all: `CrashStorageBase`.
+`crashmover.testing` holds a suite for each role.
 """
 
 import datetime as dt
-import heapq
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
-from itertools import groupby
 from threading import Lock
 from typing import Self, TypeVar
 
@@ -57,13 +55,12 @@ class Store(ABC):
         """
 
     def cautions(self) -> Iterable[str]:
-        """Return what the user had better know before crashes are saved here or removed, as far as
-        it is known without asking a server."""
+        """Return what the user should know before crashes are saved here or removed.  Asks no
+        server."""
         return ()
 
     def diagnose(self) -> Iterable[str]:
-        """Yield what the owner of the store should mend, one line each; ``doctor`` says it.  May
-        ask the server.
+        """Yield what the owner of the store should mend, one line each.  May ask the server.
 
         :raises StorageError: the server does not answer
         """
@@ -74,33 +71,31 @@ class Store(ABC):
         return None
 
     @property
-    def stores(self) -> "tuple[Store, ...]":
+    def stores(self) -> tuple[Self, ...]:
         """The stores that this one is made of: itself, where it is one."""
         return (self,)
 
     def identity(self) -> object:
-        """Return what is equal for two objects that stand for the same store, as far as that is
-        known without contacting anything.  One store may have two identities; `is_same_store`
-        proves."""
+        """Return what is equal for two objects that stand for the same store, as far as is known
+        without contacting anything.  One store may have two identities: `is_same_store` proves."""
         return self.uri
 
     def is_same_store(self, other: "Store", *, probe: bool = False) -> bool | None:
-        """Return whether this store and `other` are one store: whether a crash that is removed
-        from one may be gone from the other.  None: that is not known.
+        """Return whether a crash that is removed from one of the two may be gone from the other.
+        None: that is not known.
 
         A copy asks with ``probe=False``, and goes on unless the answer is True.  A copy that
-        removes asks the source with ``probe=True``, before it saves or removes anything, and goes
-        on only if the answer is False.  It must not go by the text of a URI: one server has
-        many addresses, one directory many paths.
+        removes asks the source with ``probe=True``, before it changes anything, and goes on only
+        if the answer is False.  The text of a URI proves nothing: one server has many addresses,
+        one directory many paths.
 
         For a store of another class return None, unless your class wraps stores of others.  Two
-        stores of unrelated classes that both have this method are two.
-
-        This base class compares `identity`, and so never proves that two stores are two.
+        stores of unrelated classes that both have this method are two.  This default compares
+        `identity`, and so never proves that two stores are two.
 
         :param other: any store but a `PolyCrashStorage`
         :param probe: whether a mark may be written into either store, to look for it in the
-            other.  No reader and no listing may take notice of the mark, and it is removed again.
+            other.  No reader and no listing notices the mark, and it is removed again.
         :raises StorageError: a store cannot be asked
         :raises NotTwoStores: that is not known, and the text says why
         """
@@ -133,14 +128,8 @@ class CrashSource(Store, SocorroReader):
             is asked for, none of that
         """
 
-    @property
-    def stores(self) -> "tuple[CrashSource, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
-        """Return True if a reader finds parts of that kind: if the part of its `Kind.marker` is
-        there."""
+        """Return True if the part of the kind's `Kind.marker` is there."""
         try:
             self.load_crash(crash_id, {kind.marker})
         except CrashIDNotFound:
@@ -148,11 +137,9 @@ class CrashSource(Store, SocorroReader):
         return True
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return the names of the dumps that are there of a crash whose raw crash is missing: no
-        reader sees them.  Another process may be saving the crash; or its raw crash was lost.
-
-        A store that cannot hold such dumps, or does not look, returns none.
-        """
+        """Return the names of dumps that no reader sees, as their raw crash is missing: another
+        process may be saving the crash, or its raw crash was lost.  A store that cannot hold such
+        dumps, or does not look, returns none."""
         return ()
 
     def load_crashes(
@@ -171,34 +158,30 @@ class CrashSource(Store, SocorroReader):
             yield crash
 
     def passed_over(self) -> Iterable[str]:
-        """Return one line for each store whose last listing met what looks like a crash and did
-        not yield it, such as a crash id with an impossible date.  To be asked when the listing
-        has ended.
-        """
+        """Return one line for each store whose last listing, which has ended, met what looks like
+        a crash and did not yield it, such as a crash id with an impossible date."""
         return ()
 
     def strangers(self) -> Iterable[str]:
         """Return one line for each store that has no crash of any day and holds something else,
-        such as crashes in another layout.  To be asked when a listing has found nothing.  The look
-        is bounded: a few directories, or one page of keys.
+        such as crashes in another layout.  Looks into a few directories, or one page of keys.
 
         :raises StorageError: the store cannot be read
         """
         return ()
 
     def reading_risks(self, *, removing: bool = False) -> Iterable[str]:
-        """Yield why what is read here may not be what is there, one line each.  Asks no server,
-        unless `removing`.
+        """Yield why what is read here may not be what is there, one line each.
 
-        :param removing: whether crashes are removed from here, too: what stays of them?
+        :param removing: whether crashes are removed from here, too: then also what stays of them,
+            and the server may be asked
         """
         return ()
 
     def require_marker(self, crash_id: str, kinds: Set[Kind], there: Container[Kind]) -> None:
         """For backends: raise what `load_crash` raises where the crash is not there.
 
-        :param kinds: those that are asked for
-        :param there: those that the crash has a part of
+        :param there: the kinds that the crash has a part of
         """
         marker = marker_of(kinds)
         if marker not in there:
@@ -227,17 +210,9 @@ class ListedSource(CrashSource):
         :raises ValueError: no listing is of this kind
         """
 
-    @property
-    def stores(self) -> "tuple[ListedSource, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
-        """Yield, as `new_crashes` does, the crashes of these days that have a raw crash, or only
-        a processed crash."""
-        listings = [self.new_crashes(since, until, kind) for kind in MARKERS]
-        for crash_id, _ in groupby(heapq.merge(*listings, key=crashid.sort_key)):
-            yield crash_id
+        """Yield, as `new_crashes` does, the crashes that have a raw or a processed crash."""
+        yield from crashid.merged(*(self.new_crashes(since, until, kind) for kind in MARKERS))
 
 
 class CrashDestination(Store):
@@ -264,11 +239,6 @@ class CrashDestination(Store):
             whose part could not be read)
         """
 
-    @property
-    def stores(self) -> "tuple[CrashDestination, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save several crashes; return for each None or why it was not saved."""
         return results_of(self.save_crash, crashes)
@@ -283,17 +253,16 @@ class CrashDestination(Store):
 
     def try_saving(self) -> Iterable[str]:
         """Return what will be otherwise than was asked for when crashes are saved here, one line
-        each.  Called once before a run that saves.  May write a probe and remove it: no reader sees
-        it.
+        each.  Called once before a run that saves.  May write a probe that no reader sees, and
+        remove it.
 
         :raises StorageDenied: what was asked for cannot be kept at all
         """
         return ()
 
     def probe_write(self) -> dt.datetime | None:
-        """Write where a crash of today would be saved, and take it away again.  No reader sees a
-        crash of it, at no time; and nothing is left, unless this is killed: then nothing that is
-        seen.
+        """Write where a crash of today would be saved, and remove it again.  No reader sees any of
+        it, even if this is killed.
 
         This default begins to save a crash that cannot be finished.  A store that reads all of
         a crash before it writes any of it has to do better.
@@ -317,19 +286,14 @@ class CrashDestination(Store):
 class ReadableDestination(CrashSource, CrashDestination):
     """A destination whose crashes can be read back: so what is there need not be replaced."""
 
-    @property
-    def stores(self) -> "tuple[ReadableDestination, ...]":
-        """The stores that this one is made of: itself, where it is one."""
-        return (self,)
-
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        """As `save_crashes`, but replacing no raw crash and no dump: where the raw crash is there,
-        or one of the dumps that are to be added to it, nothing of that crash is saved, and the
+        """Save crashes, but replace no raw crash and no dump.  Where the raw crash is there,
+        or one of the dumps that are to be added to it, nothing of that crash is saved, and its
         result is `CrashExists`.  A processed crash is replaced: it can be made again.
 
-        This default looks and then saves, and lets no other thread of this process create the
-        crash in between.  A store that can do better keeps other processes out, too: so two copies
-        that race cannot both believe to have brought a crash.
+        This default looks and then saves, and keeps out the other threads of this process.  A
+        store that can do better keeps out other processes, too: then only one of two copies that
+        race reports the crash as copied.
         """
 
         def create(crash: Crash) -> None:

@@ -8,29 +8,28 @@ place of bytes.
 Source: Mozilla Socorro, ``socorro/external/crashstorage_base.py``.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from crashmover import crashid
-from crashmover.crash import (
-    ALL_KINDS,
-    Crash,
+from crashmover.crash import ALL_KINDS, Crash, Kind, Part, canonical_dump_name
+from crashmover.documents import json_object, json_part
+from crashmover.dumps import (
     DumpsMapping,
     FileDumpsMapping,
-    Kind,
     MemoryDumpsMapping,
-    Part,
-    canonical_dump_name,
     dump_parts,
     temporary_dump_path,
 )
-from crashmover.documents import json_object, json_part
 from crashmover.errors import CorruptCrash, CrashIDNotFound, DumpNotFound, StorageUnavailable
-from crashmover.external.temporary import private_directory
 from crashmover.redaction import Redactor
 from crashmover.spelling import refuse_taken
 
@@ -51,14 +50,14 @@ class SocorroReader(ABC):
     """Where `get_raw_dumps_as_files` writes, unless the caller says where.  None: a private
     directory of this process, which is removed when the process ends."""
 
+    # As `CrashSource` says:
+
     @abstractmethod
-    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:
-        """As `CrashSource` says."""
+    def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash: ...
 
     @property
     @abstractmethod
-    def stores(self) -> "tuple[SocorroReader, ...]":
-        """As `CrashSource` says."""
+    def stores(self) -> "tuple[SocorroReader, ...]": ...
 
     @final
     def get_raw_crash(self, crash_id: str) -> dict[str, Any]:
@@ -109,7 +108,7 @@ class SocorroReader(ABC):
         """
         parts = self.load_crash(crash_id, {Kind.DUMP}).parts
         if directory is None:
-            directory = self.temporary_directory or private_directory()
+            directory = self.temporary_directory or _private_directory(os.getpid())
         files = FileDumpsMapping()
         try:
             for part in parts:
@@ -164,17 +163,16 @@ class SocorroReader(ABC):
 class SocorroAPI(SocorroReader):
     """What `CrashStorageBase` inherits: saving and removing, too."""
 
-    @abstractmethod
-    def save_crash(self, crash: Crash) -> None:
-        """As `CrashDestination` says."""
+    # As `CrashStorageBase` says:
 
     @abstractmethod
-    def save_keeping_dumps(self, crash: Crash) -> None:
-        """As `ReadableDestination` says."""
+    def save_crash(self, crash: Crash) -> None: ...
 
     @abstractmethod
-    def remove(self, crash_id: str) -> None:
-        """As `CrashStorageBase` says."""
+    def save_keeping_dumps(self, crash: Crash) -> None: ...
+
+    @abstractmethod
+    def remove(self, crash_id: str) -> None: ...
 
     @final
     def save_raw_crash(
@@ -186,7 +184,9 @@ class SocorroAPI(SocorroReader):
         None keeps the dumps that are there, as `save_keeping_dumps` says; an empty mapping
         removes them.
         """
-        _save(self, Crash(crash_id, [_raw_part(raw_crash), *dump_parts(dumps)]), dumps)
+        _save(
+            self, Crash(crash_id, [json_part(Kind.RAW_CRASH, raw_crash), *dump_parts(dumps)]), dumps
+        )
 
     @final
     def save_raw_crash_with_file_dumps(
@@ -200,7 +200,9 @@ class SocorroAPI(SocorroReader):
     @final
     def save_processed(self, processed_crash: Mapping[str, Any]) -> None:
         """Save a processed crash under the id that is its ``uuid``; nothing else is touched."""
-        self.save_crash(Crash(_uuid(processed_crash), [_processed_part(processed_crash)]))
+        self.save_crash(
+            Crash(_uuid(processed_crash), [json_part(Kind.PROCESSED_CRASH, processed_crash)])
+        )
 
     @final
     def save_processed_crash(self, raw_crash: object, processed_crash: Mapping[str, Any]) -> None:
@@ -224,7 +226,11 @@ class SocorroAPI(SocorroReader):
         """
         if _uuid(processed_crash) != crash_id:
             raise ValueError("the processed crash is of another crash: its uuid differs")
-        parts = [_raw_part(raw_crash), *dump_parts(dumps), _processed_part(processed_crash)]
+        parts = [
+            json_part(Kind.RAW_CRASH, raw_crash),
+            *dump_parts(dumps),
+            json_part(Kind.PROCESSED_CRASH, processed_crash),
+        ]
         _save(self, Crash(crash_id, parts), dumps)
 
     @final
@@ -251,7 +257,6 @@ def _save(store: SocorroAPI, crash: Crash, dumps: DumpsMapping) -> None:
 
 
 def _words_of(store: SocorroReader, crash_id: str) -> Iterator[str]:
-    """Yield the words of `catalog_crash` for this one store."""
     try:
         parts: Sequence[Part] = store.load_crash(crash_id).parts
     except CrashIDNotFound:
@@ -263,13 +268,19 @@ def _words_of(store: SocorroReader, crash_id: str) -> Iterator[str]:
         yield "_".join(filter(None, (scheme, part.kind.value, part.name)))
 
 
-def _raw_part(raw_crash: Mapping[str, Any]) -> Part:
-    return json_part(Kind.RAW_CRASH, raw_crash)
-
-
-def _processed_part(processed_crash: Mapping[str, Any]) -> Part:
-    return json_part(Kind.PROCESSED_CRASH, processed_crash)
-
-
 def _uuid(processed_crash: Mapping[str, Any]) -> str:
     return crashid.validate(processed_crash.get("uuid", ""))
+
+
+@cache
+def _private_directory(pid: int) -> str:
+    """Return a directory that no other user can read or write, which is removed with all that is
+    in it when this process ends.  A process that was forked gets its own."""
+
+    def remove() -> None:
+        if os.getpid() == pid:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    directory = tempfile.mkdtemp(prefix="crashmover-")
+    atexit.register(remove)
+    return directory

@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Tuning: how a store likes to be used."""
+"""Tuning: how a store likes to be used, if the user says nothing else."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,19 @@ _RETRY = RetryPolicy()
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a store likes to be used, if the user says nothing else.
+    """How a store likes to be used.
 
     :param workers: how many workers should load from it at once
     :param savers: how many workers should save to it at once; None: as many as `workers`
     :param batch: how many crashes it likes to be given at once, and to be asked for where crashes
         are only read
     :param prefetch: how many crashes a copy should ask it for at once.  More than one helps only
-        where `CrashSource.load_crashes` loads many sooner than one after the other; for a
-        destination with small batches the workers then have more in hand
+        where `CrashSource.load_crashes` loads many sooner than one after the other
     :param least_batch: how small a batch may become where more workers than `workers` share what
         is in hand; None: as large as `batch`
-    :param processes: whether workers had better be processes, because the interpreter's lock
-        would be the limit.  Such a store holds no thread, and goes on to use nothing of what it
-        holds when it finds itself in a new process
+    :param processes: whether workers should be processes, because the interpreter's lock would be
+        the limit.  Such a store holds no thread, and in a forked process uses nothing of what it
+        held before
     :param retry: what is tried again, how often and for how long
     :raises ValueError: a number is less than 1
     """

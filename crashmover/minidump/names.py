@@ -8,6 +8,11 @@ Source: Breakpad, ``google_breakpad/common/minidump_format.h`` and ``minidump_ex
 which quote the headers of each system.
 """
 
+
+def _numbered(names: str) -> dict[int, str]:
+    return dict(enumerate(names.split(), start=1))
+
+
 SYSTEMS = {
     0: "Windows 3.1",
     1: "Windows 9x",
@@ -77,22 +82,10 @@ TOUCHING = (0xC0000005, 0xC0000006)
 _ACCESSES = {0: "READ", 1: "WRITE", 8: "EXEC"}
 
 _SIGNALS = {
-    1: "SIGHUP",
-    2: "SIGINT",
-    3: "SIGQUIT",
-    4: "SIGILL",
-    5: "SIGTRAP",
-    6: "SIGABRT",
-    7: "SIGBUS",
-    8: "SIGFPE",
-    9: "SIGKILL",
-    10: "SIGUSR1",
-    11: "SIGSEGV",
-    12: "SIGUSR2",
-    13: "SIGPIPE",
-    14: "SIGALRM",
-    15: "SIGTERM",
-    16: "SIGSTKFLT",
+    **_numbered(
+        "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2"
+        " SIGPIPE SIGALRM SIGTERM SIGSTKFLT"
+    ),
     24: "SIGXCPU",
     25: "SIGXFSZ",
     31: "SIGSYS",
@@ -106,15 +99,10 @@ _SIGNAL_CODES = {
 }
 
 _MACH = {
-    1: "EXC_BAD_ACCESS",
-    2: "EXC_BAD_INSTRUCTION",
-    3: "EXC_ARITHMETIC",
-    4: "EXC_EMULATION",
-    5: "EXC_SOFTWARE",
-    6: "EXC_BREAKPOINT",
-    7: "EXC_SYSCALL",
-    8: "EXC_MACH_SYSCALL",
-    9: "EXC_RPC_ALERT",
+    **_numbered(
+        "EXC_BAD_ACCESS EXC_BAD_INSTRUCTION EXC_ARITHMETIC EXC_EMULATION EXC_SOFTWARE"
+        " EXC_BREAKPOINT EXC_SYSCALL EXC_MACH_SYSCALL EXC_RPC_ALERT"
+    ),
     0x43507378: "Simulated Exception",
     0x43506E78: "Uncaught NSException",
 }
@@ -138,8 +126,7 @@ def reason(system: str | None, code: int, flags: int, parameter: int | None) -> 
     number = f"0x{code:08x}"
     if system in ("Linux", "Android"):
         name = _SIGNALS.get(code, number)
-        codes = dict(enumerate(_SIGNAL_CODES.get(name, "").split(), start=1))
-        return _both(name, codes.get(flags))
+        return _both(name, _numbered(_SIGNAL_CODES.get(name, "")).get(flags))
     if system in ("Mac OS X", "iOS"):
         name = _MACH.get(code, number)
         return _both(name, _MACH_CODES.get(flags) if name == "EXC_BAD_ACCESS" else None)

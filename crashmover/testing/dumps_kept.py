@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crashmover.crash import Crash, DumpsMapping, FileDumpsMapping, MemoryDumpsMapping
+from crashmover.crash import Crash
+from crashmover.dumps import DumpsMapping, FileDumpsMapping, MemoryDumpsMapping
 from crashmover.errors import CrashIDNotFound, StorageUnavailable
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing.samples import (

@@ -12,12 +12,8 @@ from threading import Event
 
 import pytest
 
-from crashmover.crash import (
-    MARKERS,
-    FileDumpsMapping,
-    Kind,
-    MemoryDumpsMapping,
-)
+from crashmover.crash import MARKERS, Kind
+from crashmover.dumps import FileDumpsMapping, MemoryDumpsMapping
 from crashmover.errors import (
     CorruptCrash,
     CrashIDNotFound,

@@ -30,16 +30,25 @@ class PostgreSQL(ServerProcess):
     """A cluster of its own, with one user who may do everything.
 
     :param programs: one of `installed`; the first of them if not given
+    :param copied: a server that does not run, whose data this one begins with; that takes a third
+        of the time that a new cluster takes, but both then have one system identifier
     :param settings: of the server, instead of the usual ones
     """
 
     stop_signal = signal.SIGINT  # the fast shutdown
     death_signal = signal.SIGQUIT  # the immediate one
 
-    def __init__(self, programs: Path | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        programs: Path | None = None,
+        *,
+        copied: "PostgreSQL | None" = None,
+        **settings: object,
+    ) -> None:
         super().__init__(unprivileged_user())
         self.user = "crashmover"
-        self.password = secrets.token_hex(16)
+        self.password: str = copied.password if copied else secrets.token_hex(16)
+        self._copied = copied
         self.programs = self._programs = programs or next(iter(installed()))
         self._settings = settings
 
@@ -48,6 +57,10 @@ class PostgreSQL(ServerProcess):
         if self._user and not _reachable(self.programs, self._user):
             # A virtual environment below a home directory is closed to others.
             self._programs = _copy_of_package(self.programs, self.directory / "packages")
+        if self._copied:
+            if self.run(["cp", "-R", "-p", self._copied._data, self._data]).wait(60):
+                raise RuntimeError(f"the cluster cannot be copied:\n{self._log_tail()}")
+            return
         password_file = self.directory / "password"
         password_file.write_text(self.password + "\n")
         if self._user:

@@ -92,23 +92,24 @@ class BucketCrashStorage(CrashStorageBase):
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
 
+    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
+        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.  One
+        bucket may be reached by two providers' ways: Google's answers as S3 does, too.
+
+        Without ``probe`` it goes by `identity`, which proves no difference.
+        """
+        if not isinstance(other, BucketCrashStorage):
+            return None
+        if not probe:
+            return True if self.identity() == other.identity() else None
+        return is_same_bucket(self._marks, other._marks)
+
     def verify_access(self, *, write: bool = False) -> None:
         """Write nothing: whether it can be saved to shows when it is.  A refusal is remembered
         until a save succeeds."""
         self._client.verify_access()
         if write and self._denied:
             raise self._denied
-
-    def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both are one place in one bucket, as `is_same_bucket` finds out.
-
-        Without ``probe`` it goes by `identity`, which proves no difference.
-        """
-        if not isinstance(other, BucketCrashStorage) or type(other) is not type(self):
-            return None
-        if not probe:
-            return True if self.identity() == other.identity() else None
-        return is_same_bucket(self._marks, other._marks)
 
     def probe_write(self) -> None:
         self._client.try_put(self._layout.dump_key(probe_id(), MAIN_DUMP))

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import BinaryIO
 
 from crashmover import comparison, crashid
-from crashmover.crash import CHUNK, MAIN_DUMP, Kind, Part
+from crashmover.crash import MAIN_DUMP, Kind, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
 from crashmover.external.bucket.client import SHA256, BucketClient, StoredObject, replaced
@@ -25,6 +25,7 @@ from crashmover.external.bucket.layouts import (
     parse_dump_names,
 )
 from crashmover.external.bucket.stamps import is_of, sha256_of_dumps
+from crashmover.parts import CHUNK
 from crashmover.soundness import read_dump_checksums
 
 _BELIEVED = 60.0  # seconds for which no raw crash is looked for under the older keys

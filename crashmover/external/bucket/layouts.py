@@ -22,6 +22,7 @@ OLD_RAW_CRASHES = "v2/raw_crash"
 """Below it a directory for each day, or one for each start of an id and in it the days."""
 
 PROCESSED_CRASHES = "v1/processed_crash"
+DUMP_NAMES = "v1/dump_names"
 
 MARKS = "v1/crashmover-mark"
 """Below it a copy that removes puts a mark for a moment, under a name that is not a crash id."""
@@ -60,7 +61,7 @@ class BucketLayout:
 
     def dump_names_key(self, crash_id: str) -> str:
         """Return the key of the list of a crash's dumps."""
-        return f"v1/dump_names/{crash_id}"
+        return f"{DUMP_NAMES}/{crash_id}"
 
     def dump_key(self, crash_id: str, name: str) -> str:
         """Return the key of a dump; the main dump has another name here than in the list.

@@ -17,7 +17,7 @@ from crashmover.external.bucket.finding import Finder
 from crashmover.external.bucket.layouts import LONGEST_DUMP_NAMES, parse_dump_names
 from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, is_marked, sha256_of_dumps
 
-_UNLISTED = ("dump_names", "missing")  # in the state of a raw crash, as the list may come later
+_UNLISTED = ("dump_names", "missing")  # in the version of a raw crash, as the list may come later
 
 
 class Reader:
@@ -82,14 +82,15 @@ class Reader:
     def _part(self, kind: Kind, stored: StoredObject, *, is_listed: bool = True) -> Part:
         locate = partial(self.client.location, stored.key)
         opener = partial(self.finder.open_as_found, stored)
-        state = stored.state if is_listed else (*stored.state, _UNLISTED)
-        return Part(kind, "", opener, stored.size, locate=locate, state=state)
+        version = stored.state if is_listed else (*stored.state, _UNLISTED)
+        return Part(kind, "", opener, stored.size, locate=locate, version=version)
 
     def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
         dump = _Dump(self, name, crash_id, raw)
         locate = partial(self.client.location, dump.key)
+        ask_size, ask_version = dump.size, dump.version
         return Part(
-            Kind.DUMP, name, dump.open, ask_size=dump.size, locate=locate, ask_state=dump.state
+            Kind.DUMP, name, dump.open, ask_size=ask_size, locate=locate, ask_version=ask_version
         )
 
     def _listed(self, crash_id: str, raw: StoredObject) -> list[str] | None:
@@ -159,7 +160,7 @@ class _Dump:
         self._name = name
         self._crash_id = crash_id
         self._raw = raw
-        self._state: object = None  # until it is looked at
+        self._version: object = None  # until it is looked at
 
     def open(self) -> BinaryIO:
         """Open it."""
@@ -176,9 +177,9 @@ class _Dump:
         """Return how many bytes it has."""
         return self._look().size
 
-    def state(self) -> object:
-        """Return what tells it from another of its key: as it was when it was looked at first."""
-        return self._state or self._look().state
+    def version(self) -> object:
+        """Return the version that was there when it was looked at first."""
+        return self._version or self._look().state
 
     def _look(self) -> StoredObject:
         found = self._reader.client.head(self.key)
@@ -198,6 +199,6 @@ class _Dump:
             raise self._reader.corrupt(
                 f"dump {self._name} was saved with other dumps", self._crash_id
             )
-        if self._state not in (None, dump.state):
+        if self._version not in (None, dump.state):
             raise replaced(self._reader.client, self.key)
-        self._state = dump.state
+        self._version = dump.state

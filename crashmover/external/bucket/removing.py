@@ -88,7 +88,7 @@ class Remover:
         behind = self._finder.raw_crashes_behind(crash_id, raw, surely=True)
         if raw:
             there = Crash(crash_id, self._reader.parts(crash_id, ALL_KINDS, raw))
-            if there.states() != crash.states():
+            if there.versions() != crash.versions():
                 raise CrashChanged(crash_id, uri=self._client.uri)
         elif not behind and not self._is_rest_of(crash, listed):
             raise CrashIDNotFound(crash_id, uri=self._client.uri)
@@ -133,7 +133,7 @@ class Remover:
         keys = {*parts, self._layout.processed_crash_key(crash.crash_id)}
         left = list(filter(None, map(self._client.head, keys)))
         are_loaded = [
-            there.key in parts and parts[there.key].find_state() == there.state for there in left
+            there.key in parts and parts[there.key].find_version() == there.state for there in left
         ]
         return all(are_loaded) and bool(left or listed)
 
@@ -149,11 +149,11 @@ def _others(crash: Crash) -> list[Part]:
 
 def _version(part: Part) -> str | None:
     """As `StoredObject.version`, of a part that was loaded."""
-    state = part.find_state()
-    return state[0] if isinstance(state, tuple) else None
+    version = part.find_version()
+    return version[0] if isinstance(version, tuple) else None
 
 
 def _sha256_of_dumps(raw_crash: Part | None) -> str | None:
     """As `sha256_of_dumps`, of a raw crash that was loaded."""
-    state = raw_crash.state if raw_crash else None
-    return sha256_of_dumps(dict(state[1:])) if isinstance(state, tuple) else None
+    version = raw_crash.version if raw_crash else None
+    return sha256_of_dumps(dict(version[1:])) if isinstance(version, tuple) else None

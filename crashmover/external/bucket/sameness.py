@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 
 from crashmover.errors import NotTwoStores, StorageDenied, StorageError
 from crashmover.external.bucket.client import BucketClient, StoredObject
-from crashmover.external.bucket.layouts import MARKS, PROCESSED_CRASHES, RAW_CRASHES
+from crashmover.external.bucket.layouts import DUMP_NAMES, MARKS, PROCESSED_CRASHES, RAW_CRASHES
 from crashmover.external.bucket.stamps import SAVE
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def is_same_bucket(source: BucketClient, destination: BucketClient) -> bool:
 
 def _first(client: BucketClient) -> str | None:
     """Return the key of some object of a crash; None if there is none."""
-    folders = ("v1/dump_names", RAW_CRASHES, PROCESSED_CRASHES)
+    folders = (DUMP_NAMES, RAW_CRASHES, PROCESSED_CRASHES)
     return next((page[0] for folder in folders for page in client.list_keys(folder)), None)
 
 

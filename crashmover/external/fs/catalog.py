@@ -14,8 +14,8 @@ from crashmover import crashid
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.finding import is_collectors_link
 from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
-from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.passed_over import PassedOver, why_invalid
 
 
@@ -25,17 +25,14 @@ class Catalog:
     A directory that cannot be entered, or something else in its place, hides the crashes in it
     and no others: it is noted, and raised at the end.
 
-    :param root_fd: the store's directory
     :param kind: of crashes that have this part
     :param passed_over: counts what looks like a crash and is not yielded
     """
 
-    def __init__(
-        self, root_fd: int, layout: Layout, kind: Kind, passed_over: PassedOver | None = None
-    ) -> None:
-        self._passed_over = passed_over or PassedOver()
+    def __init__(self, root_fd: int, layout: Layout, kind: Kind, passed_over: PassedOver) -> None:
         self._root_fd = root_fd
         self._layout = layout
+        self._passed_over = passed_over
         self._suffix = layout.file_name("", kind)
         self._failures: list[OSError] = []
 
@@ -45,9 +42,9 @@ class Catalog:
         :raises OSError: at the end, where a directory could not be looked into
         """
         for day in sorted(durable.names(self._root_fd)):
-            if is_within(day, since, until):
+            if crashid.parse_day_name(day) and is_between(day, since, until):
                 yield from self._below(self._layout.top(day))
-            elif crashid.is_impossible_day(day) and _is_between(day, since, until):
+            elif crashid.is_impossible_day(day) and is_between(day, since, until):
                 self._note_impossible(day)
         if self._failures:
             raise self._failures[0]
@@ -60,32 +57,25 @@ class Catalog:
         except FileNotFoundError:  # emptied and removed during the walk
             return
         except OSError as error:
-            self._note(error, where)
+            self._failures.append(at_place(error, where))
             return
         # The crashes of a subdirectory all begin with its name and those above: in order.
-        below = (
-            self._below((*where, name))
-            for name in directories
-            if self._layout.leads_on(name, where)
-        )
-        if not here:  # as above the leaves
-            for crashes in below:
-                yield from crashes
-        elif not directories:
-            yield from here
-        else:
-            yield from crashid.merged(here, chain.from_iterable(below))  # it may be flat and deep
+        inner = [(*where, name) for name in directories if self._layout.leads_on(name, where)]
+        below = chain.from_iterable(map(self._below, inner))
+        # Above the leaves there are no crashes, in the leaves no directories.  It may be flat and
+        # deep.
+        yield from crashid.merged(here, below) if here and inner else chain(here, below)
 
     def _look_into(self, dir_fd: int, where: Where) -> tuple[list[str], list[str]]:
-        """Return the crashes whose raw (or processed) crash is right here, and belongs here,
-        and the directories, both in order."""
+        """Return the crashes that belong right here, and the directories, both in order."""
         found, directories = _list(dir_fd, self._suffix)
         belongs = self._layout.belongs
-        here = [each for each in found if belongs(each, where)]
-        if len(here) < len(found):
-            for each in found:
-                if not belongs(each, where):
-                    self._passed_over.note_id(each, "/".join(where))
+        here = []
+        for each in found:
+            if belongs(each, where):
+                here.append(each)
+            else:
+                self._passed_over.note_id(each, "/".join(where))
         for name in directories:  # the older form: one more directory, named by the id
             if len(name) != ID_LENGTH:
                 continue
@@ -104,7 +94,7 @@ class Catalog:
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._note(error, where)
+            self._failures.append(at_place(error, where))
             return False
 
     def _note_impossible(self, day: str) -> None:
@@ -113,16 +103,10 @@ class Catalog:
             os.close(durable.walk_down(self._root_fd, self._layout.top(day)))
             self._passed_over.note(day, "", "a day that no calendar has")
 
-    def _note(self, error: OSError, where: Where) -> None:
-        self._failures.append(at_place(error, where))
-
 
 def _list(dir_fd: int, suffix: str) -> tuple[list[str], list[str]]:
     """Return what may be the ids of crashes that have a file ``ID + suffix`` in an open directory,
-    and the directories there.
-
-    No `DirectoryIndex`: there may be a million such directories.
-    """
+    and the directories there.  No `DirectoryIndex`: there may be a million such directories."""
     found: list[str] = []
     directories: list[str] = []
     length = ID_LENGTH + len(suffix)
@@ -147,13 +131,7 @@ def at_place(error: OSError, where: Where) -> OSError:
     return OSError(error.errno, f"{'/'.join(where)}: {error.strerror}")
 
 
-def _is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool:
-    """Return True if an impossible day would lie between these."""
+def is_between(name: str, since: dt.date | None, until: dt.date | None) -> bool:
+    """Return True if a day of that name, be it an impossible one, lies between these."""
     after = since is None or name >= crashid.day_name(since)
     return after and (until is None or name <= crashid.day_name(until))
-
-
-def is_within(name: str, since: dt.date | None, until: dt.date | None) -> bool:
-    """Return True if a directory has the name of one of these days."""
-    day = crashid.parse_day_name(name)
-    return day is not None and (since is None or day >= since) and (until is None or day <= until)

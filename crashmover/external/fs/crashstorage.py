@@ -21,31 +21,23 @@ from typing import Self
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, Crash, Kind, Part, marker_of
-from crashmover.errors import (
-    CrashIDNotFound,
-    InvalidURI,
-    StorageError,
-)
+from crashmover.errors import CrashIDNotFound, InvalidURI
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
-from crashmover.external.fs import durable, ownership
+from crashmover.external.fs import durable, probing
 from crashmover.external.fs.catalog import Catalog
-from crashmover.external.fs.directory_index import IndexCache
 from crashmover.external.fs.durable import opened
 from crashmover.external.fs.emptying import Emptying
 from crashmover.external.fs.finding import directories, find
 from crashmover.external.fs.forcing import Forcing
-from crashmover.external.fs.grounds import risks_of_reading, risks_of_saving
 from crashmover.external.fs.layouts import Layout
-from crashmover.external.fs.modes import Modes
-from crashmover.external.fs.mounts import mounts_of
-from crashmover.external.fs.oserrors import Translator, why_not_writable
-from crashmover.external.fs.probing import probe
+from crashmover.external.fs.modes import Modes, another_owner
+from crashmover.external.fs.mounts import mounts_of, risks_of_reading, risks_of_saving
 from crashmover.external.fs.reading import CrashFiles
-from crashmover.external.fs.removing import CrashRemoval, LoadedRemoval
-from crashmover.external.fs.sameness import Tree, is_same_tree
+from crashmover.external.fs.removing import CrashRemoval
+from crashmover.external.fs.sameness import is_same_tree
 from crashmover.external.fs.saving import Saving, save_in_groups
 from crashmover.external.fs.surroundings import look_around
-from crashmover.external.fs.trial import try_file_systems
+from crashmover.external.fs.tree import Tree
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.roles import Store, check_listing
 from crashmover.external.tuning import Tuning
@@ -76,14 +68,11 @@ class FSPermanentStorage(CrashStorageBase):
     def __init__(
         self, root: str | os.PathLike[str], umask: int | None = None, layout: Layout | None = None
     ) -> None:
-        self._modes = Modes(umask)
-        self.root = Path(os.path.abspath(root))
-        self.layout = layout or Layout()
-        self.uri = str(StorageURI("fs", path=str(self.root)))
-        self._indexes = IndexCache(self.layout.json_file_suffix)
-        self._translator = Translator(self.uri)
+        self._tree = Tree(Path(os.path.abspath(root)), layout or Layout(), Modes(umask))
+        self.root = self._tree.root
+        self.layout = self._tree.layout
+        self.uri = self._tree.uri
         self._passed_over = PassedOver()
-        self._files = partial(CrashFiles, self.root, self.layout, self._indexes, self._translator)
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
@@ -109,30 +98,20 @@ class FSPermanentStorage(CrashStorageBase):
         return self.layout, status.st_dev, status.st_ino
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
-        """Return whether both trees share crashes, as `sameness` finds out.
-
-        A directory and a bucket are always two stores, even where the directory is the disk of
-        the bucket's server: the names of their files differ.
-        """
+        """Return whether both trees share crashes, as `sameness` finds out.  A directory and a
+        bucket are always two stores, even where the directory is the disk of the bucket's server:
+        the names of their files differ."""
         if not isinstance(other, FSPermanentStorage):
             return None
-        return is_same_tree(self._tree(), other._tree(), probe=probe)
-
-    def _tree(self) -> Tree:
-        return Tree(self.root, self.layout, self._translator)
+        return is_same_tree(self._tree, other._tree, probe=probe)
 
     def verify_access(self, *, write: bool = False) -> None:
-        there = self.root
-        with self._translator.translating("cannot be written to" if write else "cannot be read"):
-            while write and _is_missing(there):
-                there = there.parent  # what is missing will be made, but not where a link leads to
-            os.close(durable.open_root(there))
-            if write and not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
-                raise why_not_writable(there)
+        with self._tree.translating("cannot be written to" if write else "cannot be read"):
+            probing.look(self.root, write=write)
 
     def cautions(self) -> Iterator[str]:
         """Tell root whose directory it is."""
-        if owner := ownership.another_owner(self.root):
+        if owner := another_owner(self.root):
             yield f"{self.uri}: it belongs to {owner}; what root saves there will be root's"
 
     def durability_risks(self) -> Iterator[str]:
@@ -147,14 +126,14 @@ class FSPermanentStorage(CrashStorageBase):
 
     def try_saving(self) -> list[str]:
         """Try a small file on each file system here that is not one of the usual disks."""
-        with self._translator.translating("cannot be saved to"):
-            differences = try_file_systems(self.root, self._modes)
+        with self._tree.translating("cannot be saved to"):
+            differences = probing.try_file_systems(self._tree)
         return [f"{self.uri}: {difference}" for difference in differences]
 
     def probe_write(self) -> dt.datetime:
         """Return the time by the file server's clock, if there is one."""
-        with self._translator.translating("cannot be written to"):
-            return probe(self.root, self.layout, self._modes)
+        with self._tree.translating("cannot be written to"):
+            return probing.probe(self._tree)
 
     # Reading
 
@@ -162,9 +141,9 @@ class FSPermanentStorage(CrashStorageBase):
         crashid.validate(crash_id)
         raw: list[Part] | None = None if marker_of(kinds) is Kind.RAW_CRASH else []
         processed: list[Part] | None = None if Kind.PROCESSED_CRASH in kinds else []
-        with self._opened(crash_id) as root_fd:
+        with self._opened("cannot be read", crash_id) as root_fd:
             for where, dir_fd in directories(root_fd, self.layout, crash_id):
-                files = self._files(crash_id, where, dir_fd)
+                files = CrashFiles(self._tree, crash_id, where, dir_fd)
                 if raw is None:
                     raw = files.raw_crash_and_dumps(dir_fd, kinds)
                 if processed is None:
@@ -179,7 +158,7 @@ class FSPermanentStorage(CrashStorageBase):
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         crashid.validate(crash_id)
-        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
+        with suppress(CrashIDNotFound), self._opened("cannot be read", crash_id) as root_fd:
             return find(root_fd, self.layout, crash_id, kind) is not None
         return False
 
@@ -187,16 +166,16 @@ class FSPermanentStorage(CrashStorageBase):
         """Return the names of the dumps that lie where the crash would."""
         crashid.validate(crash_id)
         names: list[str] = []
-        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
+        with suppress(CrashIDNotFound), self._opened("cannot be read", crash_id) as root_fd:
             for where, dir_fd in directories(root_fd, self.layout, crash_id):
-                files = self._indexes.names_of(crash_id, None, dir_fd, where)
+                files = self._tree.indexes.names_of(crash_id, None, dir_fd, where)
                 names += map(self.layout.dump_name, filter(self.layout.is_dump, files))
         return list(dict.fromkeys(names))
 
     @contextmanager
-    def _opened(self, crash_id: str, action: str = "cannot be read") -> Iterator[int]:
-        """Open the root, to do something with a crash; where it is missing, so is the crash."""
-        with self._translator.translating(action, crash_id):
+    def _opened(self, action: str, crash_id: str = "") -> Iterator[int]:
+        """Open the root; where it is missing, so is every crash: `CrashIDNotFound`."""
+        with self._tree.translating(action, crash_id or None):
             try:
                 root_fd = durable.open_root(self.root)
             except FileNotFoundError:
@@ -212,23 +191,15 @@ class FSPermanentStorage(CrashStorageBase):
         until: dt.date | None = None,
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
-        """List one directory at a time, which is in memory.
-
-        If something else is in the place of a directory, that is raised at the end.
-        """
+        """List one directory at a time, which is in memory.  If something else is in the place of a
+        directory, that is raised at the end."""
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         self._passed_over = passed_over = PassedOver()
-        with self._translator.translating("cannot be listed"):
-            try:
-                root_fd = durable.open_root(self.root)
-            except FileNotFoundError:  # nothing was ever saved here
-                return
-            with opened(root_fd):
-                walk = Catalog(root_fd, self.layout, kind, passed_over)
-                yield from walk.crashes(since, until)
+        with suppress(CrashIDNotFound), self._opened("cannot be listed") as root_fd:
+            yield from Catalog(root_fd, self.layout, kind, passed_over).crashes(since, until)
 
     def passed_over(self) -> Iterator[str]:
         if text := self._passed_over.text():
@@ -247,10 +218,10 @@ class FSPermanentStorage(CrashStorageBase):
 
     def save_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
         """Save them, as many at a time as can be made durable together."""
-        return self._save(crashes, create=False)
+        return self._save(crashes)
 
     def create_crashes(self, crashes: Sequence[Crash]) -> list[Exception | None]:
-        return self._save(crashes, create=True)
+        return self._save(crashes, self._would_replace)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
         """Put the new raw crash in the place of the old one, whose lock keeps other saves out.
@@ -260,39 +231,35 @@ class FSPermanentStorage(CrashStorageBase):
         place where a reader looks first.
         """
         together = [crash]
-        if self._is_at_older_place(crash.crash_id):
-            parts = filter(None, (crash.processed_crash, crash.raw_crash))
-            together = [Crash(crash.crash_id, [part]) for part in parts]
+        with suppress(CrashIDNotFound), self._opened("cannot be read", crash.crash_id) as root_fd:
+            where = find(root_fd, self.layout, crash.crash_id, Kind.RAW_CRASH)
+            if where not in (None, self.layout.leaves(crash.crash_id)[0]):
+                parts = filter(None, (crash.processed_crash, crash.raw_crash))
+                together = [Crash(crash.crash_id, [part]) for part in parts]
         for each in together:
-            [error] = self._save([each], create=False, keeps_dumps=True)
+            [error] = self._save([each], keeps_dumps=True)
             if error:
                 raise error
 
-    def _is_at_older_place(self, crash_id: str) -> bool:
-        with suppress(CrashIDNotFound), self._opened(crash_id) as root_fd:
-            where = find(root_fd, self.layout, crash_id, Kind.RAW_CRASH)
-            return where not in (None, self.layout.leaves(crash_id)[0])
-        return False
-
     def _save(
-        self, crashes: Sequence[Crash], *, create: bool, keeps_dumps: bool = False
+        self,
+        crashes: Sequence[Crash],
+        would_replace: Callable[[Crash], bool] | None = None,
+        keeps_dumps: bool = False,
     ) -> list[Exception | None]:
-        results: list[Exception | None] = [None] * len(crashes)
         try:
             with (
-                opened(durable.make_root(self.root, self._modes.directory)) as root_fd,
+                opened(durable.make_root(self.root, self._tree.modes.directory)) as root_fd,
                 self._forcing(root_fd, len(crashes)) as forcing,
             ):
-                place = root_fd, self.uri, self.layout, self._modes, self._indexes
-                would_replace = self._would_replace if create else None
-                saving = Saving(*place, would_replace=would_replace, keeps_dumps=keeps_dumps)
-                save_in_groups(crashes, saving.stage, forcing, results)
+                saving = Saving(self._tree, root_fd, would_replace, keeps_dumps)
+                results = save_in_groups(crashes, saving.stage, forcing)
         except OSError as error:
             results = [error] * len(crashes)
         return [
-            self._translator.error(error, "cannot be saved", crash.crash_id)
+            self._tree.error(error, "cannot be saved", crash.crash_id)
             if isinstance(error, OSError)
-            else error
+            else error  # of another kind, such as the source's own
             for crash, error in zip(crashes, results, strict=True)
         ]
 
@@ -303,40 +270,36 @@ class FSPermanentStorage(CrashStorageBase):
     # Removing
 
     def remove(self, crash_id: str) -> None:
-        """Remove the crash's files wherever the layout has them, and then the directories
-        that are left empty; the raw crash goes first, so that no reader sees a torn crash."""
+        """Remove the crash's files wherever the layout has them, and then the directories that are
+        left empty; the raw crash goes first, so that no reader sees a torn crash."""
         crashid.validate(crash_id)
-        with self._opened(crash_id, "cannot be removed") as root_fd:
-            removal = CrashRemoval(self.layout, self._indexes, root_fd, crash_id)
-            removed = list(map(removal.remove, self.layout.directories(crash_id)))
-        if not any(removed):
-            raise CrashIDNotFound(crash_id, uri=self.uri)
+        [error] = self._remove([CrashRemoval(self._tree, crash_id)])
+        if error:
+            raise error
 
     def remove_loaded(self, crash: Crash) -> None:
         """Remove it under its lock, so that no other save comes in between.  Files that lie
         elsewhere stay."""
-        with self._opened(crash.crash_id, "cannot be removed") as root_fd:
-            removal = LoadedRemoval(self.layout, self._indexes, root_fd, crash)
-            places = self.layout.directories(crash.crash_id)
-            for where in places:
-                removal.check(where)
-            removed = list(map(removal.remove, places))
-        if not any(removed):
-            raise CrashIDNotFound(crash.crash_id, uri=self.uri)
+        states = {part.version for part in crash.parts}
+        [error] = self._remove([CrashRemoval(self._tree, crash.crash_id, states)])
+        if error:
+            raise error
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """Remove crashes, and make that durable for all of them together."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
+        return self._remove([CrashRemoval(self._tree, crash_id) for crash_id in crash_ids])
+
+    def _remove(self, removals: Sequence[CrashRemoval]) -> list[Exception | None]:
         try:
             with opened(durable.open_root(self.root)) as root_fd:
-                forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
-                removals = emptying.crashes(crash_ids)
+                self._emptying(root_fd).crashes(removals)
         except FileNotFoundError:  # nothing was ever saved here
-            return [CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids]
+            pass
         except OSError as error:
-            return [self._translator.error(error, "cannot be removed", i) for i in crash_ids]
+            for removal in removals:
+                removal.error = error
         return list(map(self._not_removed, removals))
 
     def remove_days(
@@ -344,35 +307,18 @@ class FSPermanentStorage(CrashStorageBase):
     ) -> Iterator[Removed]:
         """Remove crashes, and what processes that died have left there.  Files that are not the
         store's stay."""
-        with self._translator.translating("cannot be listed"):
-            try:
-                root_fd = durable.open_root(self.root)
-            except FileNotFoundError:  # nothing was ever saved here
-                return
-            with opened(root_fd):
-                forcing = partial(self._forcing, root_fd)
-                emptying = Emptying(self.layout, self._indexes, root_fd, forcing)
-                for removal in emptying.days(since, until, is_stopped):
-                    yield removal.crash_id, self._not_removed(removal)
+        with suppress(CrashIDNotFound), self._opened("cannot be listed") as root_fd:
+            for removal in self._emptying(root_fd).days(since, until, is_stopped):
+                yield removal.crash_id, self._not_removed(removal)
 
-    def _not_removed(self, removal: CrashRemoval) -> StorageError | None:
+    def _emptying(self, root_fd: int) -> Emptying:
+        return Emptying(self._tree, root_fd, partial(self._forcing, root_fd))
+
+    def _not_removed(self, removal: CrashRemoval) -> Exception | None:
         """Return why a crash was not removed."""
-        crash_id, error = removal.crash_id, removal.error
-        if error:
-            return self._translator.error(error, "cannot be removed", crash_id)
-        return None if removal.was_there else CrashIDNotFound(crash_id, uri=self.uri)
-
-
-def _is_missing(path: Path) -> bool:
-    """Return True if a path, or a directory on the way to it, is missing; the root is not.
-
-    :raises OSError: that cannot be known, as below a mount whose server is gone
-    """
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return True
-    return False
+        if removal.error:
+            return self._tree.error(removal.error, "cannot be removed", removal.crash_id)
+        return None if removal.was_there else CrashIDNotFound(removal.crash_id, uri=self.uri)
 
 
 def _octal(text: str) -> int:

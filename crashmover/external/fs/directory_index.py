@@ -15,21 +15,15 @@ import struct
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from threading import Lock as ThreadLock
 from typing import TypeVar
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.layouts import ID_LENGTH, Where
-from crashmover.external.fs.mounts import has_directory_times
-from crashmover.external.fs.settling import (
-    SETTLED_NS,
-    Lock,
-    Rest,
-    has_settled,
-    now_at,
-    rest_of,
-)
+from crashmover.external.fs.settling import SETTLED_NS, Lock, Rest, has_settled, now_at, rest_of
+from crashmover.external.fs.syscalls import has_directory_times
 
 _FEW = 64  # files; a directory that has no more is listed again in no time
 _KEPT = 16  # directories
@@ -49,19 +43,16 @@ _SUFFIX = 200  # bytes that a suffix takes in memory, with its number
 _BUCKET = 4  # the byte of a packed id that is not among those of its directory
 
 Generation = tuple[int, int]
-"""The inode and change time of a raw crash's file: another for every save."""
+"""The inode and change time of a raw crash's file: what tells one saved state from the next."""
 
 
 def generation(status: os.stat_result) -> Generation:
-    """Return what tells one saved state of a crash from the next."""
     return status.st_ino, status.st_ctime_ns
 
 
 def state_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a file from any other of its name.
-
-    That holds where another directory has been put in the place of the file's own, too.
-    """
+    """Return what tells a file from any other of its name, be it in another directory that has
+    been put in the place of its own."""
     return status.st_dev, *generation(status)
 
 
@@ -119,22 +110,19 @@ def _packed(name: str) -> bytes | None:
 
 
 def files_anew(dir_fd: int, start: str, expected: str) -> list[str]:
-    """Return the names of an open directory's files that begin with `start`.
-
-    :param expected: as `_anew` takes it
-    :raises OSError: as `_anew` does
-    """
+    """Return the names of an open directory's files that begin with `start`, as `_anew` does."""
 
     def look() -> list[str] | None:
         with durable.entries(dir_fd) as found:
-            entries = list(found)
-            is_new = any(entry.name == expected for entry in entries)
-            return _files_among(entries, start) if is_new else None
+            return _files_among(list(found), start, expected)
 
     return _anew(dir_fd, expected, look)
 
 
-def _files_among(entries: "list[os.DirEntry[str]]", start: str) -> list[str]:
+def _files_among(entries: "list[os.DirEntry[str]]", start: str, expected: str) -> list[str] | None:
+    """Return the files that begin with `start`; None if `expected` is not there."""
+    if expected and all(entry.name != expected for entry in entries):
+        return None
     return [
         entry.name
         for entry in entries
@@ -169,29 +157,27 @@ def _anew(dir_fd: int, expected: str, look: Callable[[], _T | None]) -> _T:
     return found
 
 
+@dataclass(slots=True)
 class _Kept:
     """An index that is kept, and what shows that it still holds.
 
     :param listed_ns: what `now_at` returned before it was made
     :param rest: the directory's state before it was made; None where that shows nothing
     :param has_rested: whether a change after that would have changed the directory's times
+    :param turn: when it was last asked for
     """
 
-    def __init__(
-        self, index: DirectoryIndex, listed_ns: int, rest: Rest | None, *, has_rested: bool
-    ) -> None:
-        self.index = index
-        self._listed_ns = listed_ns
-        self.rest = rest
-        self.turn = 0
-        """When it was last asked for."""
-        self._has_rested = has_rested
+    index: DirectoryIndex
+    listed_ns: int
+    rest: Rest | None
+    has_rested: bool
+    turn: int
 
     def holds(self, now: Generation, dir_fd: int, lock: Lock | None) -> bool:
         """Return True if the crash whose raw crash is in that state has the files listed."""
-        if has_settled(now[1], self._listed_ns, dir_fd, lock):
+        if has_settled(now[1], self.listed_ns, dir_fd, lock):
             return True
-        return self._has_rested and rest_of(dir_fd, self.rest) is self.rest
+        return self.has_rested and rest_of(dir_fd, self.rest) is self.rest
 
 
 class IndexCache:
@@ -241,16 +227,14 @@ class IndexCache:
         with durable.entries(dir_fd) as entries:
             first = list(islice(entries, _FEW + 1))
             if len(first) <= _FEW:
-                is_new = not expected or any(entry.name == expected for entry in first)
-                return _files_among(first, crash_id) if is_new else None
+                return _files_among(first, crash_id, expected)
         index = self._list(dir_fd, where, expected, lock)
         return list(index.files_of(crash_id)) if index else None
 
     def _find(self, where: Where) -> _Kept | None:
         with self._lock:
             self._turn += 1
-            kept = self._kept.get(where)
-            if kept:
+            if kept := self._kept.get(where):
                 kept.turn = self._turn
                 self._kept.move_to_end(where)
             self._forget()
@@ -270,10 +254,8 @@ class IndexCache:
         if expected and not index.has_expected:
             return None
         if index.file_count > _FEW:
-            kept = _Kept(index, listed_ns, rest, has_rested=has_rested)
             with self._lock:
-                kept.turn = self._turn
-                self._kept[where] = kept
+                self._kept[where] = _Kept(index, listed_ns, rest, has_rested, self._turn)
                 self._kept.move_to_end(where)
                 self._forget()
         return index

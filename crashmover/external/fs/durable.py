@@ -25,22 +25,17 @@ from typing import ClassVar, Self
 
 from crashmover.external.fs import syscalls
 
-MOST_HELD = 64
-"""Directories that a process holds at a time."""
-
-_TEMPORARY = ".tmp"
-
+MOST_HELD = 64  # directories that a process holds at a time
 _SHARE_HELD = 1 / 8  # of the files that may be open: a save takes three for each of a batch
 
-PRIVATE = 0o600
-"""The mode of a new file, unless another is given."""
+PRIVATE = 0o600  # the mode of a new file, unless another is given
+_TEMPORARY = ".tmp"
+_CHUNK = 1 << 20  # bytes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How to open a file.  O_NONBLOCK: a FIFO under a crash's name must not hang this process, and
 regular files ignore it."""
-
-_CHUNK = 1 << 20
 
 UNABLE = frozenset(
     (errno.EACCES, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
@@ -49,7 +44,7 @@ UNABLE = frozenset(
 
 
 def refused(what: str) -> OSError:
-    """Return the error for something that is there, and is not to be followed or touched."""
+    """Return the error for what is there, and is not to be followed or touched."""
     return OSError(errno.ELOOP, what)
 
 
@@ -120,10 +115,7 @@ def set_mode(fd: int, mode: int) -> bool:
 
 
 class opened:
-    """Close a descriptor in the end: ``with opened(fd): ...``.
-
-    No generator, as there are many of these for every crash.
-    """
+    """Close a descriptor in the end.  No generator, as there are many of these for every crash."""
 
     __slots__ = ("_fd",)
 
@@ -157,11 +149,8 @@ class HeldDirectory:
 
     @classmethod
     def of(cls, dir_fd: int) -> Self | None:
-        """Hold a directory that is open.
-
-        Return None if about `MOST_HELD` are held, or few further files may be open: other work
-        needs those.
-        """
+        """Hold a directory that is open; return None if about `MOST_HELD` are held, or few further
+        files may be open: other work needs those."""
         if len(cls._all) >= MOST_HELD:
             return None
         try:
@@ -226,10 +215,7 @@ def open_root(path: Path) -> int:
 
 
 def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
-    """Open a file to read it, and return its status too.
-
-    :raises OSError: it is a link, a FIFO, or another thing that is not a regular file
-    """
+    """Open a file to read it, and return its status too; `refused` if it is no regular file."""
     try:
         fd = os.open(name, os.O_RDONLY | NO_LINK, dir_fd=dir_fd)
     except OSError as error:
@@ -243,13 +229,15 @@ def open_regular(dir_fd: int, name: str) -> tuple[int, os.stat_result]:
     return fd, found
 
 
-def status(dir_fd: int, name: str) -> os.stat_result:
-    """Return the status of what has that name, be it a symbolic link."""
+def status(dir_fd: int | None, name: str | Path) -> os.stat_result:
+    """Return the status of what has that name in an open directory, be it a symbolic link; or of
+    what is at that path, without one."""
     return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
 
-def exists(dir_fd: int, name: str) -> bool:
-    """Return True if anything has that name."""
+def exists(dir_fd: int | None, name: str | Path) -> bool:
+    """Return True if anything is there, as `status` finds it; raise OSError if that cannot be
+    known, as below a mount whose server is gone."""
     try:
         status(dir_fd, name)
     except FileNotFoundError:
@@ -269,10 +257,9 @@ def final_name(name: str) -> str | None:
 
 
 def create_new(dir_fd: int, name: str, mode: int = PRIVATE) -> int:
-    """Open the file `name`, which is not there yet.
+    """Open the file `name`, which is not there yet; `FileExistsError` if it is.
 
     :param mode: of the file, less what the process's own umask takes away
-    :raises FileExistsError: it is
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK
     return os.open(name, flags, mode, dir_fd=dir_fd)
@@ -284,7 +271,7 @@ def is_same_file(fd: int, dir_fd: int, name: str) -> bool:
 
 
 def rename(dir_fd: int, old: str, new: str) -> None:
-    """Give a file another name in the same directory, in place of what has that name."""
+    """Give a file another name in its directory, in place of what has that name."""
     os.rename(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
 

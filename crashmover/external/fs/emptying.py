@@ -2,7 +2,7 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Emptying: many crashes are removed, or all of a day, and made durable together.
+"""Emptying: crashes are removed, or all of a day, and made durable together.
 
 Forcing a removal to the disk takes long.  Each crash is still removed by itself, under its lock, as
 `removing` does it.  So a save meanwhile, or a kill in the middle, is the same case as with one
@@ -11,24 +11,25 @@ crash.
 
 import datetime as dt
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from operator import attrgetter
 
+from crashmover import crashid
 from crashmover.crash import MARKERS, Kind
+from crashmover.errors import CrashChanged
 from crashmover.external.fs import durable
-from crashmover.external.fs.catalog import at_place, is_within
-from crashmover.external.fs.directory_index import IndexCache
+from crashmover.external.fs.catalog import at_place, is_between
 from crashmover.external.fs.durable import opened
+from crashmover.external.fs.finding import is_collectors_link, open_directory
 from crashmover.external.fs.forcing import Forcing
 from crashmover.external.fs.layouts import ID_LENGTH, Layout, Where
-from crashmover.external.fs.links import is_collectors_link
 from crashmover.external.fs.locks import CrashLocks
-from crashmover.external.fs.removing import CrashRemoval, Seen, remove_empty
+from crashmover.external.fs.removing import CrashRemoval, Seen
 from crashmover.external.fs.settling import SETTLED_NS, now_at
+from crashmover.external.fs.tree import Tree
 
 _TOGETHER = 512  # crashes of a day that are made final at once
 
@@ -36,42 +37,40 @@ _id_of = attrgetter("crash_id")
 _place_of = attrgetter("where")
 
 
+@dataclass(frozen=True)
 class Emptying:
     """Removes crashes, in one run.
 
-    :param indexes: of the store
-    :param root_fd: its directory, open before anything is removed
+    :param root_fd: the root, open before anything is removed
     :param forcing: gives what makes the removal of so many durable
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        indexes: IndexCache,
-        root_fd: int,
-        forcing: Callable[[int], Forcing],
-    ) -> None:
-        self._layout = layout
-        self._indexes = indexes
-        self._root_fd = root_fd
-        self._forcing = forcing
+    tree: Tree
+    root_fd: int
+    forcing: Callable[[int], Forcing]
 
-    def crashes(self, crash_ids: Sequence[str]) -> list[CrashRemoval]:
+    def crashes(self, removals: Sequence[CrashRemoval]) -> None:
         """Remove these crashes, and the directories that are left empty."""
-        removals = list(map(self._removal, crash_ids))
         places = set[Where]()
-        with self._forcing(len(removals)) as forcing:
+        with self.forcing(len(removals)) as forcing:
             for removal in removals:
                 try:
-                    for where in self._layout.directories(removal.crash_id):
-                        if removal.remove_files(where, before=partial(forcing.begin, where)):
-                            places.add(where)
-                except OSError as error:
+                    removal.check(self.root_fd)
+                    for where in self.tree.layout.directories(removal.crash_id):
+                        with (
+                            suppress(FileNotFoundError),
+                            opened(open_directory(self.root_fd, where)) as dir_fd,
+                        ):
+                            forcing.begin(where, dir_fd)
+                            if removal.remove_from(dir_fd, where):
+                                places.add(where)
+                except (OSError, CrashChanged) as error:
                     removal.error = error
             self._force(forcing, places, removals)
         for where in places:
-            remove_empty(self._root_fd, where)
-        return removals
+            with suppress(OSError):  # and those above it, as long as they are empty
+                for depth in range(len(where), 0, -1):
+                    _remove_empty(self.root_fd, where[:depth])
 
     def days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool]
@@ -82,9 +81,10 @@ class Emptying:
         :raises OSError: at the end, where a directory could not be looked into
         """
         failures: list[OSError] = []
-        for name in sorted(durable.names(self._root_fd)):
-            if is_within(name, since, until) and not is_stopped():
-                day = _Day(self._layout, self._root_fd, name)
+        for name in sorted(durable.names(self.root_fd)):
+            is_wanted = crashid.parse_day_name(name) and is_between(name, since, until)
+            if is_wanted and not is_stopped():
+                day = _Day(self.tree.layout, self.root_fd, name)
                 yield from self._empty(day, is_stopped)
                 failures += day.failures
         if failures:
@@ -99,36 +99,28 @@ class Emptying:
                     yield removal
         day.remove_empty()
 
-    def _removal(self, crash_id: str) -> CrashRemoval:
-        return CrashRemoval(self._layout, self._indexes, self._root_fd, crash_id)
-
     def _together(self, batch: list[list[Seen]]) -> Iterable[CrashRemoval]:
-        """Remove what was seen of some crashes, directory by directory, and force that to the
-        disk."""
-        removals = {seen[0].crash_id: self._removal(seen[0].crash_id) for seen in batch}
+        """Remove what was seen of some crashes, directory by directory, and make that durable."""
+        crash_ids = [seen[0].crash_id for seen in batch]
+        removals = {crash_id: CrashRemoval(self.tree, crash_id) for crash_id in crash_ids}
         places = set[Where]()
         everything = sorted(chain.from_iterable(batch), key=_place_of)
-        with self._forcing(len(batch)) as forcing:
+        with self.forcing(len(batch)) as forcing:
             for where, seen in groupby(everything, key=_place_of):
                 places.add(where)
                 found = [(each, removals[each.crash_id]) for each in seen]
-                self._remove_in(where, found, forcing)
+                try:
+                    with opened(durable.walk_down(self.root_fd, where)) as dir_fd:
+                        forcing.begin(where, dir_fd)
+                        for each, removal in found:
+                            self._remove_seen(dir_fd, each, removal)
+                except FileNotFoundError:  # another process has removed them, and the directory
+                    continue
+                except OSError as error:
+                    for _, removal in found:
+                        removal.error = error
             self._force(forcing, places, removals.values())
         return removals.values()
-
-    def _remove_in(
-        self, where: Where, found: list[tuple[Seen, CrashRemoval]], forcing: Forcing
-    ) -> None:
-        try:
-            with opened(durable.walk_down(self._root_fd, where)) as dir_fd:
-                forcing.begin(where, dir_fd)
-                for seen, removal in found:
-                    self._remove_seen(dir_fd, seen, removal)
-        except FileNotFoundError:  # another process has removed them, and the directory
-            return
-        except OSError as error:
-            for _, removal in found:
-                removal.error = error
 
     def _remove_seen(self, dir_fd: int, seen: Seen, removal: CrashRemoval) -> None:
         try:
@@ -139,7 +131,7 @@ class Emptying:
             removal.error = error
             return
         if seen.is_left_over:
-            locks = CrashLocks(dir_fd, self._layout, seen.crash_id)
+            locks = CrashLocks(dir_fd, self.tree.layout, seen.crash_id)
             for kind in MARKERS:
                 with suppress(OSError):
                     locks.clear(kind, without_lock=kind is Kind.RAW_CRASH)
@@ -158,23 +150,25 @@ class Emptying:
                     removal.error = removal.error or error
 
     def _force_one(self, where: Where) -> None:
-        """Force a directory to the disk; where another process has just removed it, what it was
-        in."""
+        """Force a directory to the disk; if another process has just removed it, what it was in."""
         for depth in range(len(where), -1, -1):
             with (
                 suppress(FileNotFoundError),
-                opened(durable.walk_down(self._root_fd, where[:depth])) as dir_fd,
+                opened(durable.walk_down(self.root_fd, where[:depth])) as dir_fd,
             ):
                 os.fsync(dir_fd)
                 return
 
 
+def _remove_empty(root_fd: int, where: Where) -> None:
+    """Remove a directory, if it is empty."""
+    with opened(durable.walk_down(root_fd, where[:-1])) as above_fd:
+        os.rmdir(where[-1], dir_fd=above_fd)
+
+
 class _Day:
     """What lies in the directory of a day.  A directory that cannot be entered, or something else
-    in its place, hides what is in it and no more.
-
-    :param root_fd: the store's directory
-    """
+    in its place, hides what is in it and no more."""
 
     def __init__(self, layout: Layout, root_fd: int, name: str) -> None:
         self.seen: list[Seen] = []
@@ -183,7 +177,7 @@ class _Day:
         self._layout = layout
         self._root_fd = root_fd
         self._directories: list[Where] = [(name,)]
-        self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}
+        self._order = {layout.json_file_suffix: 0, layout.jsonz_file_suffix: 1}  # others: 2
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._settled_ns = 0
         self._look_into(layout.top(name))
@@ -191,11 +185,8 @@ class _Day:
     def remove_empty(self) -> None:
         """Remove the directories that are empty now, of those that were there."""
         for where in reversed(self._directories):
-            with (
-                suppress(OSError),
-                opened(durable.walk_down(self._root_fd, where[:-1])) as above_fd,
-            ):
-                os.rmdir(where[-1], dir_fd=above_fd)
+            with suppress(OSError):
+                _remove_empty(self._root_fd, where)
 
     def _look_into(self, where: Where) -> None:
         try:
@@ -217,49 +208,37 @@ class _Day:
     ) -> list[str]:
         """Take note of the crashes in a directory; return the directories of ours, and what is in
         place of one."""
-        suffixes = defaultdict[str, list[str]](list)
-        inodes: dict[str, int] = {}
-        left_over: set[str] = set()
-        beside: dict[str, str] = {}
+        seen: dict[str, Seen] = {}
         below: list[str] = []
         for entry in entries:
             name = entry.name
-            if entry.is_dir(follow_symlinks=False) or (
-                entry.is_symlink() and len(name) <= ID_LENGTH
-            ):
-                is_passed_over = entry.is_symlink() and is_collectors_link(dir_fd, name)
-                if self._is_ours(name, where) and not is_passed_over:
+            is_link = len(name) <= ID_LENGTH and entry.is_symlink()
+            if is_link or entry.is_dir(follow_symlinks=False):
+                is_passed_over = is_link and is_collectors_link(dir_fd, name)
+                is_id = len(name) == ID_LENGTH  # as in the older form
+                is_ours = (self._layout.belongs if is_id else self._layout.leads_on)(name, where)
+                if is_ours and not is_passed_over:
                     below.append(name)
                 continue
             final = durable.final_name(name)
             file = name if final is None else final
             crash_id, suffix = file[:ID_LENGTH], file[ID_LENGTH:]
+            crash = seen.get(crash_id)
+            if crash is None:
+                crash = seen[crash_id] = Seen(crash_id, where, self._settled_ns)
             if not self._layout.is_known(file):
                 if suffix.startswith(".") and final is None:
-                    beside[crash_id] = min(file, beside.get(crash_id, file))
-                continue
-            if final is not None:
-                left_over.add(crash_id)
-                continue
-            suffixes[crash_id].append(suffix)
-            if suffix == self._layout.json_file_suffix:
-                inodes[crash_id] = entry.inode()
-        for crash_id in suffixes.keys() | left_over:
-            if self._layout.belongs(crash_id, where):
-                found = self._in_order(suffixes.get(crash_id, []))
-                state = inodes.get(crash_id, 0), self._settled_ns
-                other = beside.get(crash_id, "")
-                self.seen.append(Seen(crash_id, where, found, *state, crash_id in left_over, other))
+                    crash.beside = min(file, crash.beside or file)
+            elif final is not None:
+                crash.is_left_over = True
+            else:
+                crash.suffixes += (suffix,)
+                if suffix == self._layout.json_file_suffix:
+                    crash.inode = entry.inode()
+        for crash in seen.values():
+            is_something = crash.suffixes or crash.is_left_over
+            if is_something and self._layout.belongs(crash.crash_id, where):
+                found = tuple(sorted(crash.suffixes, key=lambda s: (self._order.get(s, 2), s)))
+                crash.suffixes = self._known.setdefault(found, found)  # one object for all
+                self.seen.append(crash)
         return below
-
-    def _in_order(self, suffixes: list[str]) -> tuple[str, ...]:
-        """Return them with the raw crash's first; the same object for all that have the same."""
-        suffixes.sort(key=lambda suffix: (self._order.get(suffix, 2), suffix))
-        found = tuple(suffixes)
-        return self._known.setdefault(found, found)
-
-    def _is_ours(self, name: str, where: Where) -> bool:
-        """Return True if there may be crashes in a directory of that name."""
-        if len(name) == ID_LENGTH:  # the older form
-            return self._layout.belongs(name, where)
-        return self._layout.leads_on(name, where)

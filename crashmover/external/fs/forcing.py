@@ -12,19 +12,13 @@ from typing import Self
 
 from crashmover.external.fs import durable
 from crashmover.external.fs.layouts import Where
-from crashmover.external.fs.mounts import is_fuse
-from crashmover.external.fs.syscalls import file_system_type, sync_file_system
+from crashmover.external.fs.syscalls import (
+    SYNCFS_TYPES,
+    file_system_type,
+    is_fuse,
+    sync_file_system,
+)
 
-# Where syncfs is known to write everything and to report what it could not write.  Not
-# FUSE: the kernel does not pass syncfs on to it.  Numbers: statfs(2).
-_SYNCFS_TYPES = {
-    0xEF53,  # ext2, ext3, ext4
-    0x58465342,  # XFS
-    0x9123683E,  # Btrfs
-    0xF2F52010,  # F2FS
-    0x2FC12FC1,  # ZFS
-    0x01021994,  # tmpfs
-}
 _SYNCFS_REPORTS_ERRORS = (5, 8)  # the first Linux that does: syncfs(2)
 
 
@@ -47,7 +41,8 @@ class Forcing:
         # For each device a descriptor on it; None: its files are forced one by one.
         self._fds: dict[int, int | None] = {}
         self._fuse: set[int] = set()  # those of them that are FUSE
-        self._add_file_system(root_fd)
+        if together:
+            self._add_file_system(root_fd)
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +52,8 @@ class Forcing:
             os.close(fd)
 
     def begin(self, where: Where, dir_fd: int) -> bool:
-        """Take note of a directory before something is written to it, or removed from it.
-
-        :param dir_fd: the directory, open
-        :return: whether each file must be forced as it is written
-        """
+        """Take note of an open directory before something is written to it, or removed from it;
+        return whether each file must be forced as it is written."""
         device = self._devices[where] = self._add_file_system(dir_fd)
         return self._fds[device] is None
 
@@ -83,9 +75,13 @@ class Forcing:
         """Return when all that was written and renamed in these directories is durable.
 
         :param places: directories that were begun
-        :param new: whether the directories themselves may be new
+        :param new: whether the directories themselves may be new, and those above them
         """
-        self._force_each([where for where in places if self.is_single(where)], new)
+        single = [where for where in places if self.is_single(where)]
+        tops = {names[:depth] for names in single for depth in range(len(names))} if new else set()
+        for names in {*tops, *single}:
+            with durable.opened(durable.walk_down(self._root_fd, names)) as fd:
+                os.fsync(fd)
         self.finish_file_systems(places)
 
     def finish_file_systems(self, places: Collection[Where]) -> None:
@@ -101,27 +97,16 @@ class Forcing:
         return device is None or self._fds[device] is None
 
     def forgets_names(self, where: Where) -> bool:
-        """Return True if forcing a directory that was begun may do nothing.
-
-        Most FUSE file systems (bindfs, mergerfs, sshfs) cannot force a directory, and the kernel
-        then says that it is done.
-        """
+        """Return True if forcing a directory that was begun may do nothing: most FUSE file systems
+        (bindfs, mergerfs, sshfs) cannot do that, and the kernel then says that it is done."""
         return self._devices[where] in self._fuse
-
-    def _force_each(self, places: Sequence[Where], new: bool) -> None:
-        """Force each of these; new ones with all above them, which another process may just
-        have made."""
-        tops = {names[:depth] for names in places for depth in range(len(names))} if new else set()
-        for names in {*tops, *places}:
-            with durable.opened(durable.walk_down(self._root_fd, names)) as fd:
-                os.fsync(fd)
 
 
 def can_sync_file_system(fd: int) -> bool:
     """Whether syncfs makes everything durable on the file system that `fd` is on."""
     if sys.platform != "linux" or _kernel() < _SYNCFS_REPORTS_ERRORS:
         return False
-    return file_system_type(fd) in _SYNCFS_TYPES
+    return file_system_type(fd) in SYNCFS_TYPES
 
 
 @cache

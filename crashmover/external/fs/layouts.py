@@ -73,10 +73,8 @@ class Layout:
     # Directories
 
     def leaves(self, crash_id: str) -> list[Where]:
-        """Return the directories at whose depth the crash may lie, in the order to look.
-
-        The first is where it is written.
-        """
+        """Return the directories at whose depth the crash may lie, in the order to look.  It is
+        written to the first."""
         return [self._leaf(crash_id, depth) for depth in _depths(crash_id)]
 
     def _leaf(self, crash_id: str, depth: int) -> Where:
@@ -140,10 +138,7 @@ class Layout:
         return rest in (self.json_file_suffix, self.jsonz_file_suffix) or self.is_dump(file_name)
 
     def dump_name(self, file_name: str) -> str:
-        """Return the name of the dump in a file that `is_dump`.
-
-        :raises InvalidDumpName: no dump may have that name
-        """
+        """Return the name of the dump in a file that `is_dump`; `InvalidDumpName` if it is none."""
         rest = file_name[ID_LENGTH:]
         if rest == self.dump_file_suffix:
             return self.dump_field

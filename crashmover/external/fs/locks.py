@@ -22,6 +22,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from crashmover.crash import Kind
 from crashmover.external.fs import durable
@@ -30,9 +31,7 @@ from crashmover.external.fs.layouts import Layout
 from crashmover.external.fs.settling import Lock
 from crashmover.external.fs.syscalls import rename_to_new
 
-LOCK_TIMEOUT_S = 30.0
-"""How long to wait for another process that is saving the same crash."""
-
+LOCK_TIMEOUT_S = 30.0  # to wait for another process that is saving the same crash
 _PAUSE_S = 0.01
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -41,20 +40,17 @@ _TO_LOCK = os.O_RDWR | durable.NO_LINK
 _SAVING = "another process is saving it"
 
 
+@dataclass(frozen=True)
 class CrashLocks:
-    """The locks of one crash in one directory.
+    """The locks of one crash in one directory, which is open."""
 
-    :param dir_fd: the directory, open
-    """
-
-    def __init__(self, dir_fd: int, layout: Layout, crash_id: str) -> None:
-        self._dir_fd = dir_fd
-        self._layout = layout
-        self._crash_id = crash_id
+    dir_fd: int
+    layout: Layout
+    crash_id: str
 
     def name(self, kind: Kind) -> str:
         """Return the name of the lock of a raw or processed crash."""
-        return durable.temporary_name(self._layout.file_name(self._crash_id, kind))
+        return durable.temporary_name(self.layout.file_name(self.crash_id, kind))
 
     @contextmanager
     def of_removal(self, first: str, *, turn: bool = False) -> Iterator[Lock]:
@@ -66,12 +62,12 @@ class CrashLocks:
         :param turn: make that file the lock if possible: ext4 takes long to make a file
         """
         name = self.name(Kind.RAW_CRASH)
-        lock = _taken_or_turned(self._dir_fd, name, first, turn)
+        lock = _taken_or_turned(self.dir_fd, name, first, turn)
         with durable.opened(lock.fd):
             if lock.was_left:
                 self.remove_left_over()
             yield lock
-            durable.remove_file(self._dir_fd, name)
+            durable.remove_file(self.dir_fd, name)
 
     @contextmanager
     def of_processed(self, *, is_needed: bool) -> Iterator[None]:
@@ -83,32 +79,29 @@ class CrashLocks:
         """
         name = self.name(Kind.PROCESSED_CRASH)
         try:
-            fd, _ = lock(self._dir_fd, name)
+            fd, _ = lock(self.dir_fd, name)
         except OSError as error:
             is_not_ours = error.errno in _NOT_OURS and not is_needed
             if error.errno not in _FULL and not is_not_ours:
                 raise
             yield
             if is_not_ours:
-                durable.remove_file(self._dir_fd, name)
+                durable.remove_file(self.dir_fd, name)
             return
         with durable.opened(fd):
             try:
                 yield
             finally:
-                durable.remove_file(self._dir_fd, name)
+                durable.remove_file(self.dir_fd, name)
 
     def remove_left_over(self) -> None:
         """Remove the temporary files of dumps that a process which died has left, as far as
-        possible; the raw crash's lock is held.
-
-        The next save of the crash may have other dumps.
-        """
-        for name in files_anew(self._dir_fd, f".{self._crash_id}", self.name(Kind.RAW_CRASH)):
+        possible: the next save may have other dumps.  The raw crash's lock is held."""
+        for name in files_anew(self.dir_fd, f".{self.crash_id}", self.name(Kind.RAW_CRASH)):
             final = durable.final_name(name)
-            if final is not None and self._layout.is_dump(final):
+            if final is not None and self.layout.is_dump(final):
                 with suppress(OSError):
-                    durable.remove_file(self._dir_fd, name)
+                    durable.remove_file(self.dir_fd, name)
 
     def clear(self, kind: Kind, *, without_lock: bool = False) -> None:
         """Remove a stale lock, and what the process that died under it left.
@@ -118,18 +111,18 @@ class CrashLocks:
         :raises OSError: there is none, or a process holds it, or a file cannot be removed
         """
         name = self.name(kind)
-        fd = lock(self._dir_fd, name, 0.0)[0] if without_lock else _stale(self._dir_fd, name)
+        fd = lock(self.dir_fd, name, 0.0)[0] if without_lock else _stale(self.dir_fd, name)
         with durable.opened(fd):
             if kind is Kind.RAW_CRASH:
-                if not durable.exists(self._dir_fd, self._layout.file_name(self._crash_id, kind)):
+                if not durable.exists(self.dir_fd, self.layout.file_name(self.crash_id, kind)):
                     self._remove_dumps(name)  # or the next save would take them for its own
                 self.remove_left_over()
-            durable.remove_file(self._dir_fd, name)
+            durable.remove_file(self.dir_fd, name)
 
     def _remove_dumps(self, lock_name: str) -> None:
-        found = files_anew(self._dir_fd, self._crash_id, lock_name)
-        for file in filter(self._layout.is_dump, found):
-            durable.remove_file(self._dir_fd, file)
+        found = files_anew(self.dir_fd, self.crash_id, lock_name)
+        for file in filter(self.layout.is_dump, found):
+            durable.remove_file(self.dir_fd, file)
 
 
 def lock(
@@ -153,10 +146,7 @@ def lock(
 
 
 def _stale(dir_fd: int, name: str) -> int:
-    """Open and lock a file that no process holds.
-
-    :raises OSError: it is missing, or a process holds it
-    """
+    """Open and lock a file that no process holds; raise OSError if there is none such."""
     fd = os.open(name, _TO_LOCK, dir_fd=dir_fd)
     with durable.closed_on_error(fd):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -215,10 +205,8 @@ def _open_or_create(dir_fd: int, name: str, mode: int) -> tuple[int, bool]:
 
 
 def _is_still(fd: int, dir_fd: int, name: str) -> bool:
-    """Return True if the open file is the one of that name.
-
-    :raises OSError: it has another name, too, or is no regular file: it is no file of ours
-    """
+    """Return True if the open file is the one of that name; raise OSError if it has another name,
+    too, or is no regular file: it is no file of ours."""
     ours = os.fstat(fd)
     if not stat.S_ISREG(ours.st_mode) or ours.st_nlink > 1:
         raise durable.refused(f"{name} is not a temporary file of ours")
@@ -244,10 +232,8 @@ def _taken_or_turned(dir_fd: int, name: str, first: str, turn: bool) -> Lock:
 
 
 def _turned_into_lock(dir_fd: int, name: str, first: str, full: OSError | None = None) -> int:
-    """Lock a file and rename it: readers ignore a temporary name.
-
-    :raises OSError: `full`, where that is not possible
-    """
+    """Lock a file and rename it: readers ignore a temporary name.  Raise `full` if that is not
+    possible."""
     full = full or OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
     fd = os.open(first, _TO_LOCK, dir_fd=dir_fd)
     with durable.closed_on_error(fd):

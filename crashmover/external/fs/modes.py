@@ -2,15 +2,18 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Modes: which permissions new files and directories get, and whether the file system keeps them.
+"""Modes and owners: which users may use what is saved, and whether the file system keeps that.
 
 Some file systems refuse `chmod` (SMB, WebDAV, buckets by FUSE).  Others accept it and do nothing
-(exFAT and NTFS by FUSE, rclone mounts): there the mount decides.
+(exFAT and NTFS by FUSE, rclone mounts): there the mount decides.  Root may write everywhere, and
+leaves files that are its own.
 """
 
 import errno
 import os
+import pwd
 import stat
+from pathlib import Path
 
 from crashmover.external.fs import durable
 
@@ -27,8 +30,7 @@ class NotKept(PermissionError):
 class Modes:
     """The modes of new files and directories.
 
-    :param umask: what they are made without.  None: none is asked for, and `DEFAULT_UMASK` holds
-        where the file system can keep it.
+    :param umask: what they are made without; None: `DEFAULT_UMASK`, where the file system keeps it
     :raises ValueError: `umask` would keep the owner out
     """
 
@@ -61,14 +63,28 @@ class Modes:
             )
         self._keeping.add(device)
 
-    def difference(self, fd: int) -> str | None:
-        """Return how the mode of a new file, after `set`, is not as it should be; None: it is."""
+    def differences(self, fd: int) -> list[str]:
+        """Return how the mode of a new file, after `set`, is not as it should be."""
         found = mode_of(fd)
         if found == self.file:
-            return None
-        return f"files there get mode {found:04o} and not {self.file:04o}: the mount decides"
+            return []
+        return [f"files there get mode {found:04o} and not {self.file:04o}: the mount decides"]
 
 
 def mode_of(fd: int) -> int:
     """Return the permissions of an open file: of the owner, the group, and others."""
     return stat.S_IMODE(os.fstat(fd).st_mode) & 0o777
+
+
+def another_owner(directory: Path) -> str | None:
+    """Return the owner of a directory, if this process is root's and the directory is not."""
+    try:
+        owner = os.stat(directory).st_uid
+    except OSError:  # what is missing will be made, and the save says the rest
+        return None
+    if os.geteuid() != 0 or owner == 0:
+        return None
+    try:
+        return f"the user {pwd.getpwuid(owner).pw_name}"
+    except KeyError:
+        return f"the user {owner}"

@@ -7,9 +7,10 @@
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from crashmover.crash import CHUNK, Part, Write
+from crashmover.crash import Part
 from crashmover.errors import CorruptCrash
 from crashmover.partfiles import file_of_chunks
+from crashmover.parts import CHUNK, Write
 
 zlib: Any
 try:  # three to four times as fast, where it is installed: setup.cfg says on which machines
@@ -23,8 +24,7 @@ _PIECE = 1 << 18  # bytes that are unpacked at a time, however well they are pac
 
 
 def pump_gzipped(part: Part, write: Write) -> None:
-    """As `Part.pump`, packed: as it is kept, where its store packs it too; else always the same
-    bytes for the same bytes."""
+    """As `Part.pump`, packed: as its store keeps it; else always the same for the same bytes."""
     if part.packed:
         part.packed(write, _ignore)
         return
@@ -35,60 +35,44 @@ def pump_gzipped(part: Part, write: Write) -> None:
 
 def pump_both(file: BinaryIO, corrupt: CorruptCrash, write: Write, write_unpacked: Write) -> None:
     """Pass a gzipped file on, as it is and unpacked; raise `corrupt` where it is damaged."""
-    unpacker = _Unpacker(corrupt)
-    while packed := file.read(CHUNK):
-        for piece in unpacker.pieces(packed):
-            write_unpacked(memoryview(piece))
-        write(memoryview(packed))
-    unpacker.finish()
+    for piece in _unpacked(file, corrupt, write):
+        write_unpacked(memoryview(piece))
 
 
 def gunzipped(file: BinaryIO, corrupt: CorruptCrash) -> BinaryIO:
     """Return a gzipped file, unpacked as it is read; what is damaged raises `corrupt`."""
-    return file_of_chunks(_unpacked(file, corrupt), file.close)
-
-
-def _unpacked(file: BinaryIO, corrupt: CorruptCrash) -> Iterator[bytes]:
-    unpacker = _Unpacker(corrupt)
-    while packed := file.read(CHUNK):
-        yield from unpacker.pieces(packed)
-    unpacker.finish()
+    return file_of_chunks(_unpacked(file, corrupt, _ignore), file.close)
 
 
 def _ignore(piece: memoryview) -> None:
     pass
 
 
-class _Unpacker:
-    """Unpacks what comes piece by piece: a gzip member, or several, and zeros after them, as
-    gzip itself takes it."""
+def _unpacked(file: BinaryIO, corrupt: CorruptCrash, write: Write) -> Iterator[bytes]:
+    """Yield what is in a gzip member, or several, and zeros after them, as gzip itself takes it.
 
-    def __init__(self, corrupt: CorruptCrash) -> None:
-        self._corrupt = corrupt
-        self._member: Any = None  # the one that has begun
-        self._is_empty = True
-
-    def pieces(self, packed: bytes) -> Iterator[bytes]:
-        """Yield what is in it."""
-        is_full = False
+    :param write: is given what was read of the file, once it is unpacked
+    """
+    member: Any = None  # the one that has begun
+    is_empty = True
+    while chunk := file.read(CHUNK):
+        packed, is_full = chunk, False
         while packed or is_full:
-            if self._member is None:
-                packed = packed if self._is_empty else packed.lstrip(b"\0")
+            if member is None:
+                packed = packed if is_empty else packed.lstrip(b"\0")
                 if not packed:
-                    return
-                self._member, self._is_empty = zlib.decompressobj(_GZIP), False
+                    break
+                member, is_empty = zlib.decompressobj(_GZIP), False
             try:
-                piece = self._member.decompress(packed, _PIECE)
+                piece = member.decompress(packed, _PIECE)
             except zlib.error as error:
-                raise self._corrupt from error
+                raise corrupt from error
             if piece:
                 yield piece
             is_full = len(piece) == _PIECE
-            packed = self._member.unconsumed_tail
-            if self._member.eof:
-                packed, self._member, is_full = self._member.unused_data, None, False
-
-    def finish(self) -> None:
-        """Say that nothing comes any more."""
-        if self._is_empty or self._member is not None:
-            raise self._corrupt
+            packed = member.unconsumed_tail
+            if member.eof:
+                packed, member, is_full = member.unused_data, None, False
+        write(memoryview(chunk))
+    if is_empty or member is not None:
+        raise corrupt

@@ -18,18 +18,17 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from crashmover.errors import NotTwoStores
 from crashmover.external.fs import durable
 from crashmover.external.fs.durable import opened
-from crashmover.external.fs.grounds import DISKS
-from crashmover.external.fs.layouts import Layout, Where
-from crashmover.external.fs.mounts import Mount, below, kind_at, mounts
-from crashmover.external.fs.oserrors import Translator
+from crashmover.external.fs.layouts import Where
+from crashmover.external.fs.mounts import DISKS, Mount, below, kind_at, mounts
+from crashmover.external.fs.tree import Tree
 
 _ON_DISK = DISKS - {"overlay"} | {"exfat", "hfsplus", "ntfs3", "vfat"}
 """Kinds of file systems of which a directory belongs to one, with one inode number."""
@@ -42,18 +41,6 @@ _OLD_S = 3600.0  # seconds after which a mark was left behind by a process that 
 _PATIENCE_S = 2.0
 _PATIENCE_FUSE_S = 6.0
 _PAUSE_S = 0.05
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A store's directory tree.
-
-    :param translator: makes the store's errors
-    """
-
-    root: Path
-    layout: Layout
-    translator: Translator
 
 
 def is_same_tree(one: Tree, other: Tree, *, probe: bool) -> bool | None:
@@ -73,12 +60,13 @@ def is_same_tree(one: Tree, other: Tree, *, probe: bool) -> bool | None:
             return _judge(one, other, ())
         raise NotTwoStores("neither directory is there yet")
     unknown: list[tuple[Where, Where]] = []
-    for places in _places(one, other, found):
-        answer = _is_same_directory(one.root, other.root, places, found)
-        if answer and (probe or not places[0]):
-            return _judge(one, other, places[0])
+    for here, there in _places(one, other, found):
+        paths = one.root.joinpath(*here), other.root.joinpath(*there)
+        answer = _is_same_directory(*paths, found)
+        if answer and (probe or not here):
+            return _judge(one, other, here)
         if answer is not False:
-            unknown.append(places)
+            unknown.append((here, there))
     if not unknown:
         return False
     if not probe:
@@ -102,38 +90,32 @@ def _places(one: Tree, other: Tree, found: list[Mount]) -> list[tuple[Where, Whe
     """Return the pairs of directories that crashes may have in common, each from its root down:
     the roots, and wherever a file system is mounted below one of them."""
     mine, yours = one.layout, other.layout
-    ours = {(where, mine.place_in(yours, where)) for where in _mounted(one, found)}
-    theirs = {(yours.place_in(mine, where), where) for where in _mounted(other, found)}
+    here, there = (below(Path(os.path.realpath(tree.root)), found) for tree in (one, other))
+    ours = {(where, mine.place_in(yours, where)) for where in here}
+    theirs = {(yours.place_in(mine, where), where) for where in there}
     pairs = [((), ()), *sorted(ours | theirs)]
     # In a directory of a day each base has a directory of its own.
     is_same_base = mine.name_branch_base == yours.name_branch_base
     return [pair for pair in pairs if is_same_base or len(pair[0]) > 1]
 
 
-def _mounted(tree: Tree, found: list[Mount]) -> Iterator[Where]:
-    return below(Path(os.path.realpath(tree.root)), found)
-
-
-def _is_same_directory(
-    one: Path, other: Path, places: tuple[Where, Where], found: list[Mount]
-) -> bool | None:
+def _is_same_directory(one: Path, other: Path, found: list[Mount]) -> bool | None:
     """Return whether two directories are one; None: a mark would tell."""
-    paths = [root.joinpath(*where) for root, where in zip((one, other), places, strict=True)]
     try:
-        first, second = map(os.stat, paths)
+        first, second = os.stat(one), os.stat(other)
     except (FileNotFoundError, NotADirectoryError):
         return False  # what is not there has no crash to be lost
     except OSError:
         return None
     if os.path.samestat(first, second):
         return True
-    kinds = _kinds(paths, found)
+    kinds = _kinds((one, other), found)
     if kinds <= _ON_DISK or (kinds == {"overlay"} and first.st_dev == second.st_dev):
         return False
     return None
 
 
-def _kinds(paths: Sequence[Path], found: list[Mount]) -> set[str]:
+def _kinds(paths: Iterable[Path], found: list[Mount]) -> set[str]:
     return {kind_at(Path(os.path.realpath(path)), found) for path in paths}
 
 
@@ -155,20 +137,12 @@ def _shared_by_marks(
         deadline = time.monotonic() + _patience(kinds)
         while True:
             for tree, here, path in sought:
-                with tree.translator.translating("cannot be read"):
-                    if _exists(path):
+                with tree.translating("cannot be read"):
+                    if durable.exists(None, path):
                         return here
             if time.monotonic() > deadline:
                 return None
             time.sleep(_PAUSE_S)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _patience(kinds: set[str]) -> float:
@@ -183,37 +157,24 @@ def _mark(tree: Tree, directory: Path) -> Iterator[str]:
     """Make an empty file that readers ignore, give its name, and remove it in the end."""
     name = f".crashmover-mark-{secrets.token_hex(16)}.tmp"
     with ExitStack() as stack:
-        with tree.translator.translating("cannot be written to"):
+        with tree.translating("cannot be written to"):
             dir_fd = stack.enter_context(opened(durable.open_root(directory)))
-            fd = durable.create_new(dir_fd, name)
-            try:
+            with opened(durable.create_new(dir_fd, name)) as fd:
                 made = os.fstat(fd).st_mtime
                 os.fsync(fd)  # over a network, so that others see it
-            finally:
-                os.close(fd)
-        stack.callback(_remove, dir_fd, name)
-        _remove_old_marks(dir_fd, made)
-        yield name
-
-
-def _remove(dir_fd: int, name: str) -> None:
-    with suppress(OSError):
-        os.unlink(name, dir_fd=dir_fd)
+        try:
+            _remove_old_marks(dir_fd, made)
+            yield name
+        finally:
+            with suppress(OSError):
+                durable.remove_file(dir_fd, name)
 
 
 def _remove_old_marks(dir_fd: int, now: float) -> None:
-    """Remove the marks that processes left behind which were killed.
-
-    :param now: by the clock of the file system
-    """
-    with suppress(OSError), durable.entries(dir_fd) as entries:
-        for entry in entries:
-            if _MARK.fullmatch(entry.name) and _is_old(dir_fd, entry.name, now):
-                _remove(dir_fd, entry.name)
-
-
-def _is_old(dir_fd: int, name: str, now: float) -> bool:
-    try:
-        return durable.status(dir_fd, name).st_mtime < now - _OLD_S
-    except OSError:
-        return False
+    """Remove the marks that processes left behind which were killed; `now` is by the clock of the
+    file system."""
+    with suppress(OSError):
+        for name in filter(_MARK.fullmatch, durable.names(dir_fd)):
+            with suppress(OSError):
+                if durable.status(dir_fd, name).st_mtime < now - _OLD_S:
+                    durable.remove_file(dir_fd, name)

@@ -14,7 +14,7 @@ import os
 import time
 from typing import NamedTuple
 
-from crashmover.external.fs.mounts import is_local
+from crashmover.external.fs.syscalls import is_local
 
 SETTLED_NS = 2_000_000_000
 """Nanoseconds that a change time may be off: the clock ticks coarsely, that of FAT in 2 s."""
@@ -85,10 +85,7 @@ class Rest(NamedTuple):
 
 
 def rest_of(dir_fd: int, before: Rest | None) -> Rest:
-    """Return the state of a directory.
-
-    :param before: what this returned earlier for that directory
-    """
+    """Return the state of a directory; `before` is what this returned earlier for it."""
     status = os.fstat(dir_fd)
     state = status.st_mtime_ns, status.st_ctime_ns
     if before and before.state == state:

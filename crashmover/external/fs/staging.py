@@ -12,12 +12,12 @@ from contextlib import suppress
 
 from crashmover.crash import COLLECTED, Crash, Kind
 from crashmover.external.fs import durable, locks
-from crashmover.external.fs.directory_index import Generation, IndexCache, generation
-from crashmover.external.fs.layouts import Layout, Where
+from crashmover.external.fs.directory_index import Generation, generation
+from crashmover.external.fs.layouts import Where
 from crashmover.external.fs.locks import CrashLocks
-from crashmover.external.fs.modes import Modes
 from crashmover.external.fs.packing import pump_gzipped
 from crashmover.external.fs.settling import Lock
+from crashmover.external.fs.tree import Tree
 from crashmover.partfiles import FileWriter
 from crashmover.spelling import alike, taken_for_one
 from crashmover.unbroken import unbroken
@@ -29,29 +29,18 @@ class StagedSave:
     `write`, (force to disk), `hide`, (force), `publish_dumps`, (force), `publish_marker`, (force),
     `close`; and `undo` at any time before `close`.
 
-    :param modes: of the files
-    :param indexes: of the store; None where no crash is there before
+    :param dir_fd: the directory `where`, open; `close` closes it
     :param keeps_dumps: whether the dumps of a crash that is there stay beside the new raw crash
     """
 
     def __init__(
-        self,
-        crash: Crash,
-        layout: Layout,
-        modes: Modes,
-        where: Where,
-        dir_fd: int,
-        indexes: IndexCache | None = None,
-        *,
-        keeps_dumps: bool = False,
+        self, crash: Crash, tree: Tree, where: Where, dir_fd: int, *, keeps_dumps: bool = False
     ) -> None:
         self.crash = crash
-        self._modes = modes
-        self._indexes = indexes or IndexCache(layout.json_file_suffix)
-        self._keeps_dumps = keeps_dumps
         self.where = where
         self.dir_fd = dir_fd
-        self._layout = layout
+        self._tree = tree
+        self._keeps_dumps = keeps_dumps
         self._marker = self._name(Kind.RAW_CRASH)
         self._processed = self._name(Kind.PROCESSED_CRASH)
         self._files = [(part, self._name(part.kind, part.name)) for part in crash.parts]
@@ -72,7 +61,7 @@ class StagedSave:
             raise
 
     def _name(self, kind: Kind, name: str = "") -> str:
-        return self._layout.file_name(self.crash.crash_id, kind, name)
+        return self._tree.layout.file_name(self.crash.crash_id, kind, name)
 
     def _lock(self) -> None:
         """Keep other processes from saving the same, always in the same order."""
@@ -80,13 +69,13 @@ class StagedSave:
         if kinds & COLLECTED:
             self._has_orphans = self._lock_one(self._marker)
             if self._has_orphans:
-                CrashLocks(self.dir_fd, self._layout, self.crash.crash_id).remove_left_over()
+                CrashLocks(self.dir_fd, self._tree.layout, self.crash.crash_id).remove_left_over()
         if Kind.PROCESSED_CRASH in kinds:
             self._lock_one(self._processed)
 
     def _lock_one(self, name: str) -> bool:
-        temporary = durable.temporary_name(name)
-        self._locks[name], found = locks.lock(self.dir_fd, temporary, mode=self._modes.file)
+        temporary, mode = durable.temporary_name(name), self._tree.modes.file
+        self._locks[name], found = locks.lock(self.dir_fd, temporary, mode=mode)
         self._temporary.add(name)
         return found
 
@@ -94,15 +83,13 @@ class StagedSave:
     def _create(self, name: str) -> int:
         """Open the file of a dump, which the lock of its raw crash covers: under its final name,
         where there is no crash that it might be taken for one of, and else a temporary one."""
+        mode = self._tree.modes.file
         if self._has_raw_crash and not self._has_orphans and not self.was_visible():
-            try:
-                fd = durable.create_new(self.dir_fd, name, self._modes.file)
-            except FileExistsError:
-                pass
-            else:
+            with suppress(FileExistsError):
+                fd = durable.create_new(self.dir_fd, name, mode)
                 self._put.append(name)
                 return fd
-        fd = locks.create(self.dir_fd, durable.temporary_name(name), self._modes.file)
+        fd = locks.create(self.dir_fd, durable.temporary_name(name), mode)
         self._temporary.add(name)
         return fd
 
@@ -140,7 +127,7 @@ class StagedSave:
                     pump_gzipped(part, write)
                 else:
                     part.pump(write)
-                self._modes.set(fd, device)
+                self._tree.modes.set(fd, device)
                 if force:
                     os.fsync(fd)
             finally:
@@ -158,12 +145,10 @@ class StagedSave:
         return durable.exists(self.dir_fd, lock.swapcase())
 
     def hide(self) -> bool:
-        """Make an older state of the crash invisible.
+        """Make an older state of the crash invisible; return whether that is to be forced to the
+        disk, before the dumps are replaced.
 
-        It stays visible if its dumps are the same to the byte, when a reader cannot tell old from
-        new.
-
-        :return: whether that is to be forced to the disk, before the dumps are replaced
+        It stays visible if its dumps are the same to the byte: a reader cannot tell old from new.
         """
         if not self._has_raw_crash or self._keeps_dumps or not self._is_visible():
             return False
@@ -230,8 +215,7 @@ class StagedSave:
             raise BlockingIOError(errno.EAGAIN, "its raw crash was removed") from None
 
     def time_of_dumps(self) -> dt.datetime:
-        """Return when the first of the dumps that are in place was written, by the file system's
-        clock."""
+        """Return when the first dump in place was written, by the file system's clock."""
         written = min(durable.status(self.dir_fd, name).st_mtime for name in self._dump_names)
         return dt.datetime.fromtimestamp(written, dt.UTC)
 
@@ -244,8 +228,7 @@ class StagedSave:
             self._put_one(self._marker, undoable=not self.was_visible())
 
     def force_renamed(self) -> None:
-        """Force each file that was renamed, and so its new name, where forcing the directory may
-        do nothing."""
+        """Force each file that was renamed, and so its new name: forcing the directory may not."""
         while self._renamed:
             name = self._renamed.pop()
             if name in self._locks:
@@ -304,18 +287,15 @@ class StagedSave:
         lock = None
         if self._marker in self._temporary:
             lock = Lock(durable.temporary_name(self._marker), self._locks[self._marker])
-        place = self.dir_fd, self.where
-        names = self._indexes.names_of(self.crash.crash_id, self._settled_state(), *place, lock)
-        return {name for name in names if self._layout.is_dump(name)}
+        wanted = self.crash.crash_id, self._settled_state(), self.dir_fd, self.where, lock
+        return set(filter(self._tree.layout.is_dump, self._tree.indexes.names_of(*wanted)))
 
     def _settled_state(self) -> Generation | None:
         """Return the state of the raw crash; None if that does not tell which dumps are there."""
-        if self._has_orphans:
-            return None
-        try:
-            return generation(durable.status(self.dir_fd, self._marker))
-        except FileNotFoundError:
-            return None
+        with suppress(FileNotFoundError):
+            if not self._has_orphans:
+                return generation(durable.status(self.dir_fd, self._marker))
+        return None
 
     def _same_dumps(self, old: set[str]) -> bool:
         return old == self._dump_names <= self._temporary and all(

@@ -60,7 +60,7 @@ def _beside_no_base(root: Path, day: str, below: list[str]) -> str:
         return f"{day}/{kind} (is this the tree of another collector, such as Antenna?)"
     if below:
         return f"{day}/{below[0]} (is it ?name_branch_base={below[0]}?)"
-    if ids := [name for name in _names(root / day) if looks_like_id(name[:ID_LENGTH])]:
+    if ids := _like_ids(_names(root / day)):
         return f"{day}/{ids[0]} (it lies in the directory of its day itself)"
     return ""
 
@@ -72,10 +72,9 @@ def _have_crash(names: list[str], layout: Layout) -> bool:
     """
     others = {name[:ID_LENGTH] for name in names if not layout.is_known(name)}
     for name in names:
-        crash_id = name[:ID_LENGTH]
-        is_raw = name[ID_LENGTH:] == layout.json_file_suffix
-        is_processed = name[ID_LENGTH:] == layout.jsonz_file_suffix and crash_id not in others
-        if (is_raw or is_processed) and crashid.is_valid(crash_id):
+        crash_id, suffix = name[:ID_LENGTH], name[ID_LENGTH:]
+        is_processed = suffix == layout.jsonz_file_suffix and crash_id not in others
+        if (suffix == layout.json_file_suffix or is_processed) and crashid.is_valid(crash_id):
             return True
     return False
 
@@ -105,7 +104,7 @@ def _above(root: Path) -> str:
 
 def _in(root: Path, names: list[str]) -> str:
     """Explain a directory that has none of days."""
-    if ids := [name for name in names if looks_like_id(name[:ID_LENGTH])]:
+    if ids := _like_ids(names):
         return f"{ids[0]} (crashes lie in directories of days here)"
     if bucket := [name for name in names if name in ("v1", "v2")]:
         return f"{bucket[0]} (is this a bucket's layout on disk? that is read from a bucket)"
@@ -131,29 +130,27 @@ def _files_of_crashes(directory: Path, layout: Layout) -> Iterator[tuple[Path, l
         if not left:
             return
         directory = left.pop()
-        names = [name for name in _names(directory) if len(name) > ID_LENGTH]
-        if found := sorted(name for name in names if looks_like_id(name[:ID_LENGTH])):
+        if found := [name for name in _like_ids(_names(directory)) if len(name) > ID_LENGTH]:
             yield directory, found
-        below = [n for n in _directories(directory) if _is_way(n, layout)]
-        left += (directory / name for name in reversed(below))
+        for name in reversed(_directories(directory)):
+            if layout.leads_on(name.lower(), ()) or looks_like_id(name):
+                left.append(directory / name)
 
 
-def _is_way(name: str, layout: Layout) -> bool:
-    return layout.leads_on(name.lower(), ()) or looks_like_id(name)
+def _like_ids(names: list[str]) -> list[str]:
+    """Return those that begin with what looks like a crash id."""
+    return [name for name in names if looks_like_id(name[:ID_LENGTH])]
 
 
-def _names(directory: Path) -> Iterator[str]:
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in islice(entries, _ENTRIES):
-            if not entry.name.startswith("."):
-                yield entry.name
-
-
-def _directories(directory: Path) -> list[str]:
+def _names(directory: Path, *, is_any: bool = True) -> list[str]:
     with suppress(OSError), os.scandir(directory) as entries:
         return sorted(
             entry.name
             for entry in islice(entries, _ENTRIES)
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            if not entry.name.startswith(".") and (is_any or entry.is_dir(follow_symlinks=False))
         )
     return []
+
+
+def _directories(directory: Path) -> list[str]:
+    return _names(directory, is_any=False)

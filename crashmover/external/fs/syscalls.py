@@ -5,7 +5,8 @@
 """System calls that Python does not have: openat2, statx, syncfs, renameat2 and fstatfs.
 
 openat2 opens what lies several directories down, following no symbolic link on the way: one call
-for what takes two for every directory otherwise.
+for what takes two for every directory otherwise.  fstatfs tells the type of a file system, and so
+what is known of it.
 """
 
 import ctypes
@@ -22,7 +23,8 @@ _RESOLVE_BENEATH = 0x08
 
 _UNKNOWN = {errno.ENOSYS, errno.EPERM}  # before Linux 5.6; a sandbox that does not know it
 
-_EMPTY_PATH = 0x1000  # from linux/fcntl.h: the descriptor itself
+_AT_FDCWD = -100  # from linux/fcntl.h: the working directory
+_EMPTY_PATH = 0x1000  # the descriptor itself
 _FORCE_SYNC = 0x2000
 _BASIC_STATS = 0x7FF  # from linux/stat.h
 _STATX_SIZE = 256  # bytes
@@ -37,7 +39,6 @@ def libc() -> ctypes.CDLL:
 
 
 def _failure(path: str | None = None) -> OSError:
-    """Return the error of the call that has just failed."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number), path)
 
@@ -54,39 +55,25 @@ def has_openat2() -> bool:
     """Return True if this system has the call."""
     if sys.platform != "linux":
         return False
-    fd = _openat2(os.fsencode(os.curdir), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    if fd < 0:
-        return ctypes.get_errno() not in _UNKNOWN
-    os.close(fd)
+    try:
+        os.close(open_below(_AT_FDCWD, os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in _UNKNOWN
     return True
 
 
 def open_below(dir_fd: int, path: str, flags: int) -> int:
-    """Open what is at `path` below an open directory.
-
-    :raises OSError: ELOOP where something on the way, or the last of it, is a symbolic link
-    """
-    fd = _openat2(os.fsencode(path), flags, dir_fd)
+    """Open what is at `path` below an open directory; ELOOP if a symbolic link is in it."""
+    how = _how(flags)
+    fd: int = _syscall()(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, ctypes.sizeof(_OpenHow))
     if fd < 0:
         raise _failure(path)
     return fd
 
 
-def _openat2(path: bytes, flags: int, dir_fd: int = -100) -> int:  # AT_FDCWD
-    how, size = _how(flags)
-    fd: int = _syscall()(_SYS_OPENAT2, dir_fd, path, how, size)
-    return fd
-
-
-@cache
-def _how(flags: int) -> tuple[ctypes.c_void_p, int]:
-    # Kept for ever, as what the pointer points to must be.
-    how = _OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
-    _kept.append(how)
-    return ctypes.c_void_p(ctypes.addressof(how)), ctypes.sizeof(how)
-
-
-_kept: list[_OpenHow] = []
+@cache  # which keeps what the pointer points to
+def _how(flags: int) -> "ctypes._Pointer[_OpenHow]":
+    return ctypes.pointer(_OpenHow(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH))
 
 
 @cache
@@ -126,10 +113,8 @@ def _statx() -> "ctypes._NamedFuncPointer | None":
 
 
 def sync_file_system(fd: int) -> None:
-    """Force all of the file system that an open file is on to the disk: syncfs(2).
-
-    :raises OSError: something could not be written since the file was opened
-    """
+    """Force all of the file system that an open file is on to the disk: syncfs(2).  Raise OSError
+    if something could not be written since the file was opened."""
     if libc().syncfs(fd) != 0:
         raise _failure()
 
@@ -147,10 +132,57 @@ def rename_to_new(dir_fd: int, old: str, new: str) -> None:
         raise _failure()
 
 
+# fstatfs(2)
+
+# Where syncfs is known to write everything and to report what it could not write.  Not
+# FUSE: the kernel does not pass syncfs on to it.
+SYNCFS_TYPES = {
+    0xEF53,  # ext2, ext3, ext4
+    0x58465342,  # XFS
+    0x9123683E,  # Btrfs
+    0xF2F52010,  # F2FS
+    0x2FC12FC1,  # ZFS
+    0x01021994,  # tmpfs
+}
+
+# The file systems whose files only this machine's kernel changes.
+_LOCAL_TYPES = SYNCFS_TYPES | {
+    0xCA451A4E,  # bcachefs
+    0x3153464A,  # JFS
+    0x52654973,  # ReiserFS
+    0x4D44,  # FAT
+    0x2011BAB0,  # exFAT
+    0x7366746E,  # NTFS
+    0x858458F6,  # ramfs
+    0x794C7630,  # overlay
+}
+_NFS = 0x6969
+_FUSE = 0x65735546
+
+
 def file_system_type(fd: int) -> int | None:
-    """Return the number of the file system's type, as in statfs(2); None where the system does
-    not tell."""
+    """Return the number of the file system's type: statfs(2); None if the system does not tell."""
     if sys.platform != "linux":
         return None
     buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type, a long
     return None if libc().fstatfs(fd, buffer) != 0 else buffer[0] & 0xFFFFFFFF
+
+
+def is_local(fd: int) -> bool:
+    """Return True if an open file is on a file system that only this machine's kernel changes.
+
+    Its times are by this machine's clock, and what it says of a file is never out of date.  This
+    is not so for FUSE and network file systems, nor where the system does not tell.
+    """
+    return file_system_type(fd) in _LOCAL_TYPES
+
+
+def has_directory_times(fd: int) -> bool:
+    """Return True if a directory's times change whenever a file is made in it or removed.  Some
+    FUSE file systems, such as rclone's mount, do not keep them."""
+    return file_system_type(fd) in _LOCAL_TYPES | {_NFS}
+
+
+def is_fuse(fd: int) -> bool:
+    """Return True if an open file is on a FUSE file system."""
+    return file_system_type(fd) == _FUSE

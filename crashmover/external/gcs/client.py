@@ -37,7 +37,6 @@ Read = Callable[[Answer], T]
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
 _PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
-_TURNS = 5  # to read an object that other processes replace at the same time
 _JSON = "application/json; charset=UTF-8"
 
 
@@ -86,7 +85,7 @@ class GCSClient(BucketClientBase):
 
     def _ask(self, key: str) -> Download | None:
         """The metadata comes first: Google says none along with the bytes."""
-        for _ in range(_TURNS):
+        for _ in range(5):  # other processes may replace it at the same time
             stored = self.head(key)
             if stored is None:
                 return None

@@ -25,7 +25,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
 _KEPT = {
     "versioning": ("enabled", VERSIONS_STAY),
     "retentionPolicy": ("retentionPeriod", "nothing can be replaced or removed for {} seconds"),
-    "softDeletePolicy": ("retentionDurationSeconds", "what is removed is paid for, for {} seconds"),
+    "softDeletePolicy": ("retentionDurationSeconds", "soft delete: what is removed stays {} s"),
 }
 
 
@@ -89,6 +89,7 @@ class GCSCrashStorage(BucketCrashStorage):
             query={"userProject": options.billing_project} if options.billing_project else {},
             connect_timeout=options.connect_timeout,
             read_timeout=options.read_timeout,
+            retry=self.tuning.retry,
         )
         self._identity = (server.url.lower(), bucket, prefix)
         self._bucket = bucket

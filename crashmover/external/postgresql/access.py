@@ -5,14 +5,14 @@
 """Access: whether the tables of a store can be read, saved to or made now; nothing is changed."""
 
 from collections.abc import Sequence
-from typing import LiteralString, NoReturn
+from typing import LiteralString
 
 from psycopg import errors, sql
 
 from crashmover.errors import StorageDenied, StorageUnavailable
 from crashmover.external.postgresql import schema
-from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.poolers import DeadlineExceeded
+from crashmover.external.postgresql.connection_context import Connection
+from crashmover.external.postgresql.pgerrors import DeadlineExceeded
 
 _READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on', pg_is_in_recovery()"
 _MAY_SAVE = """
@@ -29,65 +29,63 @@ _READ: LiteralString = "SELECT FROM {}.crash_parts WHERE false"
 _LOCK: LiteralString = "LOCK TABLE ONLY {}.crash_parts IN ROW EXCLUSIVE MODE"
 
 
-class Access:
-    """Asks the server what a role may do in a schema, on a connection that is lent.
+def require_writable(connection: Connection, uri: str) -> None:
+    """Raise `StorageDenied` if transactions are read-only."""
+    row = connection.execute(_READ_ONLY).fetchone()
+    is_read_only, is_standby = row or (False, False)
+    if is_standby:
+        raise StorageDenied(
+            "the database is read-only: it is a standby; use its primary, which"
+            " target_session_attrs=read-write finds among several hosts of a URI",
+            uri=uri,
+        )
+    if is_read_only:
+        raise StorageDenied(
+            "the database is read-only: default_transaction_read_only is on for the role, the"
+            " database, the server or the session; use a role that may write",
+            uri=uri,
+        )
 
-    :param context: of the database
+
+def require_rights(connection: Connection, name: str, uri: str) -> None:
+    """Raise `StorageDenied` if a right to save is missing; reading, the server says so itself.
+
     :param name: of the schema
     """
+    table = f"{schema.quoted(name)}.crash_parts"
+    if not _is_true(connection, _MAY_SAVE, (table, ["SELECT", "INSERT", "DELETE"])):
+        raise StorageDenied(f"no right to SELECT, INSERT and DELETE in {table}", uri=uri)
+    function = f"{schema.quoted(name)}.make_partition(date)"
+    if not _is_true(connection, _MAY_MAKE_PARTITIONS, (function,)):
+        raise StorageDenied(f"no right to EXECUTE {function}", uri=uri)
 
-    def __init__(self, context: ConnectionContext, name: str) -> None:
-        self._uri = context.uri
-        self._name = name
-        self._table = f"{schema.quoted(name)}.crash_parts"
 
-    def require_writable(self, connection: Connection) -> None:
-        """Raise `StorageDenied` if transactions are read-only."""
-        row = connection.execute(_READ_ONLY).fetchone()
-        is_read_only, is_standby = row or (False, False)
-        if is_standby:
-            self._deny(
-                "the database is read-only: it is a standby; use its primary, which"
-                " target_session_attrs=read-write finds among several hosts of a URI"
-            )
-        if is_read_only:
-            self._deny(
-                "the database is read-only: default_transaction_read_only is on for the role, the"
-                " database, the server or the session; use a role that may write"
-            )
+def require_unlocked(connection: Connection, name: str, uri: str, *, write: bool) -> None:
+    """Raise `StorageUnavailable` if another session keeps the table locked.
 
-    def require_rights(self, connection: Connection, *, write: bool) -> None:
-        """Raise `StorageDenied` if a right is missing."""
-        if not write:
-            return  # the server says so itself when it is read
-        if not _is_true(connection, _MAY_SAVE, (self._table, ["SELECT", "INSERT", "DELETE"])):
-            self._deny(f"no right to SELECT, INSERT and DELETE in {self._table}")
-        function = f"{schema.quoted(self._name)}.make_partition(date)"
-        if not _is_true(connection, _MAY_MAKE_PARTITIONS, (function,)):
-            self._deny(f"no right to EXECUTE {function}")
+    :param name: of the schema
+    """
+    statement = sql.SQL(_LOCK if write else _READ).format(sql.Identifier(name))
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except (errors.LockNotAvailable, DeadlineExceeded) as error:
+        table = f"{schema.quoted(name)}.crash_parts"
+        reason = f"another session keeps {table} locked; pg_locks tells which"
+        raise StorageUnavailable(reason, uri=uri) from error
 
-    def require_unlocked(self, connection: Connection, *, write: bool) -> None:
-        """Raise `StorageUnavailable` if another session keeps the table locked."""
-        statement = sql.SQL(_LOCK if write else _READ).format(sql.Identifier(self._name))
-        try:
-            with connection.transaction():
-                connection.execute(statement)
-        except (errors.LockNotAvailable, DeadlineExceeded) as error:
-            raise StorageUnavailable(
-                f"another session keeps {self._table} locked; pg_locks tells which", uri=self._uri
-            ) from error
 
-    def require_create(self, connection: Connection) -> None:
-        """Raise `StorageDenied` if the tables cannot be made."""
-        if not _is_true(connection, _MAY_CREATE, (self._name,) * 2):
-            self._deny(
-                f"there are no tables in the schema {self._name}, and no right to make them; let"
-                " its owner run what"
-                f" python -m crashmover.external.postgresql --schema {self._name} prints"
-            )
+def require_create(connection: Connection, name: str, uri: str) -> None:
+    """Raise `StorageDenied` if the tables cannot be made.
 
-    def _deny(self, reason: str) -> NoReturn:
-        raise StorageDenied(reason, uri=self._uri)
+    :param name: of the schema
+    """
+    if not _is_true(connection, _MAY_CREATE, (name, name)):
+        raise StorageDenied(
+            f"there are no tables in the schema {name}, and no right to make them; let its owner"
+            f" run what {schema.PRINT} {name} prints",
+            uri=uri,
+        )
 
 
 def _is_true(connection: Connection, query: str, parameters: Sequence[object]) -> bool:

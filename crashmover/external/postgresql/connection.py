@@ -22,7 +22,7 @@ from psycopg.abc import Params, Query
 from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
 
-from crashmover.external.postgresql.poolers import DeadlineExceeded
+from crashmover.external.postgresql.pgerrors import DeadlineExceeded
 from crashmover.external.postgresql.round_trip import RoundTrip, round_trip
 
 TIMEOUT = 30.0
@@ -53,7 +53,7 @@ class BinaryCursor(psycopg.Cursor[TupleRow]):
         """Execute a statement in a transaction of its own, in one round trip."""
         with round_trip(self._conn) as trip:
             self.send(trip, query, params, binary)
-            result = trip.end()
+            result = self._conn.wait(trip.end())
         self._set_results([result])
         return self
 
@@ -140,7 +140,7 @@ class Connection(psycopg.Connection[TupleRow]):
                 yield
             finally:
                 self._trip = None
-            trip.take_answers()
+            self.wait(trip.take_answers())
         self.commit()
 
     def run_script(self, script: str) -> None:

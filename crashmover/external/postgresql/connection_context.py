@@ -16,12 +16,10 @@ from typing import Self
 import psycopg
 from psycopg.pq import Conninfo, TransactionStatus
 
-from crashmover.errors import InvalidURI, StorageError
-from crashmover.external.postgresql import poolers
+from crashmover.errors import InvalidURI
 from crashmover.external.postgresql.connection import TIMEOUT, Connection, connect
 from crashmover.external.postgresql.lending import PATIENCE, Lending
-from crashmover.external.postgresql.pgerrors import explain
-from crashmover.external.postgresql.poolers import DeadlineExceeded
+from crashmover.external.postgresql.pgerrors import TOO_FEW, DeadlineExceeded, explain, is_full
 from crashmover.external.translating import translating
 from crashmover.uri import StorageURI
 
@@ -72,23 +70,9 @@ class ConnectionContext:
         with self(crash_id) as connection, connection.transaction():
             yield connection
 
-    def verify_transactions(self) -> None:
-        """Make sure that a transaction stays on one connection of the server's.
-
-        :raises StorageDenied: a pooler gives each statement another
-        :raises StorageError: as `__call__`
-        """
-        with self.transaction() as connection:
-            connection.execute("SELECT")
-
     def translating(self, crash_id: str | None = None) -> translating:
         """Raise a `StorageError` instead of what psycopg raises."""
-        return translating(psycopg.Error, partial(self.explain, crash_id=crash_id))
-
-    def explain(self, error: psycopg.Error, crash_id: str | None = None) -> StorageError:
-        """Return what to raise instead: `StorageUnavailable` where another attempt may help,
-        `StorageDenied` where it will not."""
-        return explain(error, self.uri, crash_id)
+        return translating(psycopg.Error, partial(explain, uri=self.uri, crash_id=crash_id))
 
     def close(self) -> None:
         """Close what is kept; what is lent is closed when it comes back."""
@@ -118,8 +102,8 @@ class ConnectionContext:
             try:
                 return self._connect()
             except BaseException as error:
-                is_full = isinstance(error, psycopg.Error) and poolers.is_full(error)
-                if not self._lending.fail(is_full=is_full) or monotonic() > deadline:
+                full = isinstance(error, psycopg.Error) and is_full(error)
+                if not self._lending.fail(is_full=full) or monotonic() > deadline:
                     raise
 
     def _connect(self) -> Connection:
@@ -127,11 +111,13 @@ class ConnectionContext:
         patience = self._timeout if self._lending.is_only() else PATIENCE
         connection.timeout = min(patience, self._timeout)
         # A pooler lets in more clients than it has connections: the first answer tells.
-        with _closed_on_error(connection):
-            try:
-                connection.execute("SELECT")
-            except DeadlineExceeded as error:
-                raise DeadlineExceeded(poolers.TOO_FEW) from error
+        try:
+            connection.execute("SELECT")
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, DeadlineExceeded):
+                raise DeadlineExceeded(TOO_FEW) from error
+            raise
         connection.timeout = self._timeout
         return connection
 
@@ -144,16 +130,6 @@ class ConnectionContext:
             connection.close()
 
 
-@contextmanager
-def _closed_on_error(connection: Connection) -> Iterator[None]:
-    """Close a connection if the context ends with an error."""
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
 def _is_alive(connection: Connection) -> bool:
     """Return True if nothing has come from the server unasked: it says goodbye so."""
     if connection.closed:
@@ -161,9 +137,6 @@ def _is_alive(connection: Connection) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return not poll.poll(0)
-
-
-# URIs
 
 
 def conninfo_of(uri: StorageURI, own: set[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from crashmover.external.postgresql.connection_context import (
     conninfo_of,
 )
 from crashmover.external.postgresql.pgerrors import MissingTables, WeekRefused
-from crashmover.external.postgresql.reading import Reader, Reading, Row
+from crashmover.external.postgresql.reading import Reader, Reading
 from crashmover.external.postgresql.removing import Remover
 from crashmover.external.postgresql.sameness import Schema, is_same_schema
 from crashmover.external.postgresql.saving import How, Saver
@@ -91,9 +91,9 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         self.schema = schemas.check_name(schema)
         self._context = ConnectionContext(conninfo, uri, timeout)
         self._tables = Tables(self._context, schema)
-        self._saver = Saver(self._context, self._tables)
-        self._remover = Remover(self._context, self._tables, schema)
-        self._reader = Reader(self._context, self._tables.sql, self.schema)
+        self._saver = Saver(self._tables)
+        self._remover = Remover(self._tables)
+        self._reader = Reader(self._tables)
         self._passed_over = PassedOver()
         self._hidden: list[HiddenWeek] = []  # in the range of the last listing
         self._warned_of: set[HiddenWeek] = set()
@@ -120,12 +120,11 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return is_same_schema(source, Schema(other._context, other.schema), rows=probe)
 
     def verify_access(self, *, write: bool = False) -> None:
-        """Raise as the base class says, or where a pooler takes transactions apart."""
-        self._context.verify_transactions()
+        with self._context.transaction() as connection:
+            connection.execute("SELECT")  # where a pooler takes transactions apart, it says so
         self._tables.verify(write=write)
 
     def durability_risks(self) -> Iterator[str]:
-        """Yield what the server, or a partition, is set up to lose."""
         if risks := list(self._tables.durability_risks()):
             yield f"{self.uri}: {'; '.join(risks)}"
 
@@ -136,7 +135,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
             yield f"{self.uri}: {line}"
 
     def probe_write(self) -> None:
-        """Save a crash in a transaction that is rolled back."""
         self._saver.rehearse(probe_crash())
 
     def clock(self) -> dt.datetime | None:
@@ -145,7 +143,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return row[0] if row else None
 
     def close(self) -> None:
-        """Close the connections."""
         self._context.close()
 
     # Reading
@@ -159,7 +156,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
     def load_crashes(
         self, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
     ) -> Iterator[Crash | Exception]:
-        """Load crashes with one query for all of them."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         marker = marker_of(kinds)
@@ -176,29 +172,25 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         }
         reading = Reading(self._reader, wanted)
         for crash_id in crash_ids:
+            crash: Crash | Exception
             try:
                 there = {row[0] for row in found.get(crash_id, ())}
                 self.require_marker(crash_id, kinds, there)
+                crash = Crash(crash_id, reading.parts(crash_id, wanted[crash_id]))
             except CrashIDNotFound as error:
-                yield error
-                continue
-            yield self._crash(crash_id, reading, wanted[crash_id])
-
-    def _crash(self, crash_id: str, reading: Reading, rows: list[Row]) -> Crash | Exception:
-        try:
-            return Crash(crash_id, reading.parts(crash_id, rows))
-        except CorruptCrash as error:
-            error.uri = error.uri or self.uri
-            return error
-        except ValueError as error:  # a name that no part can have
-            return CorruptCrash(str(error), crash_id=crash_id, uri=self.uri)
+                crash = error
+            except CorruptCrash as error:
+                error.uri = error.uri or self.uri
+                crash = error
+            except ValueError as error:  # a name that no part can have
+                crash = CorruptCrash(str(error), crash_id=crash_id, uri=self.uri)
+            yield crash
 
     def has_crash(self, crash_id: str, kind: Kind = Kind.RAW_CRASH) -> bool:
         crashid.validate(crash_id)
         return bool(self._fetch(_HAS, (*key_of(crash_id), kind.marker.value), crash_id))
 
     def dumps_alone(self, crash_id: str) -> Sequence[str]:
-        """Return the names in the rows of its dumps."""
         crashid.validate(crash_id)
         return [name for (name,) in self._fetch(_DUMPS, key_of(crash_id), crash_id)]
 
@@ -235,7 +227,10 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         first, last = midnight_of(since or _FIRST_DAY), midnight_of(until or dt.date.max)
         yield from self._ids(first, last, kind, passed_over)
         self._hidden = self._tables.weeks.hidden(since or dt.date.min, until or dt.date.max)
-        self._warn_of_detached()
+        for week in self._hidden:  # once for each: its owner may have detached it on purpose
+            if not week.is_pending and week not in self._warned_of:
+                self._warned_of.add(week)
+                logger.warning("%s: %s", self.uri, week)
 
     def _ids(
         self, first: dt.datetime, last: dt.datetime, kind: Kind, passed_over: PassedOver
@@ -255,13 +250,6 @@ class PostgreSQLCrashStorage(CrashStorageBase):
                     utc = date.astimezone(dt.UTC)  # it comes in the time zone of the session
                     passed_over.note_id(crash_id, f"date_processed {utc:%Y-%m-%d}")
             after, first = page[-1]
-
-    def _warn_of_detached(self) -> None:
-        """Warn, once for each, of weeks that their owner has detached; that may be meant so."""
-        for week in self._hidden:
-            if not week.is_pending and week not in self._warned_of:
-                self._warned_of.add(week)
-                logger.warning("%s: %s", self.uri, week)
 
     def _fetch(
         self, query: LiteralString, parameters: Sequence[Any], crash_id: str | None = None
@@ -289,14 +277,12 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         return self._saver.save(crashes, how=How.CREATE)
 
     def save_keeping_dumps(self, crash: Crash) -> None:
-        """Replace the raw crash in one transaction."""
         [error] = self._saver.save([crash], how=How.KEEP_DUMPS)
         if error:
             raise error
 
     def remove(self, crash_id: str) -> None:
-        crashid.validate(crash_id)
-        [error] = self._removed([crash_id])
+        [error] = self.remove_crashes([crash_id])
         if error:
             raise error
 
@@ -305,10 +291,9 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         with suppress(MissingTables):
             if self._remover.remove_loaded(crash):
                 return
-        raise self._not_found([crash.crash_id])(crash.crash_id)
+        raise self._not_found([crash.crash_id])[crash.crash_id]
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
-        """Remove crashes, some hundreds in one transaction."""
         for crash_id in crash_ids:
             crashid.validate(crash_id)
         batches = range(0, len(crash_ids), _REMOVED_AT_ONCE)
@@ -326,28 +311,27 @@ class PostgreSQLCrashStorage(CrashStorageBase):
         except StorageError as error:
             return [error] * len(crash_ids)
         try:
-            not_found = self._not_found([i for i in crash_ids if i not in found])
+            errors = self._not_found([i for i in crash_ids if i not in found])
         except StorageError as error:  # after the removal, which is done
             return [None if i in found else error for i in crash_ids]
-        return [None if i in found else not_found(i) for i in crash_ids]
+        return [errors.get(i) for i in crash_ids]
 
-    def _not_found(self, crash_ids: Sequence[str]) -> Callable[[str], StorageError]:
-        """Return what makes the errors of these crashes, of which there was nothing to remove: a
-        crash in a week that is out of sight must not be taken for one that is gone.
+    def _not_found(self, crash_ids: Sequence[str]) -> dict[str, Exception]:
+        """Return the errors of crashes of which there was nothing to remove: a crash in a week
+        that is out of sight must not be taken for one that is gone.
 
         :raises StorageError: the server cannot be asked
         """
+        errors: dict[str, Exception] = {
+            crash_id: CrashIDNotFound(crash_id, uri=self.uri) for crash_id in crash_ids
+        }
         days = {crashid.date_of(crash_id) for crash_id in crash_ids}
-        hidden = self._tables.weeks.hidden_of(days) if days else []
-
-        def error_of(crash_id: str) -> StorageError:
-            day = crashid.date_of(crash_id)
-            for week in hidden:
+        for week in self._tables.weeks.hidden_of(days) if days else ():
+            for crash_id in crash_ids:
+                day = crashid.date_of(crash_id)
                 if week.is_in(day, day):
-                    return WeekRefused(str(week), crash_id=crash_id, uri=self.uri)
-            return CrashIDNotFound(crash_id, uri=self.uri)
-
-        return error_of
+                    errors[crash_id] = WeekRefused(str(week), crash_id=crash_id, uri=self.uri)
+        return errors
 
     def remove_days(
         self, since: dt.date, until: dt.date, is_stopped: Callable[[], bool] = never

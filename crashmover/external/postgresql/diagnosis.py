@@ -92,6 +92,5 @@ def old_views(connection: Connection, name: str) -> Iterator[str]:
     if row and row[0]:
         yield (
             "its views are of an older version, and one odd crash can make a query over them fail;"
-            " to mend them, let the owner run what"
-            f" python -m crashmover.external.postgresql --schema {name} prints"
+            f" to mend them, let the owner run what {schema.PRINT} {name} prints"
         )

@@ -94,7 +94,6 @@ class Lending:
         return True
 
     def is_only(self) -> bool:
-        """Return True if no other connection is lent or kept."""
         with self._lock:
             return self._lent + len(self._kept) == 1
 

@@ -2,7 +2,11 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""What goes wrong with a database, in crashmover's words."""
+"""What goes wrong with a database, or with a pooler before it, in crashmover's words.
+
+PgBouncer says nearly everything with the code 08P01, and before a connection is made there are no
+codes: so its texts are looked for.
+"""
 
 import re
 
@@ -11,8 +15,6 @@ from psycopg import errors
 from psycopg.pq import ConnStatus
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.postgresql import poolers
-from crashmover.external.postgresql.poolers import DeadlineExceeded
 
 # By the codes of PostgreSQL's appendix A: a class of two characters, or a whole code.
 _PASSING = (
@@ -52,6 +54,37 @@ _PASSING_TEXTS = re.compile(
     r"the database system is|too many|remaining connection slots|unexpected eof"
 )
 
+_MODE = "set the pooler to pool_mode = transaction or session"
+_PARAMETER = (
+    "leave it out of the URI and the environment (PGOPTIONS sets options), or add it to the"
+    " pooler's ignore_startup_parameters"
+)
+
+TOO_FEW = (
+    "no connection in time: a pooler may have too few, or its server does not answer;"
+    " pool_mode = transaction, a larger pool or fewer --workers may help"
+)
+"""Why a new connection gives no answer, not even to a statement that waits for nothing."""
+
+_FULL = re.compile(
+    r"too many|remaining connection slots|no more connections|max client|query_wait_timeout"
+)
+
+_BY_TEXT = {
+    re.compile(r"unsupported startup parameter"): _PARAMETER,
+    re.compile(r"not allowed in statement pooling mode"): _MODE,
+}
+_BY_CODE = {
+    "25P01": _MODE,  # no transaction, though one was begun
+    "26000": _MODE,  # no such prepared statement: it was sent to another server connection
+    "34000": _MODE,  # no such cursor, as before
+    "42P05": _MODE,  # another client's prepared statement has the name
+}
+
+
+class DeadlineExceeded(psycopg.OperationalError):
+    """The server did not answer in time."""
+
 
 class MissingPartition(StorageUnavailable):
     """A week's partition has been dropped since it was last looked for."""
@@ -81,27 +114,48 @@ class Duplicate(StorageError):
     """There is a row already with the key of one that was to be put there."""
 
 
+_KINDS: dict[str, type[StorageError]] = {
+    "23505": Duplicate,
+    "3F000": MissingTables,  # there is no schema
+    "42P01": MissingTables,
+    "53100": ServerFull,
+    "53200": ServerExhausted,
+}
+
+
 def explain(error: psycopg.Error, uri: str, crash_id: str | None = None) -> StorageError:
     """Return what to raise instead."""
     kind, reason = _of_server(error) if error.sqlstate else _of_client(error)
-    if advice := poolers.advice(error.sqlstate or "", reason):
-        kind, reason = StorageDenied, f"{reason}: {advice}"
+    if change := advice(error.sqlstate or "", reason):
+        kind, reason = StorageDenied, f"{reason}: {change}"
     return kind(reason, crash_id=crash_id, uri=uri)
+
+
+def advice(code: str, reason: str) -> str | None:
+    """Return what to change where a pooler refuses to do what is needed; None elsewhere.
+
+    :param code: of PostgreSQL's appendix A; "" before a connection is made
+    :param reason: what the pooler or server said
+    """
+    for pattern, text in _BY_TEXT.items():
+        if pattern.search(reason):
+            return text
+    return _BY_CODE.get(code)
+
+
+def is_full(error: psycopg.Error) -> bool:
+    """Return True if a server, or a pooler before it, may have no further connection."""
+    too_many = isinstance(error, errors.TooManyConnections | DeadlineExceeded)
+    return too_many or bool(_FULL.search(str(error)))
 
 
 def _of_server(error: psycopg.Error) -> tuple[type[StorageError], str]:
     code = error.sqlstate or ""
     reason = _one_line(error.diag.message_primary or str(error))
-    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
-        return MissingTables, reason
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
         return MissingPartition, reason
-    if isinstance(error, errors.UniqueViolation):
-        return Duplicate, reason
-    if isinstance(error, errors.DiskFull):
-        return ServerFull, reason
-    if isinstance(error, errors.OutOfMemory):
-        return ServerExhausted, reason
+    if kind := _KINDS.get(code):
+        return kind, reason
     if code.startswith(_PASSING):
         return StorageUnavailable, reason
     return StorageDenied if code.startswith(_DENIED) else StorageError, reason

@@ -8,7 +8,7 @@ import io
 import os
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
 from itertools import groupby
@@ -20,9 +20,9 @@ import psycopg
 
 from crashmover.crash import Kind, Part
 from crashmover.errors import CorruptCrash, StorageUnavailable
-from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
-from crashmover.external.postgresql.streaming import stream
-from crashmover.external.postgresql.tables import ROW, key_of
+from crashmover.external.postgresql.connection_context import Connection
+from crashmover.external.postgresql.round_trip import stream
+from crashmover.external.postgresql.tables import ROW, Tables, key_of
 from crashmover.partfiles import file_of_chunks
 
 _LOAD: LiteralString = """
@@ -64,18 +64,12 @@ class Reader:
 
     A row says by ``xmin`` which transaction has put it there; a row that another has put in
     its place since is not read.
-
-    :param context: of the database
-    :param sql: puts the schema in a statement
-    :param schema: its name
     """
 
-    def __init__(
-        self, context: ConnectionContext, sql: Callable[[LiteralString], bytes], schema: str
-    ) -> None:
-        self.context = context
-        self._sql = sql
-        self._schema = schema
+    def __init__(self, tables: Tables) -> None:
+        self.context = tables.context
+        self._sql = tables.sql
+        self._schema = tables.name
 
     def location(self, kind: Kind, name: str) -> str:
         """Return which of a crash's rows hold a part, in the words of SQL."""
@@ -85,7 +79,10 @@ class Reader:
     def rows(self, crash_ids: Sequence[str], kinds: Set[Kind]) -> dict[str, list[Row]]:
         """Return the rows that each of these crashes has; none where it has none."""
         found: dict[str, list[Row]] = defaultdict(list)
-        for crash_id, kind, *row in self._fetch(_LOAD, crash_ids, kinds):
+        with self.context(crash_ids[0] if len(crash_ids) == 1 else None) as connection:
+            keys = _keys_of(crash_ids, kinds)
+            rows = connection.execute(self._sql(_LOAD), keys).fetchall()
+        for crash_id, kind, *row in rows:
             found[crash_id].append(cast(Row, (Kind(kind), *row)))
         return found
 
@@ -132,13 +129,6 @@ class Reader:
                 if connection.closed:
                     raise
 
-    def _fetch(
-        self, query: LiteralString, crash_ids: Sequence[str], kinds: Set[Kind]
-    ) -> Iterable[Any]:
-        with self.context(crash_ids[0] if len(crash_ids) == 1 else None) as connection:
-            keys = _keys_of(crash_ids, kinds)
-            return connection.execute(self._sql(query), keys).fetchall()
-
 
 def _leave_to_parent(connection: Connection) -> None:
     """Let go of a connection that came with a fork: to close it would be to say goodbye on a
@@ -148,7 +138,6 @@ def _leave_to_parent(connection: Connection) -> None:
 
 
 def _keys_of(crash_ids: Sequence[str], kinds: Set[Kind]) -> tuple[list[Any], list[Any], list[str]]:
-    """Return what finds the rows of crashes."""
     keys = dict(map(key_of, crash_ids))
     return list(keys), list(set(keys.values())), [kind.value for kind in kinds]
 
@@ -208,7 +197,7 @@ class Reading:
         opener = partial(self._open, crash_id, rows)
         locate = partial(self._reader.location, kind, name)
         size, versions = sum(row[3] for row in rows), tuple(row[4] for row in rows)
-        return Part(kind, name, opener, size, locate=locate, state=versions)
+        return Part(kind, name, opener, size, locate=locate, version=versions)
 
     def _open(self, crash_id: str, rows: list[Row]) -> BinaryIO:
         if len(rows) == 1:
@@ -216,7 +205,6 @@ class Reading:
         return file_of_chunks(self.read(crash_id, row) for row in rows)
 
     def read(self, crash_id: str, row: Row) -> bytes:
-        """Return the bytes in a row; raises as `Reader.chunk`."""
         if self._pid == os.getpid():  # a forked process has no part in the stream
             with self._lock:
                 data = self._streamed(crash_id, row)

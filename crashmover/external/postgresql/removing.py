@@ -19,7 +19,7 @@ from crashmover.comparison import Key
 from crashmover.crash import MARKERS, Crash, Kind
 from crashmover.errors import CrashChanged, StorageError
 from crashmover.external.postgresql import schema
-from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
+from crashmover.external.postgresql.connection_context import Connection
 from crashmover.external.postgresql.tables import Tables, key_of, lock, midnight_of
 from crashmover.external.postgresql.weeks import WEEK
 
@@ -61,28 +61,25 @@ _LOCK_ALL: LiteralString = "LOCK TABLE ONLY {}.crash_parts IN ACCESS EXCLUSIVE M
 
 @dataclass
 class Week:
-    """The crashes of a week that was dropped; 16 bytes for each, as there may be a million."""
+    """A week that was dropped."""
+
+    ids: bytearray = field(default_factory=bytearray)
+    """Its crashes: 16 bytes of each, as there may be a million."""
 
     error: StorageError | None = None
     """Why it is not known that they are gone."""
-    _ids: bytearray = field(default_factory=bytearray)
-
-    def add(self, crash_id: UUID) -> None:
-        """Add one."""
-        self._ids += crash_id.bytes
 
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self._ids), _BYTES):
-            yield str(UUID(bytes=bytes(self._ids[start : start + _BYTES])))
+        for start in range(0, len(self.ids), _BYTES):
+            yield str(UUID(bytes=bytes(self.ids[start : start + _BYTES])))
 
 
 class Remover:
     """Removes crashes."""
 
-    def __init__(self, context: ConnectionContext, tables: Tables, name: str) -> None:
-        self._context = context
+    def __init__(self, tables: Tables) -> None:
+        self._context = tables.context
         self._tables = tables
-        self._name = name
 
     def remove(self, crash_ids: Sequence[str]) -> set[str]:
         """Remove crashes, in one transaction; return those of which there was anything."""
@@ -104,7 +101,7 @@ class Remover:
 
         :raises CrashChanged: there were rows that it was not loaded from; nothing is removed
         """
-        states = {part.key: part.state for part in crash.parts}
+        versions = {part.key: part.version for part in crash.parts}
         with self._context.transaction(crash.crash_id) as connection:
             lock(connection, [crash.crash_id])
             key = key_of(crash.crash_id)
@@ -113,7 +110,7 @@ class Remover:
             for kind, name, chunk, version in rows:
                 removed[Kind(kind), name].append((chunk, version))
             for key_of_part, chunks in removed.items():
-                if states.get(key_of_part) != tuple(version for _, version in sorted(chunks)):
+                if versions.get(key_of_part) != tuple(version for _, version in sorted(chunks)):
                     raise CrashChanged(crash.crash_id, uri=self._context.uri)
         return bool(rows)
 
@@ -136,29 +133,27 @@ class Remover:
         Return None if it could not be dropped: nothing is changed.  Another session that holds
         the table is waited for only for a moment.
         """
-        week = Week()
-        is_dropped = False
+        week: Week | None = None
         try:
             with self._context.transaction() as connection:
-                is_dropped = self._drop(connection, monday, week)
+                week = self._drop(connection, monday)
         except StorageError as error:
-            if not is_dropped:
+            if week:
+                week.error = error  # in the end, and the answer may be all that was lost
+            else:
                 logger.info("%s: the week of %s: not at once: %s", error.uri, monday, error.reason)
-                return None
-            week.error = error  # in the end, and the answer may be all that was lost
-        if not is_dropped:
-            return None
-        self._tables.forget()
+        if week:
+            self._tables.forget()
         return week
 
-    def _drop(self, connection: Connection, monday: dt.date, week: Week) -> bool:
-        """Drop it in a transaction; return whether that was done."""
+    def _drop(self, connection: Connection, monday: dt.date) -> Week | None:
+        week = Week()
         table = f"crash_parts_{monday:%Y%m%d}"
-        partition = sql.Identifier(self._name, table)
-        names = [f"{schema.quoted(self._name)}.{name}" for name in (table, "crash_parts")]
+        partition = sql.Identifier(self._tables.name, table)
+        names = [f"{schema.quoted(self._tables.name)}.{name}" for name in (table, "crash_parts")]
         row = connection.execute(_MAY_DROP, names).fetchone()
         if not row or not row[0]:
-            return False
+            return None
         connection.execute(_PATIENCE)
         connection.execute(self._tables.sql(_LOCK_ALL))
         with connection.cursor("week") as cursor:
@@ -166,10 +161,10 @@ class Remover:
             while page := cursor.fetchmany(_PAGE):
                 for date, crash_id in page:
                     if not _is_of(monday, date, crash_id):  # rows of another program
-                        return False
-                    week.add(crash_id)
+                        return None
+                    week.ids += crash_id.bytes
         connection.execute(sql.SQL("DROP TABLE {}").format(partition))
-        return True
+        return week
 
 
 def _is_of(monday: dt.date, date: dt.datetime, crash_id: UUID) -> bool:

@@ -6,6 +6,10 @@
 
 psycopg would take three round trips, even in a pipeline.  If the server closes the connection,
 psycopg also loses what the server said: here each answer is looked at as soon as it comes.
+
+psycopg streams rows only outside of pipelines, in a transaction that stays open, with its locks,
+until the last row is read; a standby, or ``idle_in_transaction_session_timeout``, would break it
+off.  Of a `stream` the server ends the transaction as soon as it has sent the last row.
 """
 
 from __future__ import annotations  # psycopg 3.2.1 has strings for some types
@@ -59,21 +63,17 @@ class RoundTrip:
         if sum(len(param) for param in params or () if param) > _LARGE:
             self._connection.wait(generators.send(self._libpq))
 
-    def end(self) -> PGresult:
+    def end(self) -> PQGen[PGresult]:
         """Send the end of the transaction, take all answers, and return that to the last statement
         before the end."""
-        return self._connection.wait(self._end())
-
-    def _end(self) -> PQGen[PGresult]:
         yield from self.send_end()
         answers = deque[PGresult](maxlen=2)
         while self._expected:
             answers.append((yield from self.success()))
-        yield from self._leave()
+        yield from self.leave()
         return answers[0]
 
     def send_end(self) -> PQGen[None]:
-        """Send the end of the transaction."""
         self._queue(_COMMIT)
         self._libpq.pipeline_sync()
         yield from generators.send(self._libpq)
@@ -106,27 +106,20 @@ class RoundTrip:
             raise psycopg.OperationalError("the server sent two answers to one statement")
         self._expected -= 1
 
-    def take_answers(self) -> None:
+    def take_answers(self) -> PQGen[None]:
         """Send what is left, take all answers, and leave the transaction open."""
-        self._connection.wait(self._take_answers())
-
-    def _take_answers(self) -> PQGen[None]:
         self._libpq.pipeline_sync()
         yield from generators.send(self._libpq)
         yield from self.finish()
 
     def finish(self) -> PQGen[None]:
-        """Take all answers that are left."""
         while self._expected:
             yield from self.success()
-        yield from self._leave()
+        yield from self.leave()
 
-    def give_up(self) -> None:
-        """Take all answers that are left, whatever they are, as far as they come."""
-        self._connection.wait(self._leave())
-
-    def _leave(self) -> PQGen[None]:
-        """Leave the pipeline, once all that is left has come, or the connection is lost."""
+    def leave(self) -> PQGen[None]:
+        """Leave the pipeline, once all answers that are left have come, whatever they are, or the
+        connection is lost."""
         while self._libpq.status == ConnStatus.OK:
             result = yield from generators.fetch(self._libpq)
             if result and result.status == ExecStatus.PIPELINE_SYNC:
@@ -158,5 +151,28 @@ def round_trip(connection: Connection) -> Iterator[RoundTrip]:
         if error.sqlstate is None and (said := trip.last_words()):
             raise said from None
         with suppress(psycopg.Error):
-            trip.give_up()
+            connection.wait(trip.leave())
         raise
+
+
+def stream(
+    connection: Connection, query: bytes, parameters: Sequence[bytes]
+) -> Iterator[tuple[bytes, ...]]:
+    """Yield the rows of a query, each as soon as it comes, in a transaction of its own.
+
+    If the iterator is dropped before its end, the caller has to close the connection.
+
+    :param query: with ``$1``, ``$2`` ... for its parameters
+    :param parameters: as text
+    :return: the values of a row, in the binary format of their types; b"" for NULL
+    :raises psycopg.Error: the server ends the query early, or goes away
+    """
+    with round_trip(connection) as trip:
+        trip.send(query, parameters)
+        connection.wait(trip.send_end())
+        connection.wait(trip.success())  # that it has begun
+        connection.pgconn.set_single_row_mode()
+        while (row := connection.wait(trip.result())).status == ExecStatus.SINGLE_TUPLE:
+            yield tuple(row.get_value(0, column) or b"" for column in range(row.nfields))
+        connection.wait(trip.end_of_results())
+        connection.wait(trip.finish())

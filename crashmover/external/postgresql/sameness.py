@@ -4,24 +4,20 @@
 
 """Whether two schemas are one, by what the servers say of themselves.
 
-One running server is known by the moment of its start, to the microsecond, which every role may
-ask for; in it a database has an oid, and in that a schema has a name.
+A running server is known by the moment of its start, to the microsecond, which every role may ask
+for; in it a database has an oid, and in that a schema has a name.
 
-What is removed from a primary goes from its standby, too.  So no move is proved between the two.
-A standby may lag on purpose, and then has what its primary has lost: it is a source for a plain
-copy.  It has the system identifier of its primary, and says that it is in recovery; some roles
-may not read the identifier.
+What is removed from a primary goes from its standby, too.  The two have one system identifier,
+which some roles may not read.  A standby that lags on purpose has what its primary has lost: it is
+a source for a plain copy.  A restored or promoted copy of a cluster has the identifier of the
+original, too, but both are primaries: two stores.  So the identifier alone proves nothing.
 
-A restored or promoted copy of a cluster has the identifier of the original, too, but both are
-primaries: two stores.  That is why the identifier alone proves nothing.
-
-Advisory locks would tell a running server as well, but need two connections at once, which a
-pooler with one connection cannot give.  These are plain statements, one at a time and none of
-them prepared, as a pooler in transaction mode needs.
+These are plain statements, one at a time: an advisory lock would need two connections at once,
+which a pooler with one connection cannot give.
 """
 
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 from crashmover.errors import NotTwoStores
 from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
@@ -68,24 +64,19 @@ class Origin:
     identifier: str | None
 
 
-class Schema:
-    """A schema that can be asked where it is.
+class Schema(NamedTuple):
+    """A schema that can be asked where it is."""
 
-    :param context: of the database
-    :param name: of the schema
-    """
-
-    def __init__(self, context: ConnectionContext, name: str) -> None:
-        self._context = context
-        self._name = name
+    context: ConnectionContext
+    name: str
 
     def origin(self) -> Origin:
         """Return where it is."""
-        with self._context() as connection:
+        with self.context() as connection:
             start, is_standby, database = _row(connection, _SERVER)
             [may_ask] = _row(connection, _MAY_ASK)
             identifier = _row(connection, _IDENTIFIER)[0] if may_ask else None
-        return Origin(start, is_standby, database, self._name, identifier)
+        return Origin(start, is_standby, database, self.name, identifier)
 
     def require_own_rows(self, *, fed: bool) -> None:
         """Make sure that its rows are its own.
@@ -93,15 +84,14 @@ class Schema:
         :param fed: whether a subscription may feed the table
         :raises NotTwoStores: the table, or a partition, is a view or a foreign table, or is fed
         """
-        with self._context() as connection:
-            table = f"{quoted(self._name)}.crash_parts"
+        table = f"{quoted(self.name)}.crash_parts"
+        with self.context() as connection:
             is_foreign, is_fed = _row(connection, _ELSEWHERE, {"table": table})
+        where = f"{table} in {self.context.uri}"
         if is_foreign:
-            raise NotTwoStores(
-                f"{table} in {self._context.uri} has rows of a view or foreign table"
-            )
+            raise NotTwoStores(f"{where} has rows of a view or foreign table")
         if is_fed and not fed:
-            raise NotTwoStores(f"{table} in {self._context.uri} is fed by a subscription")
+            raise NotTwoStores(f"{where} is fed by a subscription")
 
 
 def is_same_schema(source: Schema, destination: Schema, *, rows: bool) -> bool:

@@ -8,7 +8,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from itertools import chain
 from threading import BoundedSemaphore, Lock
 from typing import LiteralString, ParamSpec
@@ -23,9 +23,9 @@ from crashmover.errors import (
     StorageDenied,
     StorageUnavailable,
 )
-from crashmover.external.postgresql.connection_context import Connection, ConnectionContext
+from crashmover.external.postgresql.connection_context import Connection
 from crashmover.external.postgresql.pgerrors import Duplicate
-from crashmover.external.postgresql.tables import ROW, Tables, key_of, lock
+from crashmover.external.postgresql.tables import ROW, Tables, key_of, lock, monday_before
 
 _ROWS = 8
 """Rows in one statement, at most: psycopg remembers how to convert one of 50 parameters.  A server
@@ -53,20 +53,13 @@ _MARKER: LiteralString = (
 
 
 class How(Enum):
-    """What a save does with the raw crash and the dumps that are there."""
+    """Which kinds of parts that are there a raw crash replaces.  What it must not replace and
+    brings itself is refused: `CrashExists`."""
 
-    REPLACE = auto()
-    KEEP_DUMPS = auto()
-    """Replace the raw crash alone."""
-    CREATE = auto()
-    """Replace neither: `CrashExists`."""
+    REPLACE = tuple(kind.value for kind in Kind if kind in COLLECTED)
+    KEEP_DUMPS = (Kind.RAW_CRASH.value,)
+    CREATE = ()
 
-
-_REPLACED: dict[How, tuple[str, ...]] = {
-    How.REPLACE: tuple(kind.value for kind in Kind if kind in COLLECTED),
-    How.KEEP_DUMPS: (Kind.RAW_CRASH.value,),
-    How.CREATE: (),
-}
 
 P = ParamSpec("P")
 Row = tuple[dt.datetime, UUID, str, str, int, bytes]
@@ -97,8 +90,8 @@ class Saver:
     """Saves crashes.  A save holds a lock on the crash id until the end of the transaction, so
     that two saves do not mix."""
 
-    def __init__(self, context: ConnectionContext, tables: Tables) -> None:
-        self._context = context
+    def __init__(self, tables: Tables) -> None:
+        self._context = tables.context
         self._tables = tables
         self._in_hand = 0
         self._lock_in_hand = Lock()
@@ -131,21 +124,15 @@ class Saver:
         ]
 
     def rehearse(self, crash: Crash) -> None:
-        """Save a small crash, and take all of that back, its tables too, before anybody sees it."""
-        with (
-            self._context() as connection,
-            connection.transaction(force_rollback=True),
-        ):
-            self._tables.make_on(connection, crashid.date_of(crash.crash_id))
-            self._lock(connection, [crash])
-            self._delete(connection, [crash], How.REPLACE)
+        """Save a small crash, and take all of that back, its tables too, unseen."""
+        with self._context() as connection, connection.transaction(force_rollback=True):
+            self._tables.make_on(connection, {monday_before(crashid.date_of(crash.crash_id))})
             rows = (row for part in crash.parts for row in _rows(crash.crash_id, part))
-            self._insert(connection, rows)
+            self._put(connection, [crash], rows, How.REPLACE)
 
     # Many small ones
 
     def _fits(self, small: Small, batch: list[Small]) -> bool:
-        """Whether a crash can be saved with these: it is not one of them, and they are few."""
         ids = {other.crash.crash_id for other in batch}
         size = sum(other.size for other in batch)
         few = size + small.size <= _BATCH and self._in_hand + small.size <= _IN_HAND
@@ -168,11 +155,9 @@ class Saver:
 
     def _save_together(self, batch: list[Small], results: list[Exception | None], how: How) -> None:
         error = _error_of(self._save_small, batch, how)
-        one_is_at_fault = len(batch) > 1 and not isinstance(
-            error, StorageDenied | StorageUnavailable
-        )
+        is_of_all = len(batch) == 1 or isinstance(error, StorageDenied | StorageUnavailable)
         for small in batch:
-            if error and one_is_at_fault:
+            if error and not is_of_all:  # then one is at fault
                 results[small.number] = _error_of(self._save_small, [small], how)
             else:
                 results[small.number] = error
@@ -183,13 +168,8 @@ class Saver:
         rows = [row for small in batch for row in small.rows]
 
         def save() -> None:
-            with (
-                self._context(crash_id) as connection,
-                connection.in_two_round_trips(),
-            ):
-                self._lock(connection, crashes)
-                self._delete(connection, crashes, how)
-                self._insert(connection, rows)
+            with self._context(crash_id) as connection, connection.in_two_round_trips():
+                self._put(connection, crashes, rows, how)
 
         self._tables.saving({crashid.date_of(crash.crash_id) for crash in crashes}, save)
 
@@ -201,12 +181,8 @@ class Saver:
 
         def save() -> None:
             with self._context.transaction(crash.crash_id) as connection:
-                self._lock(connection, [crash])
-                if crash.dumps and not crash.raw_crash:
-                    self._make_way_for_dumps(connection, crash, how)
-                self._delete(connection, [crash], how)
                 rows = (row for part in crash.parts for row in _read_rows(crash.crash_id, part))
-                self._insert(connection, rows)
+                self._put(connection, [crash], rows, how)
 
         try:
             self._tables.saving({crashid.date_of(crash.crash_id)}, save)
@@ -216,6 +192,21 @@ class Saver:
             return
         raise error
 
+    # Both
+
+    def _put(
+        self, connection: Connection, crashes: Sequence[Crash], rows: Iterable[Row], how: How
+    ) -> None:
+        """Put the rows of some crashes in the place of what is there, in one transaction."""
+        lock(connection, [crash.crash_id for crash in crashes])
+        for crash in crashes:
+            if crash.dumps and not crash.raw_crash:
+                self._make_way_for_dumps(connection, crash, how)
+        self._delete(connection, crashes, how)
+        for group in _groups(rows):
+            statement = _INSERT + ", ".join([_VALUES] * len(group))
+            connection.execute(self._tables.sql(statement), list(chain.from_iterable(group)))
+
     def _make_way_for_dumps(self, connection: Connection, crash: Crash, how: How) -> None:
         key = key_of(crash.crash_id)
         if not connection.execute(self._tables.sql(_MARKER), key).fetchone():
@@ -224,11 +215,6 @@ class Saver:
         if how is not How.CREATE:
             names = [part.name for part in crash.dumps]
             connection.execute(self._tables.sql(_DELETE_DUMPS), (*key, names))
-
-    # Both
-
-    def _lock(self, connection: Connection, crashes: Sequence[Crash]) -> None:
-        lock(connection, [crash.crash_id for crash in crashes])
 
     def _delete(self, connection: Connection, crashes: Sequence[Crash], how: How) -> None:
         """Delete what the crashes replace.  What they must not replace stays, and its keys refuse
@@ -241,15 +227,9 @@ class Saver:
         for (date, kinds), ids in groups.items():
             connection.execute(self._tables.sql(_DELETE), (ids, date, list(kinds)))
 
-    def _insert(self, connection: Connection, rows: Iterable[Row]) -> None:
-        for group in _groups(rows):
-            statement = _INSERT + ", ".join([_VALUES] * len(group))
-            connection.execute(self._tables.sql(statement), list(chain.from_iterable(group)))
-
 
 def _replaced(crash: Crash, how: How) -> tuple[str, ...]:
-    """The kinds of parts of which nothing that is there stays."""
-    raw = _REPLACED[how] if crash.raw_crash else ()
+    raw: tuple[str, ...] = how.value if crash.raw_crash else ()
     return (*raw, Kind.PROCESSED_CRASH.value) if crash.processed_crash else raw
 
 

@@ -12,6 +12,8 @@ VERSION = "crashmover schema 1"
 """The comment on the table, by which it is known."""
 VIEWS = "crashmover views 2"
 """The comment on the function of the views.  Tables made by crashmover 0.1.0 have none."""
+PRINT = "python -m crashmover.external.postgresql --schema"
+"""The command that prints the script for the schema whose name follows."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from threading import Lock
-from typing import LiteralString, TypeVar
+from typing import LiteralString
 from uuid import UUID
 
 from psycopg import errors, sql
@@ -29,8 +29,6 @@ from crashmover.external.postgresql.pgerrors import (
 from crashmover.external.postgresql.weeks import Weeks
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ROW = 1 << 20
 """Bytes of a part in a row, at most."""
@@ -81,8 +79,8 @@ class Tables:
     """
 
     def __init__(self, context: ConnectionContext, name: str) -> None:
-        self._context = context
-        self._name = name
+        self.context = context
+        self.name = name
         self._table = f"{schema.quoted(name)}.crash_parts"
         self.weeks = Weeks(context, name)
         self._weeks: set[dt.date] = set()
@@ -95,22 +93,22 @@ class Tables:
 
     def _sql(self, text: LiteralString) -> bytes:
         """Return a statement with the name of the schema in the place of ``{}``."""
-        return sql.SQL(text).format(sql.Identifier(self._name)).as_bytes(None)
+        return sql.SQL(text).format(sql.Identifier(self.name)).as_bytes(None)
 
-    def saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
-        """Return what `save` returns, once there are tables and partitions for these days.
+    def saving(self, days: set[dt.date], save: Callable[[], None]) -> None:
+        """Call `save` once there are tables and partitions for these days.
 
         :raises StorageDenied: they are not there, and we may not make them
         :raises WeekRefused: the partition of one of the days is out of sight, or cannot be made
         """
         self._refusal = None
         try:
-            return self._saving(days, save)
+            self._saving(days, save)
         except (ServerFull, ServerExhausted, TablesRefused) as error:
             self._refusal = error
             raise
 
-    def _saving(self, days: set[dt.date], save: Callable[[], T]) -> T:
+    def _saving(self, days: set[dt.date], save: Callable[[], None]) -> None:
         self._make(days)
         try:
             return save()
@@ -121,7 +119,7 @@ class Tables:
             return save()
         except MissingPartition as error:
             if why := self._why_refused(days):
-                raise WeekRefused(why, uri=self._context.uri) from error
+                raise WeekRefused(why, uri=self.context.uri) from error
             raise
 
     def _why_refused(self, days: set[dt.date]) -> str | None:
@@ -144,21 +142,22 @@ class Tables:
         if are_made and not missing:
             return
         # Not under the lock: when the server hangs, all threads wait at once, not in turn.
-        with self._context() as connection:
-            self._make_missing(connection, missing, are_made)
+        with self.context() as connection:
+            self.make_on(connection, missing, are_made=are_made)
         with self._lock:
             self._are_made = True
             self._weeks |= missing
 
-    def make_on(self, connection: Connection, day: dt.date) -> None:
-        """Make what is missing for a day in the transaction that this connection is in, which may
-        be rolled back: so nothing is remembered of it.
+    def make_on(
+        self, connection: Connection, weeks: set[dt.date], *, are_made: bool = False
+    ) -> None:
+        """Make what is missing for these weeks, and remember nothing of it: the transaction that
+        the connection is in may be rolled back.
 
+        :param weeks: each by its Monday
+        :param are_made: whether the tables are known to be there
         :raises StorageDenied: as `saving`
         """
-        self._make_missing(connection, {monday_before(day)}, False)
-
-    def _make_missing(self, connection: Connection, weeks: set[dt.date], are_made: bool) -> None:
         if not are_made and not self._are_there(connection):
             self._create(connection)
         for week in sorted(weeks):
@@ -174,50 +173,45 @@ class Tables:
         except (errors.InvalidObjectDefinition, errors.CheckViolation) as error:
             # A partition of another range, or the default one, may take these crashes.
             reason = f"the week of {week} cannot get a partition: {error.diag.message_primary}"
-            logger.info("%s: %s", self._context.uri, reason)
+            logger.info("%s: %s", self.context.uri, reason)
             self._overlapped[week] = reason
         except errors.RaiseException as error:
             hidden = [each for each in self.weeks.hidden_by(connection) if each.is_in(week, week)]
             reason = str(hidden[0]) if hidden else str(error.diag.message_primary)
-            raise WeekRefused(reason, uri=self._context.uri) from error
+            raise WeekRefused(reason, uri=self.context.uri) from error
 
     def _create(self, connection: Connection) -> None:
-        access.Access(self._context, self._name).require_writable(connection)
+        access.require_writable(connection, self.context.uri)
         try:
-            with self._context.translating(), connection.transaction():
-                connection.run_script(schema.statements(self._name))
+            with self.context.translating(), connection.transaction():
+                connection.run_script(schema.statements(self.name))
         except StorageDenied as error:
             raise TablesRefused(
-                f"its tables cannot be made in the schema {self._name}: {error.reason}; name"
-                " another with ?schema=, or let its owner run what"
-                f" python -m crashmover.external.postgresql --schema {self._name} prints",
-                uri=self._context.uri,
+                f"its tables cannot be made in the schema {self.name}: {error.reason}; name"
+                f" another with ?schema=, or let its owner run what {schema.PRINT} {self.name}"
+                " prints",
+                uri=self.context.uri,
             ) from error
 
     def _are_there(self, connection: Connection) -> bool:
-        version, is_there = self._version(connection)
-        if is_there and version is None:
-            # Its name is seen as soon as it is there, and its comment by the next question.
-            version, is_there = self._version(connection)
-        if is_there and version != schema.VERSION:
-            reason = f"the table {self._table} is not of this version of crashmover"
-            raise StorageDenied(reason, uri=self._context.uri)
-        return bool(is_there)
-
-    def _version(self, connection: Connection) -> tuple[str | None, bool]:
-        row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
-        return row or (None, False)
+        for _ in range(2):  # a table is seen at once, and its comment by the next question
+            row = connection.execute(_VERSION, (self._table, self._table)).fetchone()
+            version, is_there = row or (None, False)
+            if not is_there or version == schema.VERSION:
+                return bool(is_there)
+        reason = f"the table {self._table} is not of this version of crashmover"
+        raise StorageDenied(reason, uri=self.context.uri)
 
     def diagnose(self) -> Iterator[str]:
         """Yield what their owner should mend.
 
         :raises StorageError: the server does not answer
         """
-        with self._context() as connection:
+        with self.context() as connection:
             yield from map(str, self.weeks.hidden_by(connection))
-            yield from diagnosis.odd_partitions(connection, self._name)
-            yield from diagnosis.old_views(connection, self._name)
-            yield from diagnosis.limits(connection, self._name)
+            yield from diagnosis.odd_partitions(connection, self.name)
+            yield from diagnosis.old_views(connection, self.name)
+            yield from diagnosis.limits(connection, self.name)
 
     def verify(self, *, write: bool) -> None:
         """Make sure that they can be read, or saved to; change nothing.
@@ -227,31 +221,30 @@ class Tables:
         :raises StorageError: once, why the last save failed, if the server had no room or memory
             for it, or did not make the tables: no question would show that
         """
+        name, uri = self.name, self.context.uri
         refusal, self._refusal = self._refusal, None
         if write and refusal:
-            raise type(refusal)(refusal.reason, uri=self._context.uri)
-        asking = access.Access(self._context, self._name)
-        with self._context() as connection:
+            raise type(refusal)(refusal.reason, uri=uri)
+        with self.context() as connection:
             are_there = self._are_there(connection)
             if write:
-                asking.require_writable(connection)
+                access.require_writable(connection, uri)
             if are_there:
-                asking.require_rights(connection, write=write)
-                asking.require_unlocked(connection, write=write)
+                if write:
+                    access.require_rights(connection, name, uri)
+                access.require_unlocked(connection, name, uri, write=write)
             elif write:
-                asking.require_create(connection)
+                access.require_create(connection, name, uri)
             else:
-                raise StorageDenied(
-                    f"there are no tables of crashmover in the schema {self._name}",
-                    uri=self._context.uri,
-                )
+                reason = f"there are no tables of crashmover in the schema {name}"
+                raise StorageDenied(reason, uri=uri)
 
     def durability_risks(self) -> Iterator[str]:
         """Yield why what is saved may be lost when the server, or its machine, fails.
 
         :raises StorageError: the server does not answer
         """
-        with self._context() as connection:
+        with self.context() as connection:
             row = connection.execute(_RISKS, (self._table,)).fetchone()
         without_fsync, without_pages, unlogged = row or (False, False, 0)
         if without_fsync:

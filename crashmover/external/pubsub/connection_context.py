@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import grpc
+from google.auth.exceptions import GoogleAuthError
 
 from crashmover.errors import NO_THREAD, InvalidURI, QueueError, QueueUnavailable
 from crashmover.pool import possible_threads
@@ -25,6 +26,8 @@ EMULATOR = "PUBSUB_EMULATOR_HOST"
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _THREADS = 8
 """gRPC starts six with a channel (grpcio 1.85), and more as it needs them."""
+
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 _SERVICE = "pubsub.googleapis.com:443"
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -46,51 +49,34 @@ class ConnectionContext:
     any to the emulator that the environment names."""
 
     def __init__(self) -> None:
-        self._transports: dict[str, Any] = {}
+        self._transports: dict[Any, Any] = {}
         self._is_announced = False
         self._lock = Lock()
 
-    def publisher(self, uri: str) -> Any:
-        """Return the calls about topics.
+    def transport(self, kind: Any, uri: str) -> Any:
+        """Return the calls about topics, or about subscriptions.
 
+        :param kind: `PublisherGrpcTransport` or `SubscriberGrpcTransport`
         :raises QueueError: there are no credentials
         """
-        from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-
-        return self._transport(PublisherGrpcTransport, uri)
-
-    def subscriber(self, uri: str) -> Any:
-        """Return the calls about subscriptions.
-
-        :raises QueueError: there are no credentials
-        """
-        from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
-
-        return self._transport(SubscriberGrpcTransport, uri)
-
-    def _transport(self, transport_class: Any, uri: str) -> Any:
-        from google.auth.exceptions import GoogleAuthError
-
         with self._lock:
-            name = transport_class.__name__
-            if name not in self._transports:
+            if kind not in self._transports:
                 _require_threads(uri)
                 emulator = emulator_address()
                 if emulator and not self._is_announced:
                     self._is_announced = True
                     logger.warning("%s is set: using the emulator at %s", EMULATOR, emulator)
                 try:
-                    self._transports[name] = (
-                        transport_class(channel=_channel(emulator))
+                    self._transports[kind] = (
+                        kind(channel=grpc.insecure_channel(emulator, _UNLIMITED))
                         if emulator
-                        else transport_class()
+                        else kind()
                     )
                 except GoogleAuthError as error:
                     raise QueueError(f"{uri}: no credentials: {_line(error)}") from error
-            return self._transports[name]
+            return self._transports[kind]
 
     def close(self) -> None:
-        """Close the channels."""
         with self._lock:
             for transport in self._transports.values():
                 transport.close()
@@ -130,19 +116,12 @@ def _proxy() -> Proxy | None:
     return proxy_for(f"http://{target}", known, variables=_PROXIES, exceptions=_NO_PROXIES)
 
 
-def _channel(host: str) -> grpc.Channel:
-    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    return grpc.insecure_channel(host, unlimited)
-
-
 @contextmanager
 def translated(uri: str, name: str) -> Iterator[None]:
     """Translate what gRPC raises.
 
     :param name: of the topic or subscription that it is about
     """
-    from google.auth.exceptions import GoogleAuthError
-
     try:
         yield
     except grpc.FutureCancelledError as error:

@@ -9,13 +9,16 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any, Self
 
 import grpc
+from google.api_core.exceptions import from_grpc_error
 from google.pubsub_v1 import types
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from crashmover.errors import InvalidURI, QueueError, QueueUnavailable
 from crashmover.external.crashqueue_base import CrashQueueBase, Delivery, Message, QueueName
@@ -105,7 +108,6 @@ class PubSubCrashQueue(CrashQueueBase):
     # Asking and making
 
     def create(self) -> list[str]:
-        """Make the topics and subscriptions that are missing."""
         made = []
         for queue, topic in self._topics.items():
             if self._make(self._publisher.create_topic, types.Topic(name=topic), topic):
@@ -119,31 +121,27 @@ class PubSubCrashQueue(CrashQueueBase):
         return made
 
     def _make(self, method: Callable[..., Any], request: Any, name: str) -> bool:
-        def make() -> bool:
-            try:
-                self._call(method, request, name, _ASK_TIMEOUT)
-            except QueueError as error:
-                if code_of(error) is grpc.StatusCode.ALREADY_EXISTS:
-                    return False
-                raise
-            return True
-
-        return self.retry.call(make)
+        try:
+            self.retry.call(partial(self._call, method, request, name, _ASK_TIMEOUT))
+        except QueueError as error:
+            if code_of(error) is grpc.StatusCode.ALREADY_EXISTS:
+                return False
+            raise
+        return True
 
     def verify_access(self) -> None:
         """Look at the subscriptions; an account that may pull and not look is let through."""
         for subscription in self._subscriptions.values():
-            self.retry.call(lambda name=subscription: self._look_at(name))  # type: ignore[misc]
+            self.retry.call(partial(self._look_at, subscription))
 
     def has_dead_letters(self, queue: QueueName) -> bool:
         """Whether the subscription has a dead-letter policy, as far as we may see it."""
         if queue not in self._dead_letters:
-            found = self.retry.call(lambda: self._look_at(self._subscription(queue)))
+            found = self.retry.call(partial(self._look_at, self._subscription(queue)))
             self._dead_letters[queue] = bool(found and found.dead_letter_policy.dead_letter_topic)
         return self._dead_letters[queue]
 
     def diagnose(self) -> list[str]:
-        """Return what is wrong with topics, subscriptions, rights and deadlines."""
         from crashmover.external.pubsub.diagnosis import Diagnosis
 
         diagnosis = Diagnosis(self._see, self._publisher, self._subscriber)
@@ -172,7 +170,6 @@ class PubSubCrashQueue(CrashQueueBase):
     # Publishing
 
     def send_messages(self, queue: QueueName, bodies: Sequence[bytes]) -> None:
-        """Send messages in one request."""
         if queue not in self._topics:
             raise QueueError(f"{self.uri}: no topic is named for the {queue} queue")
         topic = self._topics[queue]
@@ -216,7 +213,6 @@ class PubSubCrashQueue(CrashQueueBase):
         )
 
     def _take_in(self) -> None:
-        """Accept what has arrived."""
         for queue, future in self._pulls.answers():
             with translated(self.uri, self._subscription(queue)):
                 messages = messages_of(future)
@@ -252,10 +248,7 @@ class PubSubCrashQueue(CrashQueueBase):
     def ack_messages(self, deliveries: Sequence[Delivery]) -> int:
         """Acknowledge messages.  Only where the subscription delivers exactly once does the server
         tell which came too late."""
-        late = 0
-        for name, ack_ids in self._by_subscription(deliveries):
-            late += self._ack(name, ack_ids)
-        return late
+        return sum(self._ack(*each) for each in self._by_subscription(deliveries))
 
     def _ack(self, name: str, ack_ids: list[str]) -> int:
         late = 0
@@ -283,7 +276,6 @@ class PubSubCrashQueue(CrashQueueBase):
         return late
 
     def nack_messages(self, deliveries: Sequence[Delivery]) -> None:
-        """Set a deadline of 0."""
         self.extend_messages(deliveries, 0)
 
     def extend_messages(self, deliveries: Sequence[Delivery], seconds: float) -> None:
@@ -321,20 +313,19 @@ class PubSubCrashQueue(CrashQueueBase):
         if waiting:
             # By another channel: a pull that is cancelled may go on taking from the subscription
             # as long as its own is there.
-            self.__dict__.pop("_subscriber", None)
             with suppress(QueueError):
                 self.nack_messages(waiting)
             self._context.close()
 
     # Calling
 
-    @cached_property
+    @property
     def _publisher(self) -> Any:
-        return self._context.publisher(self.uri)
+        return self._context.transport(PublisherGrpcTransport, self.uri)
 
-    @cached_property
+    @property
     def _subscriber(self) -> Any:
-        return self._context.subscriber(self.uri)
+        return self._context.transport(SubscriberGrpcTransport, self.uri)
 
     def _call(self, method: Callable[..., Any], request: Any, name: str, timeout: float) -> Any:
         with translated(self.uri, name):
@@ -383,8 +374,6 @@ def _results(error: QueueError) -> dict[str, str]:
 
     Source of the rule: Pub/Sub's "exactly-once delivery", acknowledgement failures.
     """
-    from google.api_core.exceptions import from_grpc_error
-
     if not isinstance(error.__cause__, grpc.RpcError):
         return {}
     known: Any = from_grpc_error  # it carries no types

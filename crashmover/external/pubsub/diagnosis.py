@@ -44,7 +44,6 @@ class Diagnosis:
         self._can: set[str] = set()
 
     def topic(self, name: str) -> None:
-        """Look at a topic."""
         request = types.GetTopicRequest(topic=name)
         if self._look(self._publisher.get_topic, request, name)[0]:
             self._check_right(self._publisher, name, _PUBLISH, "publish to")

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import grpc
+from google.pubsub_v1 import types
 
 from crashmover.external.messages import QueueName
 
@@ -60,7 +61,6 @@ class Pulls:
         self._arrived.clear()
 
     def has_answers(self) -> bool:
-        """Return True if one is answered, or has failed."""
         return any(future.done() for future in list(self._futures.values()))
 
     def answers(self) -> Iterator[tuple[QueueName, Any]]:
@@ -79,7 +79,6 @@ class Pulls:
             self.wait(left)
 
     def cancel(self) -> None:
-        """Give up what has no answer."""
         for future in self._futures.values():
             with suppress(grpc.RpcError):
                 future.cancel()
@@ -91,8 +90,6 @@ def messages_of(future: Any) -> Sequence[Any]:
 
     :raises grpc.RpcError: it failed
     """
-    from google.pubsub_v1 import types
-
     try:
         messages: Sequence[Any] = types.PullResponse.pb(future.result()).received_messages
     except grpc.RpcError as error:

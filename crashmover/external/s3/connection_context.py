@@ -41,20 +41,6 @@ _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 # too large to come in that time is asked for again from there on.
 TIMES = 20  # read_timeout, which a request as a whole may take
 
-# The one retry policy, carried out by the client: it tries a request again, not the whole crash,
-# and of an upload only the part that failed.  It repeats no create whose answer was lost.  The
-# pauses are drawn by chance: four of them take five seconds or so.
-_POLICY = RetryPolicy()
-_RETRY: "RetryConfig" = {
-    "max_retries": _POLICY.attempts - 1,
-    "retry_timeout": dt.timedelta(seconds=_POLICY.timeout),
-    "backoff": {
-        "init_backoff": dt.timedelta(seconds=_POLICY.wait),
-        "max_backoff": dt.timedelta(seconds=_POLICY.wait_max),
-        "base": 3,
-    },
-}
-
 
 class S3ConnectionContext:
     """Makes the client for a bucket when it is first needed; safe for many threads.
@@ -62,11 +48,15 @@ class S3ConnectionContext:
     :param bucket: its name
     :param options: how to reach it
     :param uri: what messages call the store
+    :param retry: how often each request is sent again, and for how long
     """
 
-    def __init__(self, bucket: str, options: S3Options, uri: str) -> None:
+    def __init__(
+        self, bucket: str, options: S3Options, uri: str, retry: RetryPolicy | None = None
+    ) -> None:
         self.options = options
         self.uri = uri
+        self.retry = retry or RetryPolicy()
         self.location = f"s3://{bucket}"
         self._bucket = bucket
         self._client: S3Store | None = None
@@ -158,7 +148,7 @@ class S3ConnectionContext:
                 return S3Store(
                     config=config,
                     client_options=client_config,
-                    retry_config=_RETRY,
+                    retry_config=_retry_config(self.retry),
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:
@@ -221,6 +211,24 @@ class S3ConnectionContext:
         except OSError as error:
             reason = f"ca_bundle {path} cannot be read: {error.strerror}"
             raise StorageDenied(reason, uri=self.uri) from error
+
+
+def _retry_config(policy: RetryPolicy) -> "RetryConfig":
+    """Return the policy as obstore carries it out.
+
+    It tries a request again, not the whole crash, and of an upload only the part that failed.  It
+    repeats no create whose answer was lost.  It draws the pauses by chance: four of them take five
+    seconds or so.
+    """
+    return {
+        "max_retries": policy.attempts - 1,
+        "retry_timeout": dt.timedelta(seconds=policy.timeout),
+        "backoff": {
+            "init_backoff": dt.timedelta(seconds=policy.wait),
+            "max_backoff": dt.timedelta(seconds=policy.wait_max),
+            "base": 3,
+        },
+    }
 
 
 def _given(**values: Any) -> Any:

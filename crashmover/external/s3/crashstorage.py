@@ -39,7 +39,7 @@ class S3CrashStorage(BucketCrashStorage):
     ) -> None:
         options = options or S3Options()
         uri = uri or f"s3://{bucket}" + (prefix and f"/{prefix}")
-        self._context = S3ConnectionContext(bucket, options, uri)
+        self._context = S3ConnectionContext(bucket, options, uri, self.tuning.retry)
         self._place = (bucket, prefix)
         attributes = {"Storage-Class": options.storage_class} if options.storage_class else {}
         self._s3 = PolicyClient(self._context, prefix, attributes)

@@ -6,7 +6,15 @@
 
 import re
 
-from crashmover.errors import CrashArchived, StorageDenied, StorageError, StorageUnavailable
+from crashmover.errors import (
+    NO_CERTIFICATES,
+    NO_TRUST,
+    UNKNOWN_HOST,
+    CrashArchived,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
 from crashmover.external.s3.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
@@ -43,12 +51,8 @@ _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "Req
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
-UNKNOWN_HOST = "its host is not known"
-NO_TRUST = "no trusted TLS connection can be made"
 _RESTORE = "restore it first"
 NOT_S3 = "the answer is not that of an S3 server"
-_NO_CERTIFICATES = "the system's certificates are missing, or SSL_CERT_FILE names another file:"
-_NO_CERTIFICATES += " install the package ca-certificates"
 TROUBLE = {
     "Connect": "cannot be reached",
     "Timeout": "no answer in time",
@@ -108,7 +112,7 @@ def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:
     if isinstance(error, ClientPanicked):
         return StorageUnavailable, NOT_S3
     if lacks_certificates(error):
-        return StorageDenied, _NO_CERTIFICATES
+        return StorageDenied, NO_CERTIFICATES
     for explanation in (_by_code, _by_key, _by_status, _by_transport):
         if found := explanation(text):
             return found

@@ -24,21 +24,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from crashmover.errors import (
+    NO_TRUST,
+    UNKNOWN_HOST,
     MissingExtra,
     StorageDenied,
     StorageError,
     StorageUnavailable,
 )
 from crashmover.external.s3.connection_context import TIMES, S3ConnectionContext
-from crashmover.external.s3.s3errors import (
-    NO_TRUST,
-    NOT_S3,
-    TROUBLE,
-    UNKNOWN_HOST,
-    Refused,
-)
+from crashmover.external.s3.s3errors import NOT_S3, TROUBLE, Refused
 from crashmover.proxies import proxy_for, with_proxy
-from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +45,6 @@ _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for con
 _LONGEST_ANSWER = 8 << 20
 _CONFLICT = 409  # another request changes the same object at this moment
 _PASSING = (408, 429, 500)
-_RETRY = RetryPolicy()
 _SIGNS = threading.local()
 
 
@@ -152,7 +146,7 @@ class SignedClient:
         if once:
             return attempt()
         try:
-            return _RETRY.call(attempt)
+            return self.context.retry.call(attempt)
         except StorageUnavailable as error:
             error.was_retried = True
             raise

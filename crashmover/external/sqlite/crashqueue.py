@@ -74,7 +74,6 @@ class SQLiteCrashQueue(CrashQueueBase):
         return queue
 
     def create(self) -> list[str]:
-        """Make the file, its tables, and the directories above it."""
         there = Path(self._path).exists()
         try:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
