@@ -116,15 +116,15 @@ def test_a_store_that_does_not_answer_ends_the_days(tmp_path: Path, fake_gcs: Fa
 
 
 def test_crashes_go_from_s3_to_google_as_shown(
-    tmp_path: Path, fake_gcs: FakeGCS, own_s3: S3Server, aws: UseAWS
+    tmp_path: Path, fake_gcs: FakeGCS, s3_signed: S3Server, aws: UseAWS
 ) -> None:
     crashes = samples(8)
-    s3 = aws(own_s3).uri(own_s3.new_bucket())
+    s3 = aws(s3_signed).uri(s3_signed.new_bucket())
     gcs = fake_gcs.uri(fake_gcs.new_bucket())
     assert run("copy", "-s", put(tmp_path / "made", *crashes), "-d", s3).exit_code == 0
     script = named_blocks()["s3-to-gcs.sh"]
     script = script.replace("s3://crashes-old", f"'{s3}'").replace("gs://crashes-new", f"'{gcs}'")
-    code, said = crashmover_by_script(script, tmp_path, **own_s3.credentials)
+    code, said = crashmover_by_script(script, tmp_path, **s3_signed.credentials)
     assert code == 0, said
     assert re.findall(r"^copied \d+, skipped \d+, failed \d+", said, re.MULTILINE) == [
         "copied 8, skipped 0, failed 0",
