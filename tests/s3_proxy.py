@@ -75,9 +75,10 @@ class Says(Fault):
 
 @dataclass(frozen=True)
 class Replies(Fault):
-    """The answer is this, and says that all is well."""
+    """The answer is this, and says that all is well, or what `status` says."""
 
     body: bytes
+    status: int = 200
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
             error = f"<Error><Code>{fault.code}</Code>{fault.detail}</Error>"
             self._answer(fault.status, [], error.encode())
         elif isinstance(fault, Replies):
-            self._answer(200, [], fault.body)
+            self._answer(fault.status, [], fault.body)
         else:
             damaged = isinstance(fault, DamagedUpload)
             self._forward(proxy, _flipped(body) if damaged else body, fault)

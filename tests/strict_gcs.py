@@ -111,6 +111,8 @@ class StrictGCS:
         """The permissions that the account has not."""
         self.kept: dict[str, str] = {}
         """By the ends of names, why an object can be neither replaced nor removed."""
+        self.forbidden: Refusal | None = None
+        """What a policy of the organization says to all that is put."""
         self.persists = 1 << 40
         """How many bytes of each piece of an upload are kept."""
         self.requests: list[str] = []
@@ -422,6 +424,8 @@ class _Handler(BaseHTTPRequestHandler):
         return name
 
     def _check_allowed(self, name: str, query: Mapping[str, str]) -> None:
+        if self.strict.forbidden:
+            raise self.strict.forbidden
         self._hold_condition(name, query)
         if self._found(name) and "storage.objects.delete" in self.strict.denied:
             self._allow("upload", "storage.objects.delete")

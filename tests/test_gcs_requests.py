@@ -25,9 +25,10 @@ from crashmover.external.bucket.client import ObjectExists
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
-from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
+from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, contents, crash_of, read
 from tests.cli_helpers import put, report_of, run, samples
 from tests.s3_proxy import (
+    Cut,
     DamagedUpload,
     Fault,
     Proxy,
@@ -38,7 +39,7 @@ from tests.s3_proxy import (
     Says,
     proxy_of,
 )
-from tests.strict_gcs import StrictGCS
+from tests.strict_gcs import Refusal, StrictGCS
 
 LARGE = 3 * PART_SIZE + 1
 DUMP = f"v1/dump/{CRASH_ID}"
@@ -79,6 +80,10 @@ def is_insert(request: Request) -> bool:
 
 def is_insert_after(left: Iterator[int], request: Request) -> bool:
     return is_insert(request) and next(left, None) is None
+
+
+def is_piece_after(left: Iterator[int], request: Request) -> bool:
+    return request.method == "PUT" and next(left, None) is None
 
 
 # What is sent
@@ -211,6 +216,69 @@ def test_an_answer_of_another_server_is_no_missing_crash_and_no_empty_store(
             act()
 
 
+GOOD = b'"size": "2", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"'
+HOSTILE = {
+    "no object": b"[]",
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "size": b'{"size": "a lot", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"}',
+    "below zero": b'{"size": "-1", "generation": "1", "timeCreated": "2026-11-29T15:00:00Z"}',
+    "too large": b'{"size": "%s", "generation": "1", "timeCreated": ""}' % (b"9" * 5000),
+    "generation": b'{"size": "2", "generation": {}, "timeCreated": "2026-11-29T15:00:00Z"}',
+    "time": b'{"size": "2", "generation": "1", "timeCreated": 7}',
+    "metadata": b'{%s, "metadata": "text"}' % GOOD,
+    "metadata in it": b'{%s, "metadata": {"dumps": {"a": 1}, "sha256": []}}' % GOOD,
+    "checksum": b'{%s, "crc32c": [1]}' % GOOD,
+    "items": b'{"kind": "storage#objects", "items": 7}',
+    "names": b'{"kind": "storage#objects", "items": [{"name": {}}, {"name": "../\\u0000"}]}',
+    "no name": b'{"kind": "storage#objects", "items": [{}]}',
+    "prefixes": b'{"kind": "storage#objects", "prefixes": [null, "a", "/"]}',
+    "token": b'{"kind": "storage#objects", "nextPageToken": {"a": 1}}',
+    "the same token for ever": b'{"kind": "storage#objects", "nextPageToken": "x"}',
+    "error": b'{"error": {"message": ["\\n"], "errors": 7}}',
+}
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_no_answer_of_a_hostile_server_is_more_than_an_error_of_a_store(
+    proxy: Proxy, storage: CrashStorageBase, body: bytes, status: int
+) -> None:
+    storage.save_crash(crash_of({RAW: b"{}"}))
+    proxy.fail(Replies(body, status))
+    for act in (
+        lambda: read(storage),
+        lambda: list(storage.new_crashes()),
+        lambda: storage.save_crash(crash_of(contents("b"))),
+        lambda: storage.create_crashes([crash_of(contents("b"))]),
+        lambda: storage.remove(CRASH_ID),
+        lambda: storage.clock(),
+        lambda: list(storage.reading_risks(removing=True)),
+    ):
+        try:
+            act()
+        except StorageError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("fault", [Replies(b"<html>log in here</html>"), Replies(b"")])
+def test_an_answer_of_another_server_to_a_piece_is_no_saved_dump(
+    gcs: StrictGCS, proxy: Proxy, storage: CrashStorageBase, bucket: str, fault: Fault
+) -> None:
+    """Whichever piece it is."""
+    crash = crash_of(contents() | {MAIN: bytes(LARGE)})
+    for number in range(4):
+        left = iter(range(number))
+        proxy.fail(fault, partial(is_piece_after, left))
+        with pytest.raises(StorageUnavailable):
+            storage.save_crash(crash)
+        assert f"v1/raw_crash/20071025/{CRASH_ID}" not in gcs.data(bucket)
+        proxy.fail(fault, times=0)
+    storage.save_crash(crash)
+    assert read(storage) == contents() | {MAIN: bytes(LARGE)}
+
+
 # Large dumps
 
 
@@ -266,6 +334,37 @@ def test_a_server_that_keeps_other_bytes_than_it_was_sent_is_noticed(
 
 
 # Reading
+
+
+def is_media(request: Request) -> bool:
+    return "alt=media" in request
+
+
+@pytest.mark.parametrize("after", [0, 10, 300 << 10, 900 << 10])
+@pytest.mark.parametrize("size", [1 << 20, PART_SIZE])
+def test_bytes_that_are_cut_are_asked_for_again(
+    proxy: Proxy, storage: CrashStorageBase, size: int, after: int
+) -> None:
+    data = random.Random(3).randbytes(size)
+    storage.save_crash(crash_of(contents() | {MAIN: data}))
+    [dump] = [part for part in storage.load_crash(CRASH_ID).dumps if part.key == MAIN]
+    for times in (1, 3):
+        proxy.fail(Cut(after), is_media, times)
+        assert dump.read() == data
+        assert proxy.plan.times == 0
+
+
+def test_a_large_processed_crash_is_not_asked_for_before_it_is_read(
+    gcs: StrictGCS, bucket: str
+) -> None:
+    parts = contents() | {PROCESSED: b"1" * (300 << 10)}
+    with open_storage(gcs.uri(bucket)) as storage:
+        storage.save_crash(crash_of(parts))
+        gcs.requests.clear()
+        crash = storage.load_crash(CRASH_ID)
+        assert sum("processed_crash" in each and "alt=media" in each for each in gcs.requests) == 0
+        assert {part.key: part.read() for part in crash.parts} == parts
+    assert sum("processed_crash" in each and "alt=media" in each for each in gcs.requests) == 1
 
 
 @pytest.mark.parametrize("size", [100, PART_SIZE])
@@ -398,3 +497,30 @@ def test_what_a_bucket_keeps_of_what_is_removed_is_said(gcs: StrictGCS) -> None:
         assert list(storage.reading_risks(removing=True)) == []
     with open_storage(gcs.uri(gcs.new_bucket(softDeletePolicy={}))) as storage:
         assert list(storage.reading_risks(removing=True)) == []
+
+
+# Policies of an organization
+
+
+POLICY = "Request violates constraint 'constraints/gcp.restrictNonCmekServices'"
+
+
+@pytest.mark.parametrize("reason", ["conditionNotMet", "orgPolicyConstraintFailed"])
+@pytest.mark.parametrize("size", [10, PART_SIZE + 1])
+def test_what_a_policy_forbids_is_no_crash_that_is_there(
+    gcs: StrictGCS, bucket: str, tmp_path: Path, reason: str, size: int
+) -> None:
+    """Google says 412 for both."""
+    crash = crash_of(contents() | {MAIN: bytes(size)})
+    with open_storage(gcs.uri(bucket)) as storage:
+        gcs.forbidden = Refusal(412, POLICY, reason)
+        for act in (lambda: storage.save_crash(crash), storage.probe_write):
+            with pytest.raises(StorageDenied, match=POLICY):
+                act()
+        [error] = storage.create_crashes([crash])
+        assert isinstance(error, StorageDenied), error
+    result = run("copy", "-s", put(tmp_path / "store", *samples(3)), "-d", gcs.uri(bucket))
+    assert result.exit_code == 4, result.stderr
+    assert POLICY in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (gcs.data(bucket), gcs.uploads) == ({}, {})

@@ -6,6 +6,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 _TIMEOUT = 30.0  # seconds, for a token
+_FORBIDDEN = re.compile(r"orgPolicy|violates constraint", re.IGNORECASE)
 
 
 class GoogleServer:
@@ -83,6 +85,14 @@ def details(answer: Answer) -> tuple[str, str]:
         reason = error["errors"][0]["reason"]
     reason, message = (" ".join(str(text).split())[:300] for text in (reason, message))
     return reason if reason.isalnum() else "", masked(message)
+
+
+def is_forbidden(answer: Answer) -> bool:
+    """Return whether a policy of the organization forbids what was asked for.
+
+    Google says so with the status 412, and often with the reason of a condition that is not met.
+    """
+    return _FORBIDDEN.search(" ".join(details(answer))) is not None
 
 
 class GoogleTokens:

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from itertools import chain, islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
@@ -80,7 +81,15 @@ class Answer:
 
     def object(self) -> dict[str, Any]:
         """Return the JSON object in the body; `ValueError` or `TypeError` if there is none."""
-        return dict(json.loads(self.body))
+        try:
+            return dict(json.loads(self.body))
+        except RecursionError:
+            raise ValueError("too deep") from None
+
+
+def status_of(answer: Answer) -> int:
+    """Return its status: for `HTTPSession.ask`, where nothing else is wanted."""
+    return answer.status
 
 
 class HTTPSession:
@@ -135,7 +144,7 @@ class HTTPSession:
         """Send a request, again if it fails in passing; return what `read` makes of the answer.
 
         :param path: of the URL
-        :param read: its `ValueError`, `KeyError` and `TypeError` mean that something else answers
+        :param read: its `ValueError`, `LookupError` and `TypeError` mean: wrong server
         :param allowed: the statuses that are no failure
         :raises StorageError: there is no answer, or a refusal
         """
@@ -149,7 +158,7 @@ class HTTPSession:
                 raise self.refusal(answer, crash_id)
             try:
                 return read(answer)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError):
                 raise self.wrong_server(crash_id) from None
 
         return self._again(attempt)
@@ -161,14 +170,19 @@ class HTTPSession:
         *,
         headers: Mapping[str, str],
         allowed: Collection[int],
+        whole: bool,
         crash_id: str | None,
     ) -> tuple[int, Iterator[bytes]]:
-        """As `ask`; return the status, and if that is 200 or 206 the body piece by piece."""
+        """As `ask`; return the status, and if that is 200 or 206 the body piece by piece.
+
+        :param whole: ask again if any piece of the body is missing, and not only the first one
+        """
 
         def attempt() -> tuple[int, Iterator[bytes]]:
             request, response = self._open("GET", path, query, headers, None, crash_id)
             if response.status in allowed and response.status in (200, 206):
-                return response.status, self._pieces(request, response, crash_id)
+                pieces = self._pieces(request, response, crash_id)
+                return response.status, chain([*islice(pieces, None if whole else 1)], pieces)
             answer = self._answer(request, response, crash_id)
             if answer.status not in allowed:
                 raise self.refusal(answer, crash_id)

@@ -7,6 +7,7 @@
 import hashlib
 import io
 import secrets
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -88,8 +89,11 @@ class BucketClientBase(BucketClient, ABC):
     # The requests.  All raise `StorageError`, but for what reading a part raises.
 
     @abstractmethod
-    def _ask(self, key: str) -> Download | None:
-        """Ask for an object; return None if there is none."""
+    def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
+        """Ask for an object; return None if there is none.
+
+        :param at_most: of an object with more bytes than these none are needed
+        """
 
     @abstractmethod
     def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
@@ -126,7 +130,7 @@ class BucketClientBase(BucketClient, ABC):
     def get_small(self, key: str) -> StoredObject | None:
         if not self._kept.has(_KEPT_BODY):
             return self.head(key)
-        found = self._ask(key)
+        found = self._ask(key, _KEPT_BODY)
         if found is None:
             return None
         stored = found.stored

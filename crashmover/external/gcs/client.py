@@ -10,6 +10,7 @@ Source: its documentation, with "Resumable uploads" and "Request preconditions".
 import datetime as dt
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -29,7 +30,8 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
-from crashmover.external.http_session import Answer, HTTPSession
+from crashmover.external.google_api import is_forbidden
+from crashmover.external.http_session import Answer, HTTPSession, status_of
 
 T = TypeVar("T")
 Read = Callable[[Answer], T]
@@ -71,33 +73,35 @@ class GCSClient(BucketClientBase):
     # Reading
 
     def head(self, key: str) -> StoredObject | None:
-        def read(answer: Answer) -> StoredObject | None:
-            return None if answer.status == 404 else _stored(key, answer)
-
-        query, allowed = {"fields": _OBJECT}, (200, 404)
         found = self._session.ask(
-            "GET", self._path(key), query, read=read, allowed=allowed, crash_id=subject(key)
+            "GET",
+            self._path(key),
+            {"fields": _OBJECT},
+            read=lambda answer: None if answer.status == 404 else _stored(key, answer),
+            allowed=(200, 404),
+            crash_id=subject(key),
         )
         if found is None and not self._bucket_is_there:
             next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
         self._bucket_is_there = True
         return found
 
-    def _ask(self, key: str) -> Download | None:
+    def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
         """The metadata comes first: Google says none along with the bytes."""
         for _ in range(5):  # other processes may replace it at the same time
             stored = self.head(key)
             if stored is None:
                 return None
+            if stored.size > at_most:
+                return Download(stored, bytes, lambda: iter(()))
             if chunks := self._bytes_of(stored, 0):
                 return Download(stored, partial(b"".join, chunks), partial(iter, chunks))
         raise replaced(self, key)
 
     def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
-        chunks = self._bytes_of(stored, start)
-        if chunks is None:
-            raise replaced(self, stored.key)
-        return chunks
+        if chunks := self._bytes_of(stored, start):
+            return chunks
+        raise replaced(self, stored.key)
 
     def _bytes_of(self, stored: StoredObject, start: int) -> Iterator[bytes] | None:
         """Ask for the stored bytes of an object from `start` on; return None if it was replaced."""
@@ -105,10 +109,11 @@ class GCSClient(BucketClientBase):
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
             headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
-            allowed=(206 if start else 200, 404, 412),
+            allowed=(206 if start else 200, 404),
+            whole=stored.size <= 1 << 20,  # bytes
             crash_id=subject(stored.key),
         )
-        return chunks if status in (200, 206) else None
+        return None if status == 404 else chunks
 
     # Putting
 
@@ -121,17 +126,16 @@ class GCSClient(BucketClientBase):
         head = f"--{boundary}\r\nContent-Type: {_JSON}\r\n\r\n{json.dumps(resource)}\r\n"
         head += f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
 
-        def read(answer: Answer) -> bool:
-            if answer.status == 200:
-                self._hold(key, answer, len(data), crc32c)
-                return True
+        def read(answer: Answer) -> None:
             # If an answer was lost, what is there may be what was sent before.
-            return answer.is_repeated and self._is_there(key, len(data), resource["metadata"])
+            may_be_ours = answer.status == 412 and answer.is_repeated
+            if not (may_be_ours and self._is_there(key, len(data), resource["metadata"])):
+                self._check_met(key, condition, answer)
+                self._hold(_stored(key, answer), len(data), crc32c)
 
         body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
         kind = f"multipart/related; boundary={boundary}"
-        if not self._insert("multipart", key, condition, (kind, body), read):
-            raise _unmet(condition)
+        self._insert("multipart", key, condition, (kind, body), read)
 
     def _put_large(
         self,
@@ -142,23 +146,23 @@ class GCSClient(BucketClientBase):
         condition: Condition,
     ) -> None:
         upload = self._begin(key, attributes, condition)
+        put = partial(self._put_piece, key, condition, upload)
         checksum, size = google_crc32c.Checksum(), 0
         try:
             pieces = joined(chunks, PART_SIZE)
             piece = next(pieces, b"")
             while following := next(pieces, b""):
                 checksum.update(piece)
-                self._put_piece(key, upload, piece, size)
+                put(piece, size)
                 piece, size = following, size + len(piece)
             checksum.update(piece)
             crc32c = crc32c_text(int.from_bytes(checksum.digest()))
-            answer = self._put_piece(key, upload, piece, size, crc32c)
+            made = put(piece, size, crc32c)
         except BaseException:
             self._break_off(upload)
             raise
-        if answer.status == 412:
-            raise _unmet(condition)
-        self._hold(key, answer, size + len(piece), crc32c)
+        if made:
+            self._hold(made, size + len(piece), crc32c)
 
     def try_put(self, key: str) -> None:
         with suppress(ObjectExists):
@@ -168,51 +172,57 @@ class GCSClient(BucketClientBase):
         """Begin an upload in pieces; return the path that these go to, which is secret."""
 
         def read(answer: Answer) -> str:
-            return "" if answer.status == 412 else answer.headers["location"]
+            self._check_met(key, condition, answer)
+            url = urlsplit(answer.headers["location"])
+            return f"{url.path}?{url.query}"  # without its host: no other server may see the token
 
         body = json.dumps(self._resource(key, attributes)).encode()
-        location = self._insert("resumable", key, condition, (_JSON, body), read)
-        if not location:
-            raise _unmet(condition)
-        url = urlsplit(location)  # without its host: no other server may see the token
-        return f"{url.path}?{url.query}"
+        return self._insert("resumable", key, condition, (_JSON, body), read)
 
     def _put_piece(
-        self, key: str, upload: str, piece: bytes, start: int, crc32c: str | None = None
-    ) -> Answer:
-        """Send a piece; return the last answer.  The server passes over bytes that it has.
+        self, key: str, condition: Condition, path: str, piece: bytes, start: int, crc32c: str = ""
+    ) -> StoredObject | None:
+        """Send a piece, and again what of it has not arrived; return what the last one has made.
+        The server passes over bytes that it has.
 
         :param crc32c: of the whole object, with its last piece
         """
+
+        def read(answer: Answer) -> tuple[StoredObject | None, int]:
+            self._check_met(key, condition, answer)
+            made = _stored(key, answer) if answer.status in (200, 201) else None
+            return made, int(answer.headers.get("range", "0--1").partition("-")[2]) + 1
+
         end = start + len(piece)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{end if crc32c else '*'}"}
         headers |= {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
         allowed, about = (200, 201, 308, 404, 410, 412), subject(key)
-        answer, arrived = self._session.ask(
-            "PUT",
-            upload,
-            headers=headers,
-            body=piece,
-            read=_arrived,
-            allowed=allowed,
-            crash_id=about,
+        made, arrived = self._session.ask(
+            "PUT", path, headers=headers, body=piece, read=read, allowed=allowed, crash_id=about
         )
-        if answer.status in (200, 201, 412) or (arrived == end and not crc32c):
-            return answer
-        if not start < arrived < end:
-            raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
-        return self._put_piece(key, upload, piece[arrived - start :], arrived, crc32c)
+        if made or (arrived == end and not crc32c):
+            return made
+        if start < arrived < end:
+            rest = piece[arrived - start :]
+            return self._put_piece(key, condition, path, rest, arrived, crc32c)
+        raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
 
     def _break_off(self, upload: str) -> None:
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=_status)
+            self._session.ask("DELETE", upload, allowed=range(600), read=status_of)
 
-    def _hold(self, key: str, answer: Answer, size: int, crc32c: str) -> None:
+    def _check_met(self, key: str, condition: Condition, answer: Answer) -> None:
+        """Raise what `put` raises if an answer says that the condition is not met."""
+        if answer.status == 412:
+            if not any(condition) or is_forbidden(answer):
+                raise self._session.refusal(answer, subject(key))
+            raise ObjectExists() if condition.create else ObjectChanged()
+
+    def _hold(self, made: StoredObject, size: int, crc32c: str) -> None:
         """Hold what the server has made against what was sent; remove what is damaged."""
-        made = _stored(key, answer)
         if (made.size, made.crc32c or crc32c) != (size, crc32c):
-            self._delete(key, made.version)
-            raise self._session.error(StorageUnavailable, DAMAGED, subject(key))
+            self._delete(made.key, made.version)
+            raise self._session.error(StorageUnavailable, DAMAGED, subject(made.key))
 
     def _insert(
         self, how: str, key: str, condition: Condition, content: tuple[str, bytes], read: Read[T]
@@ -225,7 +235,7 @@ class GCSClient(BucketClientBase):
             {"uploadType": how, **{name: text for name, text in said.items() if text}},
             headers={"Content-Type": content[0]},
             body=content[1],
-            allowed=(200, 412) if generation else (200,),
+            allowed=(200, 412),
             read=read,
             crash_id=subject(key),
         )
@@ -251,14 +261,14 @@ class GCSClient(BucketClientBase):
             version = there.version
         query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
         status = self._session.ask(
-            "DELETE", self._path(key), query, read=_status, allowed=allowed, crash_id=about
+            "DELETE", self._path(key), query, read=status_of, allowed=allowed, crash_id=about
         )
         return status != 412 or self.head(key) is None
 
     # Listing
 
     def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = False
+        self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         start = {"startOffset": self._prefix + after} if after else {}
         for names, _ in self._pages(prefix, **start):
@@ -268,7 +278,7 @@ class GCSClient(BucketClientBase):
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
         names = [name.rpartition("/")[2] for names, _ in pages for name in names]
-        return [name.split("/")[-2] for _, found in pages for name in found], [*filter(None, names)]
+        return [name for _, found in pages for name in found], [*filter(None, names)]
 
     def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the names and the directories on each page of a listing."""
@@ -290,26 +300,13 @@ def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
     if page["kind"] != "storage#objects":  # which every page says, whatever is on it
         raise ValueError(page["kind"])
     names = [str(item["name"]) for item in page.get("items", [])]
-    return names, [*map(str, page.get("prefixes", []))], page.get("nextPageToken")
-
-
-def _status(answer: Answer) -> int:
-    return answer.status
-
-
-def _arrived(answer: Answer) -> tuple[Answer, int]:
-    """Return an answer to a piece of an upload, and how many bytes have arrived in all."""
-    span = answer.headers.get("range")
-    return answer, int(span.rpartition("-")[2]) + 1 if span else 0
+    directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
+    return names, directories, page.get("nextPageToken")
 
 
 def _stored(key: str, answer: Answer) -> StoredObject:
     found = answer.object()
     size, generation = int(found.get("size") or 0), str(int(found["generation"]))
-    time = dt.datetime.fromisoformat(found["timeCreated"])
+    time, crc32c = dt.datetime.fromisoformat(found["timeCreated"]), str(found.get("crc32c", ""))
     metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
-    return StoredObject(key, size, generation, metadata, time, crc32c=found.get("crc32c"))
-
-
-def _unmet(condition: Condition) -> Exception:
-    return ObjectExists() if condition.create else ObjectChanged()
+    return StoredObject(key, size, generation, metadata, time, None, crc32c)

@@ -99,8 +99,7 @@ class GCSCrashStorage(BucketCrashStorage):
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
-        """``gs://bucket/prefix?billing_project=mine``; the options are ``layout`` and those of
-        `GCSOptions`."""
+        """``gs://bucket/prefix?project=mine``; options: ``layout`` and those of `GCSOptions`."""
         bucket, prefix = place_of(uri, _BUCKET)
         options = uri.options(**_CONVERTERS)
         layout = options.pop("layout", SOCORRO.name)

@@ -7,13 +7,14 @@
 import re
 
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.google_api import details
+from crashmover.external.google_api import details, is_forbidden
 from crashmover.external.http_session import Answer, Explanation
 
 _PERMISSION = re.compile(r"storage\.[a-zA-Z]+\.[a-zA-Z]+")
 _CHECKSUM = re.compile(r"crc32c|md5|checksum", re.IGNORECASE)
-_KEPT = re.compile(r"retention|under active .*hold", re.IGNORECASE)
+_KEPT = re.compile(r"retention|under ?active.*hold", re.IGNORECASE)
 
+_NONE_SENT = "the server asks for credentials, and none were sent"
 DAMAGED = "the bytes have not arrived as they were sent"
 
 
@@ -22,15 +23,17 @@ def explain(answer: Answer) -> Explanation:
     status, (reason, message) = answer.status, details(answer)
     says = " ".join(filter(None, ("the server says", str(status), reason)))
     if status == 401:
-        return StorageDenied, "the credentials are not accepted"
-    if status == 403 and _KEPT.search(message):
-        return StorageError, message
-    if status == 403:
+        is_anonymous = message.startswith("Anonymous")
+        return StorageDenied, _NONE_SENT if is_anonymous else "the credentials are not accepted"
+    if status == 403 and _KEPT.search(f"{reason} {message}"):
+        return StorageError, message or says
+    if status in (403, 407) or is_forbidden(answer):
         needs = _PERMISSION.search(message)
-        return StorageDenied, f"access denied: {f'it needs {needs[0]}' if needs else message}"
+        message = f"it needs {needs[0]}" if needs else message
+        return StorageDenied, f"access denied: {message or says}"
     if status == 404:
         return StorageDenied, "no such bucket"
-    if "requester pays" in message:
+    if reason == "userProjectMissing" or "requester pays" in message:
         return StorageDenied, "the requester pays here: name a project with ?billing_project="
     if status == 400 and _CHECKSUM.search(message):
         return StorageUnavailable, DAMAGED

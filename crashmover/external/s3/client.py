@@ -10,6 +10,7 @@ sent by `SignedClient`.
 
 import datetime as dt
 import random
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -107,7 +108,7 @@ class S3Client(BucketClientBase):
             self.verify_access()
         return _stored(key, result) if result else None
 
-    def _ask(self, key: str) -> Download | None:
+    def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
         result = self._get(key)
         if result is None:
             return None
