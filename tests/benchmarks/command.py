@@ -15,7 +15,18 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks import fs, growth, latency, memory, postgresql, queues, rerun, s3, startup
+from tests.benchmarks import (
+    fs,
+    gcs,
+    growth,
+    latency,
+    memory,
+    postgresql,
+    queues,
+    rerun,
+    s3,
+    startup,
+)
 from tests.benchmarks.machine import compile_ours, describe, file_system
 from tests.benchmarks.report import Row, rst_table, table
 from tests.benchmarks.suite import QUICK, Benchmark, Sizes, Suite, new_suite
@@ -24,6 +35,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fs-fs": fs.fs_to_fs,
     "fs-s3": s3.fs_to_s3,
     "s3-fs": s3.s3_to_fs,
+    "fs-gcs": gcs.fs_to_gcs,
+    "gcs-fs": gcs.gcs_to_fs,
     "fs-postgresql": postgresql.fs_to_postgresql,
     "postgresql-fs": postgresql.postgresql_to_fs,
     "s3-postgresql": postgresql.s3_to_postgresql,

@@ -11,7 +11,7 @@ from tests.benchmarks.contest import OURS, Command, Contender
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import RATE, Row, at_least
 from tests.benchmarks.report import compare as row
-from tests.benchmarks.s3 import check_bucket, client_environment
+from tests.benchmarks.s3 import buckets, client_environment
 from tests.benchmarks.servers import LatencyProxy
 from tests.benchmarks.suite import Suite, copy
 
@@ -27,7 +27,7 @@ def workers(suite: Suite) -> Iterator[Row]:
     def turn(*options: Argument) -> Command:
         bucket = server.new_bucket()
         uri = server.uri(bucket, endpoint_url=proxy.endpoint_url)
-        check = partial(check_bucket, suite, bucket, corpus)
+        check = partial(buckets(suite).check, bucket, corpus)
         env = client_environment(server, proxy.endpoint_url)
         return Command(copy(corpus.root, uri, *options), corpus.count, check, env)
 

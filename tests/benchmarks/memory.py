@@ -11,7 +11,7 @@ from tests.benchmarks.contest import OURS, Command, Contender
 from tests.benchmarks.corpus import Corpus, large
 from tests.benchmarks.postgresql import client_of, filled_schema, rows_are, uri_of
 from tests.benchmarks.report import MEMORY, Goal, Row, at_most
-from tests.benchmarks.s3 import check_bucket, client_environment, filled_bucket
+from tests.benchmarks.s3 import buckets, client_environment
 from tests.benchmarks.suite import MB, Suite, copy, files_are
 
 MOST: Goal = at_most(150 * MB, "150 MB")
@@ -42,7 +42,7 @@ def large_dump(suite: Suite) -> Iterator[Row]:
     size = suite.sizes.large
     corpus = suite.made(f"a dump of {size / MB:.0f} MB", 1, large(size))
     server = suite.s3
-    bucket, schema = filled_bucket(suite, corpus), filled_schema(suite, corpus)
+    bucket, schema = buckets(suite).filled(corpus), filled_schema(suite, corpus)
     works = {
         "fs -> S3": partial(to_s3, suite, corpus),
         "S3 -> fs": partial(to_fs, suite, corpus, server.uri(bucket), client_environment(server)),
@@ -58,7 +58,7 @@ def large_dump(suite: Suite) -> Iterator[Row]:
 
 def to_s3(suite: Suite, corpus: Corpus) -> Command:
     bucket = suite.s3.new_bucket()
-    check = partial(check_bucket, suite, bucket, corpus)
+    check = partial(buckets(suite).check, bucket, corpus)
     return Command(copy(corpus.root, suite.s3.uri(bucket)), 1, check, client_environment(suite.s3))
 
 

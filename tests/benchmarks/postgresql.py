@@ -19,13 +19,7 @@ from tests.benchmarks.fs import BARE_FILES, CP, and_sync, cp
 from tests.benchmarks.measure import Argument, measure
 from tests.benchmarks.report import Row, at_least, both_ends, slower_end
 from tests.benchmarks.report import compare as row
-from tests.benchmarks.s3 import (
-    PEERS,
-    S5CMD,
-    client_environment,
-    filled_bucket,
-    peer_reader,
-)
+from tests.benchmarks.s3 import PEERS, S5CMD, buckets
 from tests.benchmarks.servers import DurablePostgreSQL
 from tests.benchmarks.suite import Suite, compare, copy, files_are
 from tests.servers.process import ServerProcess
@@ -172,11 +166,12 @@ def fs_to_postgresql(suite: Suite) -> Iterator[Row]:
 def s3_to_postgresql(suite: Suite) -> Iterator[Row]:
     """We do at once what its two ends do alone."""
     corpus = suite.corpus(suite.sizes.postgresql)
-    bucket = filled_bucket(suite, corpus)
+    there = buckets(suite)
+    bucket = there.filled(corpus)
     s5cmd = next(peer for peer in PEERS if peer.name == S5CMD)
     contenders = [
-        writer(suite, corpus, suite.s3.uri(bucket), client_environment(suite.s3), [suite.s3]),
-        peer_reader(suite, s5cmd, bucket, corpus),
+        writer(suite, corpus, suite.s3.uri(bucket), there.env, [suite.s3]),
+        there.peer_reader(suite, s5cmd, bucket, corpus),
         peer_writer(suite, corpus, EXECUTEMANY, "executemany"),
     ]
     results = suite.hold("S3 -> PostgreSQL", contenders)

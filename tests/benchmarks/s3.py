@@ -2,43 +2,24 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""Between a file system and S3: against those who move the same objects.
+"""Between a file system and S3."""
 
-We read and write the layout of a file system, and what we write there is durable; the others
-read and write plain files.
-"""
-
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from tests.benchmarks.contest import OURS, Command, Contender, Results
-from tests.benchmarks.corpus import Corpus, Manifest, files_in
-from tests.benchmarks.measure import Argument, measure
+from tests.benchmarks.buckets import SCRIPTS, Buckets, Peer, from_fs, to_fs
+from tests.benchmarks.contest import Results
+from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import CPU, SERVER_CPU, Row, at_least, at_most
 from tests.benchmarks.report import compare as row
-from tests.benchmarks.suite import Suite, compare, copy, files_are
+from tests.benchmarks.suite import Suite
 from tests.servers.s3 import S3Server
 
 S5CMD, AWS, RCLONE = "s5cmd cp", "aws s3 cp -r", "rclone copy"
 BOTO3, OBSTORE = "boto3, one thread", "bare obstore calls"
-_SCRIPTS = Path(__file__).parent / "peers"
 
-
-class Peer(NamedTuple):
-    """What puts the objects of a directory into a bucket, and gets them out again."""
-
-    name: str
-    program: str
-    put: Callable[[Path, str], list[Argument]]
-    get: Callable[[str, Path], list[Argument]]
-
-
-_BOTO3_LINE: list[Argument] = [sys.executable, _SCRIPTS / "plain_boto3.py"]
-_OBSTORE_LINE: list[Argument] = [sys.executable, _SCRIPTS / "bare_obstore.py"]
+_BOTO3_LINE: list[Argument] = [sys.executable, SCRIPTS / "plain_boto3.py"]
+_OBSTORE_LINE: list[Argument] = [sys.executable, SCRIPTS / "bare_obstore.py"]
 _AWS_LINE: list[Argument] = ["aws", "s3", "cp", "--recursive", "--only-show-errors"]
 _RCLONE_LINE: list[Argument] = ["rclone", "copy", "--config", "", "--transfers", "32"]
 
@@ -104,80 +85,14 @@ def rows(work: str, results: Results) -> Iterator[Row]:
     yield row(f"{work}: client CPU", results, OBSTORE, figure=CPU)
 
 
-# -- Into a bucket -------------------------------------------------------------------------
+def buckets(suite: Suite) -> Buckets:
+    """Return those of the S3 server."""
+    return Buckets("S3", suite.s3, client_environment(suite.s3))
 
 
 def fs_to_s3(suite: Suite) -> Iterator[Row]:
-    """All of them fill buckets of their own."""
-    corpus, server = suite.corpus(suite.sizes.s3), suite.s3
-    staged = corpus.stage(suite.new_path())
-    env = client_environment(server)
-
-    def ours() -> Command:
-        bucket = server.new_bucket()
-        line = copy(corpus.root, server.uri(bucket))
-        check = partial(check_bucket, suite, bucket, corpus)
-        return Command(line, corpus.count, check, env, servers=[server])
-
-    def turn_of(peer: Peer) -> Command:
-        bucket = server.new_bucket()
-        check = partial(check_bucket, suite, bucket, corpus)
-        return Command(peer.put(staged, bucket), corpus.count, check, env, servers=[server])
-
-    peers = [Contender(peer.name, partial(turn_of, peer), peer.program) for peer in PEERS]
-    yield from rows("fs -> S3", suite.hold("fs -> S3", [Contender(OURS, ours), *peers]))
-
-
-def check_bucket(suite: Suite, bucket: str, corpus: Corpus) -> None:
-    """Raise `WrongBytes` unless a bucket holds these crashes; it is not needed any more."""
-    directory = suite.s3.path_of(bucket)
-    compare(partial(files_in, directory), lambda: corpus.objects)
-    shutil.rmtree(directory)  # it takes memory
-
-
-# -- Out of a bucket -----------------------------------------------------------------------
-
-
-def filled_bucket(suite: Suite, corpus: Corpus) -> str:
-    """Return a bucket that we have put these crashes into."""
-    bucket = suite.s3.new_bucket()
-    measure(copy(corpus.root, suite.s3.uri(bucket)), client_environment(suite.s3))
-    compare(partial(files_in, suite.s3.path_of(bucket)), lambda: corpus.objects)
-    return bucket
+    yield from from_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.s3), rows)
 
 
 def s3_to_fs(suite: Suite) -> Iterator[Row]:
-    """All of them read the same bucket."""
-    corpus = suite.corpus(suite.sizes.s3)
-    bucket = filled_bucket(suite, corpus)
-    ours = partial(copy, suite.s3.uri(bucket))
-    contenders = [
-        Contender(OURS, partial(read, suite, corpus, ours, lambda: corpus.files)),
-        *(peer_reader(suite, peer, bucket, corpus) for peer in PEERS),
-    ]
-    yield from rows("S3 -> fs", suite.hold("S3 -> fs", contenders))
-
-
-def peer_reader(suite: Suite, peer: Peer, bucket: str, corpus: Corpus) -> Contender:
-    """Return a peer that gets these crashes from a bucket."""
-    line = partial(peer.get, bucket)
-    return Contender(
-        peer.name, partial(read, suite, corpus, line, lambda: corpus.objects), peer.program
-    )
-
-
-def read(
-    suite: Suite,
-    corpus: Corpus,
-    line: Callable[[Path], list[Argument]],
-    wanted: Callable[[], Manifest],
-) -> Command:
-    """Return the turn of one who gets the crashes into a directory.
-
-    :param line: the command
-    :param wanted: the files that must be there then
-    """
-    target = suite.new_path()
-    check = files_are(target, wanted)
-    env = client_environment(suite.s3)
-    return Command(line(target), corpus.count, check, env, servers=[suite.s3])
+    yield from to_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.s3), rows)

@@ -2,13 +2,15 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""The tests' servers, as fast as they are in earnest: S3 in memory, PostgreSQL on a disk."""
+"""The tests' servers, as fast as they are in earnest: S3 and Google Cloud Storage in memory,
+PostgreSQL on a disk."""
 
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import ServerProcess
 from tests.servers.s3 import Rclone, S3Server
@@ -23,6 +25,26 @@ class TmpfsRclone(Rclone):
     def __init__(self) -> None:
         super().__init__()
         _move(self, _MEMORY)
+
+    def path_of(self, bucket: str) -> Path:
+        """Where the objects of a bucket are, as plain files."""
+        return self.directory / "data" / bucket
+
+
+class TmpfsFakeGCS(FakeGCS):
+    """fake-gcs-server on a directory in memory, where there is one.
+
+    Its own backend in memory copies all of an object where only the metadata is asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        _move(self, _MEMORY)
+
+    def command(self) -> list[str | Path]:
+        """As the tests have it; what comes last counts."""
+        data = self.directory / "data"
+        return [*super().command(), "-backend", "filesystem", "-filesystem-root", data]
 
     def path_of(self, bucket: str) -> Path:
         """Where the objects of a bucket are, as plain files."""

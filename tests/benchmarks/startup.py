@@ -14,7 +14,7 @@ from tests.benchmarks.corpus import RAW, Manifest, sha256
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import SECONDS, Row, at_most
 from tests.benchmarks.report import compare as row
-from tests.benchmarks.s3 import client_environment, filled_bucket
+from tests.benchmarks.s3 import buckets, client_environment
 from tests.benchmarks.suite import Suite, compare
 
 CLICK, AWS, S5CMD = "python: import click", "aws s3 cp", "s5cmd cat"
@@ -37,7 +37,7 @@ def show_help(suite: Suite) -> Iterator[Row]:
 def get(suite: Suite) -> Iterator[Row]:
     """The raw crash of one crash, written to standard output."""
     corpus = suite.corpus(suite.sizes.s3)
-    bucket = filled_bucket(suite, corpus)
+    bucket = buckets(suite).filled(corpus)
     part = next(part for part in corpus.parts if part.kind == RAW)
     url = f"s3://{bucket}/{part.key}"
     lines: dict[str, tuple[list[Argument], str]] = {

@@ -26,7 +26,7 @@ from tests.benchmarks.corpus import (
 )
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import Row
-from tests.benchmarks.servers import DurablePostgreSQL, TmpfsRclone
+from tests.benchmarks.servers import DurablePostgreSQL, TmpfsFakeGCS, TmpfsRclone
 from tests.servers.process import ServerProcess
 
 MB = 1_000_000
@@ -49,6 +49,7 @@ class Sizes:
     starts: int = 15
     fs: int = 4000
     s3: int = 1000
+    gcs: int = 1000
     postgresql: int = 5000
     ids: int = 100_000
     client_ids: int = 20_000
@@ -64,6 +65,7 @@ QUICK = Sizes(
     starts=5,
     fs=300,
     s3=100,
+    gcs=100,
     postgresql=100,
     ids=20_000,
     client_ids=2000,
@@ -136,6 +138,11 @@ class Suite:
     def s3(self) -> TmpfsRclone:
         """The S3 server."""
         return self.start(TmpfsRclone())
+
+    @cached_property
+    def gcs(self) -> TmpfsFakeGCS:
+        """The server of Google Cloud Storage."""
+        return self.start(TmpfsFakeGCS())
 
     @cached_property
     def postgresql(self) -> DurablePostgreSQL:

