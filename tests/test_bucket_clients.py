@@ -43,6 +43,10 @@ class TestClientOfMoto(BucketClientConformance):
     def client(self, s3_moto: S3Server, aws: UseAWS) -> Iterator[BucketClient]:
         yield client_of(aws(s3_moto))
 
+    @pytest.mark.slow
+    def test_more_than_a_request_holds_is_deleted(self, client: BucketClient) -> None:
+        super().test_more_than_a_request_holds_is_deleted(client)
+
 
 class TestClientOfServerWithoutConditions(BucketClientConformance):
     conditions = deletes_versions = False
@@ -71,6 +75,8 @@ class TestStoreOverAnyClient(StorageConformance):
 
 
 class TestClientOfGCS(BucketClientConformance):
+    deleted_at_once = 1
+
     @pytest.fixture
     def client(self, gcs: StrictGCS) -> Iterator[BucketClient]:
         yield gcs_client(gcs.uri(gcs.new_bucket(), "a prefix/b"))
@@ -80,6 +86,7 @@ class TestClientOfFakeGCS(BucketClientConformance):
     """fake-gcs-server honours no generation where an object is deleted."""
 
     deletes_versions = False
+    deleted_at_once = 1
 
     @pytest.fixture
     def client(self, fake_gcs: FakeGCS) -> Iterator[BucketClient]:

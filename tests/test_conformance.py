@@ -80,6 +80,7 @@ class TestGCS(StorageConformance):
             yield storage
 
 
+@pytest.mark.slow
 class TestFakeGCS(StorageConformance):
     @pytest.fixture
     def storage(self, fake_gcs: FakeGCS) -> Iterator[CrashStorageBase]:
