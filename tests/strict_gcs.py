@@ -207,6 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             detail = {"message": refusal.message, "domain": "global", "reason": refusal.reason}
             error = {"code": refusal.status, "message": refusal.message, "errors": [detail]}
             self._say({"error": error}, refusal.status)
+        self._send(*self.answer)  # without the lock: the client may take its time
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 
@@ -450,6 +451,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, json.dumps(shown).encode(), {"Content-Type": "application/json"})
 
     def _answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+        self.answer = status, data, headers
+
+    def _send(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
         self.send_response_only(status)
         self.send_header("Date", formatdate(time.time(), usegmt=True))
         for name, text in headers.items():
