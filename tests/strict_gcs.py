@@ -112,7 +112,7 @@ class StrictGCS:
         self.kept: dict[str, str] = {}
         """By the ends of names, why an object can be neither replaced nor removed."""
         self.forbidden: Refusal | None = None
-        """What a policy of the organization says to all that is put."""
+        """What a policy of the organization says to all that is put or deleted."""
         self.persists = 1 << 40
         """How many bytes of each piece of an upload are kept."""
         self.requests: list[str] = []
@@ -356,6 +356,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self, name: str) -> None:
         self._allow("object", "storage.objects.delete")
+        if self.strict.forbidden:
+            raise self.strict.forbidden
         if self._found(name) is None:
             raise Refusal(404, f"No such object: {self.bucket}/{name}", "notFound")
         self._hold_condition(name, self.query)

@@ -560,3 +560,19 @@ def test_what_a_policy_forbids_is_no_crash_that_is_there(
     assert POLICY in result.stderr
     assert "Traceback" not in result.stderr
     assert (gcs.data(bucket), gcs.uploads) == ({}, {})
+
+
+@pytest.mark.parametrize("reason", ["conditionNotMet", "orgPolicyConstraintFailed"])
+def test_a_removal_that_a_policy_forbids_is_no_change_by_another_process(
+    gcs: StrictGCS, bucket: str, reason: str
+) -> None:
+    with open_storage(gcs.uri(bucket)) as storage:
+        storage.save_crash(crash_of(contents()))
+        before = gcs.data(bucket)
+        loaded = storage.load_crash(CRASH_ID)
+        gcs.forbidden = Refusal(412, POLICY, reason)
+        with pytest.raises(StorageDenied, match=POLICY):
+            storage.remove(CRASH_ID)
+        with pytest.raises(StorageDenied, match=POLICY):
+            storage.remove_loaded(loaded)
+    assert gcs.data(bucket) == before

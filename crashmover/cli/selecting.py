@@ -41,7 +41,7 @@ def _kinds(text: str) -> frozenset[Kind]:
     """Return the kinds of ``raw,dumps,processed``, or of some of these."""
     words = [word.strip() for word in text.split(",")]
     if unknown := [word for word in words if word not in _KINDS]:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(_KINDS)}")
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_KINDS)}")
     return frozenset(_KINDS[word] for word in words)
 
 

@@ -165,8 +165,8 @@ class Adder:
         raise CrashIDNotFound(crash_id, uri=self._client.uri, reason=reason)
 
     def _add_to_list(self, crash: Crash, raw: StoredObject) -> None:
-        """Add dumps to the list; where there is none, to the dumps that are beside the raw crash:
-        a list hides what it does not name."""
+        """Add dumps to the list, which hides what it does not name.  If the list is missing, make
+        one of these and of the dumps that are beside the raw crash."""
         added = {part.name for part in crash.dumps}
         listed = self._finder.listed_dumps(crash.crash_id)
         if listed is None or not added <= listed:

@@ -29,6 +29,9 @@ from crashmover.external.bucket.client import (
     replaced,
 )
 
+PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"
+"""A key that no object has: no crash has this id."""
+
 _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 

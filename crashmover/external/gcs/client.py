@@ -28,7 +28,7 @@ from crashmover.external.bucket.client import (
     replaced,
     subject,
 )
-from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
+from crashmover.external.bucket.client_base import PROBE, BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
 from crashmover.external.google_api import is_forbidden, own_status
 from crashmover.external.http_session import Answer, HTTPSession, status_of
@@ -38,8 +38,8 @@ Read = Callable[[Answer], T]
 
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
-_PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _JSON = "application/json; charset=UTF-8"
+_DELETED = (200, 204, 404, 412)
 
 
 class GCSClient(BucketClientBase):
@@ -67,7 +67,7 @@ class GCSClient(BucketClientBase):
         self._bucket_is_there = False
 
     def verify_access(self) -> None:
-        if self.head(_PROBE):
+        if self.head(PROBE):
             raise self._session.wrong_server(None)
 
     # Reading
@@ -211,12 +211,13 @@ class GCSClient(BucketClientBase):
         with suppress(StorageError):  # the server forgets the pieces in a week by itself
             self._session.ask("DELETE", upload, allowed=range(600), read=status_of)
 
-    def _check_met(self, key: str, condition: Condition, answer: Answer) -> None:
-        """Raise what `put` raises if an answer says that the condition is not met."""
+    def _check_met(self, key: str, condition: Condition, answer: Answer) -> int:
+        """Return the status, as `own_status`; raise as `put` if the condition is not met."""
         if answer.status == 412:
             if not any(condition) or is_forbidden(answer):
                 raise self._session.refusal(answer, subject(key))
             raise ObjectExists() if condition.create else ObjectChanged()
+        return own_status(answer)
 
     def _hold(self, made: StoredObject, size: int, crc32c: str) -> None:
         """Hold what the server has made against what was sent; remove what is damaged."""
@@ -259,11 +260,12 @@ class GCSClient(BucketClientBase):
             if there is None or there.version is None or version:
                 return there is None
             version = there.version
-        query, allowed, about = {"ifGenerationMatch": version}, (200, 204, 404, 412), subject(key)
-        status = self._session.ask(
-            "DELETE", self._path(key), query, read=own_status, allowed=allowed, crash_id=about
-        )
-        return status != 412 or self.head(key) is None
+        read = partial(self._check_met, key, Condition(version=version))
+        query, path, about = {"ifGenerationMatch": version}, self._path(key), subject(key)
+        with suppress(ObjectChanged):
+            self._session.ask("DELETE", path, query, read=read, allowed=_DELETED, crash_id=about)
+            return True
+        return self.head(key) is None
 
     # Listing
 

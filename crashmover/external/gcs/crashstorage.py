@@ -91,8 +91,7 @@ class GCSCrashStorage(BucketCrashStorage):
             read_timeout=options.read_timeout,
             retry=self.tuning.retry,
         )
-        self._identity = (server.url.lower(), bucket, prefix)
-        self._bucket = bucket
+        self._place = (bucket, prefix)
         client = GCSClient(self._session, bucket, prefix, options.storage_class, options.kms_key)
         marks = GCSClient(self._session, bucket, prefix, kms_key=options.kms_key)
         super().__init__(client, LAYOUTS[layout], marks)
@@ -106,7 +105,7 @@ class GCSCrashStorage(BucketCrashStorage):
         return cls(bucket, prefix, GCSOptions(**options), str(uri), layout)
 
     def identity(self) -> object:
-        return self._identity
+        return (self._session.url.lower(), *self._place)
 
     def clock(self) -> dt.datetime | None:
         return self._session.clock("/")
@@ -119,7 +118,7 @@ class GCSCrashStorage(BucketCrashStorage):
 
     def _kept(self, *names: str) -> Iterator[str]:
         """Yield what these settings of the bucket keep, with the permission storage.buckets.get."""
-        path, query, settings = f"/storage/v1/b/{self._bucket}", {"fields": ",".join(names)}, {}
+        path, query, settings = f"/storage/v1/b/{self._place[0]}", {"fields": ",".join(names)}, {}
         with suppress(StorageError):
             settings = self._session.ask("GET", path, query, read=Answer.object)
         for name in names:

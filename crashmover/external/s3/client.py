@@ -30,7 +30,7 @@ from crashmover.external.bucket.client import (
     replaced,
     subject,
 )
-from crashmover.external.bucket.client_base import BucketClientBase, Condition, Download
+from crashmover.external.bucket.client_base import PROBE, BucketClientBase, Condition, Download
 from crashmover.external.s3.calling import DRIVER_ERRORS, call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import ConditionalDelete
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _STREAM = 256 << 10
 _PAGE = 1000  # keys, of a listing
-_PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"  # no crash has it
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
 
 _UNMET = (AlreadyExistsError, PreconditionError, FileNotFoundError)
@@ -77,7 +76,7 @@ class S3Client(BucketClientBase):
     # Of the whole bucket
 
     def verify_access(self) -> None:
-        if self._get(_PROBE):
+        if self._get(PROBE):
             raise self._context.wrong_server(None)
 
     def keeps_versions(self) -> bool:
@@ -216,7 +215,7 @@ class S3Client(BucketClientBase):
     def delete(self, versions: Mapping[str, str | None]) -> list[str]:
         if not versions:
             return []
-        if not self._delete_unchanged.is_honoured(self._prefix + _PROBE):
+        if not self._delete_unchanged.is_honoured(self._prefix + PROBE):
             self._delete_any(list(versions))
             return []
         seen = {self._prefix + key: versions[key] or self._version(key) for key in versions}
