@@ -7,7 +7,6 @@
 import random
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from threading import Lock
 
 from crashmover.crash import Crash, Part
@@ -123,11 +122,13 @@ class Putter:
         """Put the list of dumps where there is none; return True if there was none, as far as the
         server notices."""
         of_list = (attempt.names, attempt.crash_id, attempt.of_list())
-        # The first thread finds out what the server honours, and the others wait for that.
-        with self._learning if self.conditions is None else nullcontext():
-            is_new = self.try_to_list(*of_list)
-            self.learn(*of_list)
-        return is_new
+        if self.conditions is None:
+            with self._learning:  # the first thread finds out what the server honours
+                if self.conditions is None:
+                    is_new = self.try_to_list(*of_list)
+                    self.learn(*of_list)
+                    return is_new
+        return self.try_to_list(*of_list)
 
     def is_still_reserved(self, attempt: SaveAttempt) -> bool:
         """Return True if no other process has reserved the crash since.  Of two that reserve it at
