@@ -78,7 +78,7 @@ class RetryPolicy:
             stop=tenacity.stop_after_attempt(self.attempts)
             | tenacity.stop_after_delay(self.timeout - elapsed),
             wait=tenacity.wait_exponential(self.wait, max=self.wait_max)
-            + tenacity.wait_random(0, self.wait),
+            + tenacity.wait_random(0, min(self.wait, self.wait_max)),
             before_sleep=log,
             reraise=True,
         )(replay)

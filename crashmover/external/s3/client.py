@@ -12,11 +12,11 @@ import datetime as dt
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from posixpath import basename
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -34,13 +34,16 @@ from crashmover.external.bucket.client_base import PROBE, BucketClientBase, Cond
 from crashmover.external.s3.calling import DRIVER_ERRORS, call_client
 from crashmover.external.s3.connection_context import S3ConnectionContext
 from crashmover.external.s3.deleting import ConditionalDelete
+from crashmover.external.s3.repeating import Repeater
 from crashmover.external.s3.s3errors import is_conflict, is_missing_object, says_deleted
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload, headers_of
 from crashmover.external.translating import translating
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, GetResult, PutMode
+    from obstore import GetOptions, GetResult, ObjectMeta, PutMode
+
+T = TypeVar("T")
 
 _STREAM = 256 << 10
 _PAGE = 1000  # keys, of a listing
@@ -65,6 +68,7 @@ class S3Client(BucketClientBase):
     ) -> None:
         super().__init__(context.uri, context.location, prefix, attributes)
         self._context = context
+        self._repeat = Repeater(context)
         self._signed = SignedClient(context)
         self._delete_unchanged = ConditionalDelete(self._signed)
         self._bucket_is_there = False
@@ -78,6 +82,10 @@ class S3Client(BucketClientBase):
     def verify_access(self) -> None:
         if self._get(PROBE):
             raise self._context.wrong_server(None)
+
+    @property
+    def slowdowns(self) -> int:
+        return self._context.slowdowns
 
     def keeps_versions(self) -> bool:
         """Return True if what is deleted stays as a version; False if the server does not say."""
@@ -112,16 +120,21 @@ class S3Client(BucketClientBase):
         if result is None:
             return None
         stored = _stored(key, result)
-        read, chunks = partial(self._read_all, key, result), partial(self._chunks, key, result)
+        read, chunks = (
+            partial(self._read_all, stored, result),
+            partial(self._chunks, stored, result),
+        )
         return Download(stored, read, chunks)
 
     def _get(self, key: str, *, head: bool = False) -> "GetResult | None":
         client = self._context.client()
         result = None
         try:
-            result = call_client(
-                lambda: obstore.get(client, self._prefix + key, options={"head": head})
+            result = self._repeat(
+                lambda: obstore.get(client, self._prefix + key, options={"head": head}), key
             )
+        except StorageError:
+            raise
         except Exception as error:
             if not is_missing_object(error):
                 explained = self._context.explain(error, subject(key))
@@ -133,32 +146,52 @@ class S3Client(BucketClientBase):
         self._bucket_is_there |= result is not None or not head
         return result
 
-    def _read_all(self, key: str, result: "GetResult") -> bytes:
-        with self._translating(key):
-            return bytes(call_client(result.bytes))
+    def _read_all(self, stored: StoredObject, result: "GetResult") -> bytes:
+        return self._begun(stored, result, lambda found: bytes(found.bytes()))
 
-    def _chunks(self, key: str, result: "GetResult") -> Iterator[bytes]:
-        stream = iter(result.stream(min_chunk_size=_STREAM))
-        while True:
-            with self._translating(key):
-                data = bytes(call_client(lambda: next(stream, b"")))
-            if not data:
-                return
+    def _chunks(
+        self, stored: StoredObject, result: "GetResult | None", start: int = 0
+    ) -> Iterator[bytes]:
+        stream, data = self._begun(stored, result, _begin, start)
+        while data:
             yield data
+            with self._translating(stored.key):
+                data = bytes(call_client(lambda: next(stream, b"")))
 
     def _ask_from(self, stored: StoredObject, start: int) -> Iterator[bytes]:
-        client, key = self._context.client(), stored.key
-        options: GetOptions = {"range": {"offset": start}, "if_match": stored.version}
-        with self._translating(key):
+        return self._chunks(stored, None, start)
+
+    def _begun(
+        self,
+        stored: StoredObject,
+        result: "GetResult | None",
+        read: "Callable[[GetResult], T]",
+        start: int = 0,
+    ) -> T:
+        """Return what is read of an answer; if that fails in passing, of a further one.
+
+        :param result: the answer; None: the object is asked for
+        :param start: the first byte that is asked for
+        :raises StorageUnavailable: as `replaced`, if the object is no longer there
+        """
+        client, path = self._context.client(), self._prefix + stored.key
+        options: GetOptions = {"if_match": stored.version}
+        if start:
+            options["range"] = {"offset": start}
+        first = iter([result])
+
+        def attempt() -> tuple[str, T]:
+            found = next(first, None) or obstore.get(client, path, options=options)
+            return _e_tag(found), read(found)
+
+        with self._translating(stored.key):
             try:
-                result = call_client(
-                    lambda: obstore.get(client, self._prefix + key, options=options)
-                )
+                version, begun = self._repeat(attempt, stored.key)
             except (PreconditionError, FileNotFoundError) as error:
-                raise replaced(self, key) from error
-        if _e_tag(result) != stored.version:  # not every server knows the condition
-            raise replaced(self, key)
-        return self._chunks(key, result)
+                raise replaced(self, stored.key) from error
+        if version != stored.version:  # not every server knows the condition
+            raise replaced(self, stored.key)
+        return begun
 
     # Putting
 
@@ -177,7 +210,10 @@ class S3Client(BucketClientBase):
         for pause in (*_PAUSES, 0.0):
             with self._translating(key):
                 try:
-                    call_client(lambda: put(mode=mode, use_multipart=False))
+                    once_at_most = mode != "overwrite"
+                    self._repeat(
+                        lambda: put(mode=mode, use_multipart=False), key, once_at_most=once_at_most
+                    )
                     return
                 except _UNMET as error:
                     # obstore takes "another request changes it at this moment" for "it is there".
@@ -232,7 +268,7 @@ class S3Client(BucketClientBase):
         paths = [self._prefix + key for key in keys]
         with self._translating(keys[0]):
             try:
-                call_client(lambda: obstore.delete(client, paths))
+                self._repeat(lambda: obstore.delete(client, paths), keys[0], once_at_most=True)
             except BaseError as error:
                 if not says_deleted(error):
                     raise
@@ -261,18 +297,28 @@ class S3Client(BucketClientBase):
             was_empty = not keys
 
     def _pages(self, prefix: str, after: str) -> Iterator[list[str]]:
-        client = self._context.client()
+        client, path = self._context.client(), self._prefix + prefix
         offset = self._prefix + after if after else None
+        pages: Iterator[Sequence[ObjectMeta]] | None = None
+
+        def ask() -> "Sequence[ObjectMeta] | None":
+            nonlocal pages
+            asked, pages = pages, None  # once a page has failed, no further one comes
+            asked = asked or obstore.list(client, path, offset=offset, chunk_size=_PAGE)
+            page = next(asked, None)
+            pages = asked
+            return page
+
         with self._translating():
-            pages = obstore.list(client, self._prefix + prefix, offset=offset, chunk_size=_PAGE)
-            while page := call_client(lambda: next(pages, None)):
+            while page := self._repeat(ask):
+                offset = page[-1]["path"]
                 yield [meta["path"][len(self._prefix) :] for meta in page]
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         client, path = self._context.client(), self._prefix + prefix
         for _ in range(2):
             with self._translating():
-                found = call_client(lambda: obstore.list_with_delimiter(client, path))
+                found = self._repeat(lambda: obstore.list_with_delimiter(client, path))
             directories = found["common_prefixes"]
             objects = [meta["path"] for meta in found["objects"]]
             # Behind a directory's keys is its name with the sign that comes after the slash.
@@ -309,6 +355,12 @@ def _e_tag(result: "GetResult") -> str:
     weak one is ever met (RFC 9110, 8.8.3.2).
     """
     return (result.meta["e_tag"] or "").removeprefix("W/")
+
+
+def _begin(result: "GetResult") -> tuple[Iterator[bytes], bytes]:
+    """Return the pieces of a body, and the first one, which is asked for already."""
+    stream = iter(result.stream(min_chunk_size=_STREAM))
+    return stream, bytes(next(stream, b""))
 
 
 def _stored(key: str, result: "GetResult") -> StoredObject:

@@ -32,7 +32,7 @@ from crashmover.proxies import Proxy, proxy_for, with_proxy
 from crashmover.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+    from obstore.store import ClientConfig, S3Config, S3Credential
 
 _NO_CREDENTIALS = "External AWS credential provider"
 _DNS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
@@ -67,6 +67,17 @@ class S3ConnectionContext:
         self._account = Account(options, uri)
         self._lock = Lock()
         self._provide: CredentialProvider | None = None
+        self._slowdowns = 0
+
+    @property
+    def slowdowns(self) -> int:
+        """How often the server has asked for fewer requests (429, 503)."""
+        return self._slowdowns
+
+    def note_slowdown(self) -> None:
+        """Count one more answer that asks for fewer requests."""
+        with self._lock:
+            self._slowdowns += 1
 
     @property
     def is_aws(self) -> bool:
@@ -152,7 +163,7 @@ class S3ConnectionContext:
                 return S3Store(
                     config=config,
                     client_options=client_config,
-                    retry_config=_retry_config(self.retry),
+                    retry_config={"max_retries": 0},  # the `Repeater` does that
                     credential_provider=credentials,
                 )
         except DRIVER_ERRORS as error:
@@ -215,30 +226,6 @@ class S3ConnectionContext:
         except OSError as error:
             reason = f"ca_bundle {path} cannot be read: {error.strerror}"
             raise StorageDenied(reason, uri=self.uri) from error
-
-
-def _retry_config(policy: RetryPolicy) -> "RetryConfig":
-    """Return the policy as obstore carries it out.
-
-    It tries a request again, not the whole crash, and of an upload only the part that failed.  It
-    repeats no create whose answer was lost.  It draws the pauses by chance: four of them take five
-    seconds or so.
-    """
-    return {
-        "max_retries": max(policy.attempts - 1, 0),
-        "retry_timeout": _span(policy.timeout),
-        "backoff": {
-            # The client panics if a pause must be drawn from an empty range.
-            "init_backoff": _span(min(policy.wait, policy.wait_max), least=0.001),
-            "max_backoff": _span(policy.wait_max, least=0.001),
-            "base": 3,
-        },
-    }
-
-
-def _span(seconds: float, *, least: float = 0.0) -> dt.timedelta:
-    """Return so many seconds: a day at most, as the client knows no infinity."""
-    return dt.timedelta(seconds=min(max(seconds, least), 86_400.0))
 
 
 def _given(**values: Any) -> Any:

@@ -18,8 +18,6 @@ from crashmover.errors import (
 from crashmover.external.s3.calling import ClientPanicked, NoThreads
 from crashmover.proxies import Proxy, with_proxy
 
-# All tries were used.  After fewer, the last failure was of another kind.
-_RETRIED = re.compile(r", after ([1-9][0-9]*) retries, max_retries: \1\b")
 _STATUS = re.compile(r"status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,80})\s*</Code>")
 _CODE_OF_KEY = re.compile(r"DeleteObjects request failed .*\(code: ([A-Za-z0-9.]{1,80})\)")
@@ -50,6 +48,7 @@ _ELSEWHERE |= {"PermanentRedirect", "TemporaryRedirect"}
 _PASSING = {"BadDigest", "IncompleteBody", "InternalError", "NoSuchUpload", "RequestTimeout"}
 _PASSING |= {"ServiceUnavailable", "SlowDown", "Throttling"}
 _PASSING |= {"ThrottlingException", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+_NOT_SENT = ("Connect", "Request")
 
 _RESTORE = "restore it first"
 NOT_S3 = "the answer is not that of an S3 server"
@@ -76,6 +75,29 @@ def is_conflict(error: BaseException) -> bool:
     return match is not None and match.group(1) == "409"
 
 
+def is_passing(error: BaseException, *, once_at_most: bool) -> bool:
+    """Return True if the same request may do better a moment later: by the rules by which obstore
+    would repeat it (``src/client/retry.rs`` of object_store 0.13), but for 501.
+
+    :param once_at_most: whether it must not be sent again after its answer was lost
+    """
+    text = str(error)
+    if match := _STATUS.search(text):
+        status = int(match.group(1))
+        return status in (408, 429) or (status >= 500 and status != 501)
+    if match := _HTTP_KIND.search(text):
+        return not once_at_most or match.group(1) in _NOT_SENT
+    # "200 OK", and then what went wrong.  The client looks for words in it that keys may have.
+    return "Server returned error response" in text and not says_deleted(error)
+
+
+def asks_for_fewer(error: BaseException) -> bool:
+    """Return True if the server says that it gets too many requests."""
+    text = str(error)
+    match = _STATUS.search(text)
+    return _code(text) == "SlowDown" or (match is not None and match.group(1) in ("429", "503"))
+
+
 def says_deleted(error: BaseException) -> bool:
     """Whether the server has said that it deleted everything.  The client takes any answer for
     an error that has the word in it, and that may be the name of a dump: keys are repeated."""
@@ -100,10 +122,7 @@ def explain(
     kind, reason = _explanation(error, text)
     if not _code(text) and not isinstance(error, NoThreads):
         reason = with_proxy(reason, proxy)
-    explained = kind(reason, crash_id=crash_id, uri=uri)
-    if isinstance(explained, StorageUnavailable):
-        explained.was_retried = _RETRIED.search(text) is not None
-    return explained
+    return kind(reason, crash_id=crash_id, uri=uri)
 
 
 def _explanation(error: Exception, text: str) -> tuple[type[StorageError], str]:

@@ -45,6 +45,7 @@ _PIECE = 64 << 10  # of a body: urllib3 allows as long for each piece as for con
 _LONGEST_ANSWER = 8 << 20
 _CONFLICT = 409  # another request changes the same object at this moment
 _PASSING = (408, 429, 500)
+_SLOW = (429, 503)
 _SIGNS = threading.local()
 
 
@@ -139,6 +140,8 @@ class SignedClient:
         def attempt() -> Answer:
             signed = self._signed(method, url, dict(headers or {}), sha256)
             answer = self._answer(method, url, signed, body, crash_id)
+            if answer.status in _SLOW:
+                self.context.note_slowdown()
             if answer.status in passing or answer.status > 501:
                 raise self.refusal(answer, crash_id)
             return answer
