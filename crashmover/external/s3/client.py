@@ -109,30 +109,27 @@ class S3Client(BucketClientBase):
     # Reading
 
     def head(self, key: str) -> StoredObject | None:
-        result = self._get(key, head=True)
-        if result is None and not self._bucket_is_there:
+        found = self._get(key, head=True)
+        if found is None and not self._bucket_is_there:
             # The answer to this kind of request cannot say that the bucket is missing.
             self.verify_access()
-        return _stored(key, result) if result else None
+        return found and found[0]
 
     def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
-        result = self._get(key)
-        if result is None:
-            return None
-        stored = _stored(key, result)
-        read, chunks = (
-            partial(self._read_all, stored, result),
-            partial(self._chunks, stored, result),
-        )
-        return Download(stored, read, chunks)
+        if found := self._get(key):
+            return Download(
+                found[0], partial(self._read_all, *found), partial(self._chunks, *found)
+            )
+        return None
 
-    def _get(self, key: str, *, head: bool = False) -> "GetResult | None":
+    def _get(self, key: str, *, head: bool = False) -> "tuple[StoredObject, GetResult] | None":
         client = self._context.client()
-        result = None
+        found = None
         try:
             result = self._repeat(
                 lambda: obstore.get(client, self._prefix + key, options={"head": head}), key
             )
+            found = _stored(key, result), result
         except StorageError:
             raise
         except Exception as error:
@@ -141,10 +138,10 @@ class S3Client(BucketClientBase):
                 if head and not isinstance(explained, StorageUnavailable):
                     self.verify_access()  # whose answer has a body, and says why
                 raise explained from error
-        if result and not _e_tag(result):  # a page to log in, perhaps
+        if found and not found[0].version:  # a page to log in, perhaps
             raise self._context.wrong_server(subject(key))
-        self._bucket_is_there |= result is not None or not head
-        return result
+        self._bucket_is_there |= found is not None or not head
+        return found
 
     def _read_all(self, stored: StoredObject, result: "GetResult") -> bytes:
         return self._begun(stored, result, lambda found: bytes(found.bytes()))
@@ -180,18 +177,19 @@ class S3Client(BucketClientBase):
             options["range"] = {"offset": start}
         first = iter([result])
 
-        def attempt() -> tuple[str, T]:
-            found = next(first, None) or obstore.get(client, path, options=options)
-            return _e_tag(found), read(found)
+        def attempt() -> T:
+            if found := next(first, None):
+                return read(found)
+            found = obstore.get(client, path, options=options)
+            if _e_tag(found.meta) != stored.version:  # not every server knows the condition
+                raise FileNotFoundError(path)
+            return read(found)
 
         with self._translating(stored.key):
             try:
-                version, begun = self._repeat(attempt, stored.key)
+                return self._repeat(attempt, stored.key)
             except (PreconditionError, FileNotFoundError) as error:
                 raise replaced(self, stored.key) from error
-        if version != stored.version:  # not every server knows the condition
-            raise replaced(self, stored.key)
-        return begun
 
     # Putting
 
@@ -348,13 +346,13 @@ class S3Client(BucketClientBase):
         return translating(DRIVER_ERRORS, lambda error: explain(error, subject(key)))
 
 
-def _e_tag(result: "GetResult") -> str:
+def _e_tag(meta: "ObjectMeta") -> str:
     """Return the ETag; "" if there is none.
 
     S3 has only strong ones.  A proxy that compresses makes weak ones of them, and no condition of a
     weak one is ever met (RFC 9110, 8.8.3.2).
     """
-    return (result.meta["e_tag"] or "").removeprefix("W/")
+    return (meta["e_tag"] or "").removeprefix("W/")
 
 
 def _begin(result: "GetResult") -> tuple[Iterator[bytes], bytes]:
@@ -366,4 +364,4 @@ def _begin(result: "GetResult") -> tuple[Iterator[bytes], bytes]:
 def _stored(key: str, result: "GetResult") -> StoredObject:
     meta = result.meta
     time: dt.datetime = meta["last_modified"]
-    return StoredObject(key, meta["size"], _e_tag(result), dict(result.attributes), time)
+    return StoredObject(key, meta["size"], _e_tag(meta), dict(result.attributes), time)
