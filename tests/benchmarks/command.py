@@ -48,6 +48,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rerun-s3": rerun.fs_to_s3,
     "rerun-fs": rerun.fs_to_fs,
     "rerun-s3-s3": rerun.s3_to_s3,
+    "rerun-gcs": rerun.fs_to_gcs,
+    "rerun-gcs-gcs": rerun.gcs_to_gcs,
     "growth": growth.fs_to_fs,
     "latency": latency.workers,
     "far-s3": distance.far_s3,

@@ -67,7 +67,10 @@ class DurablePostgreSQL(PostgreSQL):
 
 class ListingServer(S3Server):
     """Answers listings and questions for single objects as if each bucket held the files of a
-    directory, and counts them: with 100,000 keys rclone takes a second for a page."""
+    directory, and counts them: with 100,000 keys rclone takes a second for a page.
+
+    It does so as Google Cloud Storage, too.
+    """
 
     def __init__(self, tree: Path) -> None:
         super().__init__()
