@@ -5,11 +5,11 @@
 """The chart: crashes a second against the distance of the server, as SVG."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-Curves = Mapping[str, Sequence[float]]
+Curves = dict[str, Sequence[float]]
 """The name of a program -> its crashes a second at each distance."""
 
 _WIDTH, _HEIGHT = 490, 330  # of a panel, in pixels
@@ -36,14 +36,14 @@ class Panel:
     curves: Curves
 
     @property
-    def ticks(self) -> list[int]:
+    def ticks(self) -> list[float]:
         """The rates that have a line of their own: all curves lie between the first and last."""
         rates = [rate for curve in self.curves.values() for rate in curve]
-        powers = range(math.floor(math.log10(max(rates))) + 2)
-        ticks = [step * 10**power for power in powers for step in _STEPS]
-        below = [tick for tick in ticks if tick <= min(rates)]
-        above = [tick for tick in ticks if tick >= max(rates)]
-        return [tick for tick in ticks if max([1, *below]) <= tick <= min(above)]
+        powers = range(math.floor(math.log10(min(rates))), math.floor(math.log10(max(rates))) + 2)
+        ticks = [step * 10.0**power for power in powers for step in _STEPS]
+        least = max(tick for tick in ticks if tick <= min(rates))
+        most = min(tick for tick in ticks if tick >= max(rates))
+        return [tick for tick in ticks if least <= tick <= most]
 
     def x(self, at: int) -> float:
         """Return where a distance is, by its place among them."""
@@ -52,7 +52,7 @@ class Panel:
     def y(self, rate: float) -> float:
         """Return where a rate is: ten times as much is equally far anywhere."""
         least, most = self.ticks[0], self.ticks[-1]
-        share = math.log(max(rate, least) / least) / (math.log(most / least) or 1)
+        share = math.log(rate / least) / (math.log(most / least) or 1)
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
 
@@ -94,14 +94,16 @@ def _panel(panel: Panel, names: Sequence[str]) -> Iterator[str]:
     for tick in panel.ticks:
         y = panel.y(tick)
         yield f'<line x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:,}</text>'
+        yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:,g}</text>'
     for at, distance in enumerate(panel.distances):
         x, y = panel.x(at), _HEIGHT - _BOTTOM + 18
         yield f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{distance}</text>'
     middle = (_LEFT + right) / 2
     yield f'<text x="{middle}" y="{_HEIGHT - 12}" text-anchor="middle">round trip, ms</text>'
-    for name, y in _places(panel).items():
-        yield from _curve(panel, name, names.index(name) % len(_COLOURS["light"]), y)
+    places = _places(panel)
+    for name in reversed(panel.curves):  # so that the first, which is crashmover, lies on top
+        colour = names.index(name) % len(_COLOURS["light"])
+        yield from _curve(panel, name, colour, places[name])
 
 
 def _curve(panel: Panel, name: str, colour: int, label_y: float) -> Iterator[str]:

@@ -58,8 +58,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "far-gcs-commands": far_commands.far_gcs,
     "far-postgresql": far_batches.postgresql,
     "far-queues": far_batches.queues,
-    "chart-s3": distance.chart_s3,
-    "chart-gcs": distance.chart_gcs,
+    "chart": distance.for_chart,
     "large": memory.large_dump,
     "help": startup.show_help,
     "get": startup.get,
@@ -120,13 +119,13 @@ def parser() -> argparse.ArgumentParser:
         description="Measure crashmover against others at the same work, in turns. What is being"
         " done goes to standard error, the table of results to standard output.",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: two minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything: some minutes")
     parser.add_argument(
         "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS)
     )
     parser.add_argument("--runs", type=int, metavar="N", help="of each program")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw chart-* there, as SVG")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart there, as SVG")
     parser.add_argument("--rst", action="store_true", help="print the table for the README")
     parser.add_argument(
         "--directory", type=Path, default=BUILD, help="where to work: on a disk (build)"

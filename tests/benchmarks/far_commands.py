@@ -24,18 +24,21 @@ from tests.benchmarks.trips import against_trips, rounds, taken
 
 
 def far_s3(suite: Suite) -> Iterator[Row]:
-    """One request deletes 1,000 objects: so a removal ends with two requests in turn, that for the
-    raw crashes and that for the rest."""
-    yield from _Commands(suite, S3).rows(trips_of_deletes=lambda crashes, others: 2)
+    commands = Commands(suite, S3)
+    yield from commands.reads()
+    # One request deletes 1,000 objects: all raw crashes, and then all the rest.
+    yield from commands.removals(2)
 
 
 def far_gcs(suite: Suite) -> Iterator[Row]:
-    """Each object is deleted by a request of its own."""
-    yield from _Commands(suite, GCS).rows(lambda crashes, others: rounds(crashes) + rounds(others))
+    commands = Commands(suite, GCS)
+    yield from commands.reads()
+    # Each object takes a request of its own.
+    yield from commands.removals(rounds(commands.corpus.count) + rounds(commands.others))
 
 
 @dataclass(frozen=True)
-class _Commands:
+class Commands:
     """The commands with the buckets of one store.
 
     :param store: that is far away
@@ -44,46 +47,60 @@ class _Commands:
     suite: Suite
     store: Store
 
-    def rows(self, trips_of_deletes: Callable[[int, int], int]) -> Iterator[Row]:
-        """Hold all of them.
-
-        :param trips_of_deletes: returns the fewest round trips that so many raw crashes, and then
-            so many other objects, take to be deleted
-        """
-        corpus, name = self._corpus, self.store.buckets(self.suite, None).name
-        dumps, others = _count(corpus, DUMP), len(corpus.objects) - corpus.count
-        # The raw crash, its list of dumps and the processed crash at once; then the dumps.
-        look_at_one, look_at_all = 2, rounds(3 * corpus.count) + rounds(dumps)
-        # The days, and the directories of dumps; then a page of each.  Page follows upon page.
-        pages = -(-corpus.count // 1000)
-        # The list of dumps says what is to be deleted.
-        find_all = rounds(3 * corpus.count)
+    def reads(self) -> Iterator[Row]:
+        """Hold those that change nothing, with one bucket."""
+        corpus = self.corpus
         bucket = self.store.buckets(self.suite, None).filled(corpus)
-        yield from self._hold(f"get, {name}", 1 + look_at_one, partial(self._get, bucket))
-        trips = taken(self.suite, f"get, {name}", FAR)
-        yield Row(f"get, {name}: round trips", "", str(trips), value=trips, goal=at_most(3))
-        yield from self._hold(f"list --bytes, {name}", 2 + pages, partial(self._list, bucket))
-        one, all_ids = [self._usual], corpus.crash_ids
+        # The raw crash, its list of dumps and the processed crash at once; then the dumps.
+        look_at_one, look_at_all = 2, rounds(3 * corpus.count) + rounds(self._dumps)
+        yield from self._hold("get", 1 + look_at_one, partial(self._get, bucket))
+        trips = taken(self.suite, f"get, {self._name}", FAR)
+        yield Row(f"get, {self._name}: round trips", "", str(trips), value=trips, goal=at_most(3))
+        # Which days and which dumps there are; then the pages of each, one after the other.
+        pages = -(-corpus.count // 1000)
+        yield from self._hold("list --bytes", 1 + 1 + pages, partial(self._list, bucket))
+        one, every = [self._usual], corpus.crash_ids
         check = partial(self._check, bucket)
-        yield from self._hold(f"check one, {name}", 1 + look_at_one, partial(check, one))
-        yield from self._hold(f"check, {name}", 1 + look_at_all, partial(check, all_ids))
-        least = trips_of_deletes(corpus.count, others)
-        yield from self._hold(f"remove one, {name}", 1 + 1 + 2, partial(self._remove, one))
-        yield from self._hold(
-            f"remove, {name}", 1 + find_all + least, partial(self._remove, all_ids)
-        )
+        yield from self._hold("check one", 1 + look_at_one, partial(check, one))
+        yield from self._hold("check", 1 + look_at_all, partial(check, every))
 
-    def _hold(self, work: str, trips: int, turn: Callable[[int], Command]) -> Iterator[Row]:
-        yield from against_trips(self.suite, work, FAR, trips, turn)
+    def removals(self, trips_of_deletes: int) -> Iterator[Row]:
+        """Hold those that remove crashes, each time from a bucket that has all.
+
+        :param trips_of_deletes: the fewest in which all objects can be deleted, raw crashes first
+        """
+        # What is to be deleted is known as soon as the list of dumps is.
+        find_one, find_all = 1, rounds(3 * self.corpus.count)
+        one, every = [self._usual], self.corpus.crash_ids
+        yield from self._hold("remove one", 1 + find_one + 2, partial(self._remove, one))
+        least = 1 + find_all + trips_of_deletes
+        yield from self._hold("remove", least, partial(self._remove, every))
+
+    def _hold(self, command: str, trips: int, turn: Callable[[int], Command]) -> Iterator[Row]:
+        yield from against_trips(self.suite, f"{command}, {self._name}", FAR, trips, turn)
 
     @property
-    def _corpus(self) -> Corpus:
+    def corpus(self) -> Corpus:
+        """The crashes of all commands."""
         return self.suite.corpus(self.suite.sizes.distance)
+
+    @property
+    def others(self) -> int:
+        """How many objects there are beside the raw crashes."""
+        return len(self.corpus.objects) - self.corpus.count
+
+    @property
+    def _dumps(self) -> int:
+        return sum(part.kind == DUMP for part in self.corpus.parts)
+
+    @property
+    def _name(self) -> str:
+        return self.store.buckets(self.suite, None).name
 
     @property
     def _usual(self) -> str:
         """A crash that has dumps and a processed crash."""
-        parts = self._corpus.parts
+        parts = self.corpus.parts
         with_dumps = {part.crash_id for part in parts if part.kind == DUMP}
         ids = (part.crash_id for part in parts if part.kind == PROCESSED)
         return next(crash_id for crash_id in ids if crash_id in with_dumps)
@@ -95,26 +112,26 @@ class _Commands:
     def _list(self, bucket: str, away: int) -> Command:
         there, output = self.store.buckets(self.suite, away), self.suite.new_path()
         line = _line("list", there, bucket, "--bytes")
-        check = partial(_are_listed, output, self._corpus)
-        return Command(line, self._corpus.count, check, there.env, output)
+        check = partial(_are_listed, output, self.corpus)
+        return Command(line, self.corpus.count, check, there.env, output)
 
     def _check(self, bucket: str, crash_ids: list[str], away: int) -> Command:
         """Its exit code says that all are there."""
         there = self.store.buckets(self.suite, away)
-        line: list[Argument] = ["crashmover", "check", "--no-progress", "-s", self._corpus.root]
+        line: list[Argument] = ["crashmover", "check", "--no-progress", "-s", self.corpus.root]
         line += ["-d", there.uri(bucket), "--ids-from", _written(self.suite, crash_ids)]
         return Command(line, len(crash_ids), lambda: None, there.env)
 
     def _remove(self, crash_ids: list[str], away: int) -> Command:
         there = self.store.buckets(self.suite, away)
-        bucket = there.filled(self._corpus)
+        bucket = there.filled(self.corpus)
         line = _line(
             "remove", there, bucket, "--yes", "--ids-from", _written(self.suite, crash_ids)
         )
         gone = set(crash_ids)
         left = {
             key: digest
-            for key, digest in self._corpus.objects.items()
+            for key, digest in self.corpus.objects.items()
             if key.rpartition("/")[2] not in gone
         }
         check = partial(_are_left, there.server.path_of(bucket), left)
@@ -123,10 +140,6 @@ class _Commands:
 
 def _line(command: str, there: Buckets, bucket: str, *options: Argument) -> list[Argument]:
     return ["crashmover", command, "-s", there.uri(bucket), *options]
-
-
-def _count(corpus: Corpus, kind: str) -> int:
-    return sum(part.kind == kind for part in corpus.parts)
 
 
 def _written(suite: Suite, crash_ids: list[str]) -> Path:

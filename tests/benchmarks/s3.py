@@ -36,7 +36,6 @@ PEERS = (
         "aws",
         lambda source, bucket: [*_AWS_LINE, source, f"s3://{bucket}/"],
         lambda bucket, to: [*_AWS_LINE, f"s3://{bucket}/", to],
-        lambda one, other: [*_AWS_LINE, f"s3://{one}/", f"s3://{other}/"],
     ),
     Peer(
         BOTO3,
