@@ -61,7 +61,7 @@ class Sizes:
     distance: int = 600
     distances: tuple[int, ...] = (0, 10, 30, 100, 300)
     far_ids: int = 20_000
-    workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    workers: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
 
 
 QUICK = Sizes(
@@ -79,7 +79,7 @@ QUICK = Sizes(
     distance=24,
     distances=(0, 30, 100),
     far_ids=2000,
-    workers=(1, 4, 16, 64),
+    workers=(4, 16, 64),
 )
 
 
