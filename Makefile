@@ -33,10 +33,12 @@ lint: $(READY) ## check format, style, types and who imports whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo .ci/imports.ini
 
+# ONLY names some of the benchmarks, as `.venv/bin/python -m tests.benchmarks --help` lists them.
 bench: $(PEERS) ## measure against other programs at the same work; this takes long
-	@$(BIN)/python -m tests.benchmarks --json build/benchmarks.json
+	@$(BIN)/python -m tests.benchmarks --json build/benchmarks.json --chart docs/distance.svg \
+	    $(if $(ONLY),--only $(ONLY)) $(if $(RUNS),--runs $(RUNS))
 
-bench-quick: $(PEERS) ## the same with less to do: two minutes
+bench-quick: $(PEERS) ## the same with less to do: some minutes
 	@$(BIN)/python -m tests.benchmarks --quick --json build/benchmarks.json
 
 mutants: $(MUTMUT) ## damage the product, and see whether the tests notice; this takes an hour or two

@@ -5,6 +5,7 @@
 """The benchmarks: what they say is what was measured, and wrong bytes do not pass."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
-from tests.benchmarks import corpus, report
+from tests.benchmarks import corpus, listing_server, report
 from tests.benchmarks.command import BENCHMARKS
 from tests.benchmarks.command import main as run_main
 from tests.benchmarks.command import run as run_benchmarks
@@ -282,16 +284,52 @@ def test_a_full_run_is_not_begun_where_there_is_no_room_for_it(
 # The server that lists
 
 
-def test_listings_go_on_where_they_stopped(tmp_path: Path) -> None:
+@pytest.fixture
+def objects(tmp_path: Path) -> Objects:
     for name in ("a/1", "a/2", "b/1", "c"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    objects = Objects(tmp_path)
-    first = objects.list({"delimiter": ["/"], "max-keys": ["2"]}).body.decode()
+    return Objects(tmp_path)
+
+
+def test_listings_go_on_where_they_stopped(objects: Objects) -> None:
+    s3 = listing_server.S3(objects)
+    first = s3.list({"delimiter": "/", "max-keys": "2"}).body.decode()
     token = first.partition("<NextContinuationToken>")[2].partition("<")[0]
-    last = objects.list({"delimiter": ["/"], "continuation-token": [token]}).body.decode()
+    last = s3.list({"delimiter": "/", "continuation-token": token}).body.decode()
     assert first.count("<CommonPrefixes>") == 2 and "<IsTruncated>true" in first
     assert "<Key>c</Key>" in last and "<IsTruncated>false" in last
-    assert (
-        "<Key>a/2</Key>" in objects.list({"prefix": ["a/"], "start-after": ["a/1"]}).body.decode()
-    )
+    assert "<Key>a/2</Key>" in s3.list({"prefix": "a/", "start-after": "a/1"}).body.decode()
+
+
+def test_listings_of_google_go_on_where_they_stopped(objects: Objects) -> None:
+    gcs = listing_server.GCS(objects)
+
+    def page(**query: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(gcs.list({"fields": "items(name)", **query}).body)
+        return found
+
+    first = page(delimiter="/", maxResults="2")
+    last = page(delimiter="/", pageToken=first["nextPageToken"])
+    assert first["prefixes"] == ["a/", "b/"] and not first["items"]
+    assert last["items"] == [{"name": "c"}] and "nextPageToken" not in last
+    assert page(prefix="a/", startOffset="a/2")["items"] == [{"name": "a/2"}]
+
+
+def test_a_page_that_is_just_full_is_the_last(objects: Objects) -> None:
+    assert objects.page("a/", "", 0, 2) == (["a/1", "a/2"], [], None)
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/bucket", (False, "bucket", "")),
+        ("/bucket/v1/a%20b", (False, "bucket", "v1/a b")),
+        ("/storage/v1/b/bucket/o", (True, "bucket", "")),
+        ("/storage/v1/b/bucket/o/v1%2Fo%2Fa", (True, "bucket", "v1/o/a")),
+    ],
+)
+def test_both_ways_to_name_an_object_are_understood(
+    path: str, place: tuple[bool, str, str]
+) -> None:
+    assert listing_server.place_of(path) == place

@@ -9,7 +9,7 @@ others read and write plain files.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import NamedTuple
 from tests.benchmarks.contest import OURS, Command, Contender, Results
 from tests.benchmarks.corpus import Corpus, Manifest, files_in
 from tests.benchmarks.measure import Argument, measure
-from tests.benchmarks.report import Row
 from tests.benchmarks.servers import TmpfsFakeGCS, TmpfsRclone
 from tests.benchmarks.suite import Suite, compare, copy, files_are
 
@@ -32,6 +31,8 @@ class Peer(NamedTuple):
     program: str
     put: Callable[[Path, str], list[Argument]]
     get: Callable[[str, Path], list[Argument]]
+    move: Callable[[str, str], list[Argument]] | None = None
+    """Copies from one bucket to another."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,24 @@ class Buckets:
 
     :param name: of their kind, in the table
     :param env: what all clients need to know, each by the names that it goes by
+    :param endpoint_url: by which all clients reach the server
+    :param away: milliseconds of a round trip to it; None: the benchmark is not about distance
     """
 
     name: str
     server: TmpfsRclone | TmpfsFakeGCS
     env: Mapping[str, str]
+    endpoint_url: str
+    away: int | None = None
+
+    def work(self, way: str) -> str:
+        """Return what a contest is called, by the way that crashes go: ``fs -> {}``."""
+        far = "" if self.away is None else f", {self.away} ms"
+        return way.replace("{}", self.name) + far
+
+    def uri(self, bucket: str) -> str:
+        """Return the URI of a bucket, at its distance."""
+        return self.server.uri(bucket, endpoint_url=self.endpoint_url)
 
     def filled(self, corpus: Corpus) -> str:
         """Return a bucket that crashmover has put these crashes into."""
@@ -91,36 +105,44 @@ class Buckets:
         return Contender(peer.name, turn, peer.program)
 
 
-Rows = Callable[[str, Results], Iterator[Row]]
-"""Returns what a direction is held against, by its name and what the contest gave."""
+FROM_FS, TO_FS, BETWEEN = "fs -> {}", "{} -> fs", "{} -> {}"
 
 
-def from_fs(
-    suite: Suite, buckets: Buckets, peers: Sequence[Peer], corpus: Corpus, rows: Rows
-) -> Iterator[Row]:
+def from_fs(suite: Suite, buckets: Buckets, peers: Sequence[Peer], corpus: Corpus) -> Results:
     """All of them fill buckets of their own."""
     staged = corpus.stage(suite.new_path())
 
     def ours(bucket: str) -> list[Argument]:
-        return copy(corpus.root, buckets.server.uri(bucket))
+        return copy(corpus.root, buckets.uri(bucket))
 
     contenders = [Contender(OURS, partial(buckets.write, ours, corpus))]
     for peer in peers:
         turn = partial(buckets.write, partial(peer.put, staged), corpus)
         contenders.append(Contender(peer.name, turn, peer.program))
-    work = f"fs -> {buckets.name}"
-    yield from rows(work, suite.hold(work, contenders))
+    return suite.hold(buckets.work(FROM_FS), contenders)
 
 
-def to_fs(
-    suite: Suite, buckets: Buckets, peers: Sequence[Peer], corpus: Corpus, rows: Rows
-) -> Iterator[Row]:
+def to_fs(suite: Suite, buckets: Buckets, peers: Sequence[Peer], corpus: Corpus) -> Results:
     """All of them read the same bucket."""
     bucket = buckets.filled(corpus)
-    ours = partial(copy, buckets.server.uri(bucket))
+    ours = partial(copy, buckets.uri(bucket))
     contenders = [
         Contender(OURS, partial(buckets.read, suite, ours, corpus, lambda: corpus.files)),
         *(buckets.peer_reader(suite, peer, bucket, corpus) for peer in peers),
     ]
-    work = f"{buckets.name} -> fs"
-    yield from rows(work, suite.hold(work, contenders))
+    return suite.hold(buckets.work(TO_FS), contenders)
+
+
+def between(suite: Suite, buckets: Buckets, peers: Sequence[Peer], corpus: Corpus) -> Results:
+    """All of them copy the same bucket, those peers that can."""
+    bucket = buckets.filled(corpus)
+
+    def ours(target: str) -> list[Argument]:
+        return copy(buckets.uri(bucket), buckets.uri(target))
+
+    contenders = [Contender(OURS, partial(buckets.write, ours, corpus))]
+    for peer in peers:
+        if peer.move:
+            turn = partial(buckets.write, partial(peer.move, bucket), corpus)
+            contenders.append(Contender(peer.name, turn, peer.program))
+    return suite.hold(buckets.work(BETWEEN), contenders)

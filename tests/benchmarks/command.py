@@ -16,6 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks import (
+    chart,
+    distance,
+    far_batches,
+    far_commands,
     fs,
     gcs,
     growth,
@@ -44,8 +48,17 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rerun-s3": rerun.fs_to_s3,
     "rerun-fs": rerun.fs_to_fs,
     "rerun-s3-s3": rerun.s3_to_s3,
+    "rerun-gcs": rerun.fs_to_gcs,
+    "rerun-gcs-gcs": rerun.gcs_to_gcs,
     "growth": growth.fs_to_fs,
     "latency": latency.workers,
+    "far-s3": distance.far_s3,
+    "far-gcs": distance.far_gcs,
+    "far-s3-commands": far_commands.far_s3,
+    "far-gcs-commands": far_commands.far_gcs,
+    "far-postgresql": far_batches.postgresql,
+    "far-queues": far_batches.queues,
+    "chart": distance.for_chart,
     "large": memory.large_dump,
     "help": startup.show_help,
     "get": startup.get,
@@ -74,12 +87,22 @@ def main(args: Sequence[str] | None = None) -> int:
         record = {"machine": machine, **as_json(suite, rows, failures)}
         if options.json:
             options.json.write_text(json.dumps(record, indent=1) + "\n")
+        if options.chart:
+            draw(suite, options.chart)
         print((rst_table if options.rst else table)(rows), flush=True)
         for name, reason in failures.items():
             print(f"FAILED: {name}: {reason}", flush=True)
         took = time.monotonic() - begun
         suite.say(f"done in {took:.0f} s; to remove what was made takes some minutes more")
     return 1 if failures else 0
+
+
+def draw(suite: Suite, file: Path) -> None:
+    """Draw the chart, if what it shows was measured."""
+    if panels := distance.panels(suite):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(chart.draw(panels))
+        suite.say(f"drawn: {file}")
 
 
 def exit_without_room(directory: Path) -> None:
@@ -96,12 +119,13 @@ def parser() -> argparse.ArgumentParser:
         description="Measure crashmover against others at the same work, in turns. What is being"
         " done goes to standard error, the table of results to standard output.",
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: two minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything: some minutes")
     parser.add_argument(
         "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS)
     )
     parser.add_argument("--runs", type=int, metavar="N", help="of each program")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart there, as SVG")
     parser.add_argument("--rst", action="store_true", help="print the table for the README")
     parser.add_argument(
         "--directory", type=Path, default=BUILD, help="where to work: on a disk (build)"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.buckets import SCRIPTS, Buckets, Peer, from_fs, to_fs
+from tests.benchmarks.buckets import FROM_FS, SCRIPTS, TO_FS, Buckets, Peer, from_fs, to_fs
 from tests.benchmarks.contest import Results
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import CPU, SERVER_CPU, Row, at_least, at_most
@@ -58,20 +58,27 @@ PEERS = (
 )
 
 
-def buckets(suite: Suite) -> Buckets:
-    """Return those of the server of Google Cloud Storage."""
-    server = suite.gcs
-    env = {
-        "STORAGE_EMULATOR_HOST": server.endpoint_url,
-        "RCLONE_GCS_ENDPOINT": f"{server.endpoint_url}/storage/v1/",
+def client_environment(suite: Suite, url: str) -> dict[str, str]:
+    """Return what all clients need to know, each by the names that it goes by."""
+    return {
+        "STORAGE_EMULATOR_HOST": url,
+        "RCLONE_GCS_ENDPOINT": f"{url}/storage/v1/",
         "RCLONE_GCS_ANONYMOUS": "true",
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{server.endpoint_url}/storage/v1/",
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{url}/storage/v1/",
         "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
         "CLOUDSDK_CONFIG": str(suite.new_path()),
         "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
-        "NO_PROXY": server.host,
+        "NO_PROXY": "127.0.0.1",
     }
-    return Buckets("GCS", server, env)
+
+
+def buckets(suite: Suite, away: int | None = None) -> Buckets:
+    """Return those of the server of Google Cloud Storage.
+
+    :param away: as `Buckets.away`
+    """
+    url = f"http://{suite.gcs.host}:{suite.port(suite.gcs, away)}"
+    return Buckets("GCS", suite.gcs, client_environment(suite, url), url, away)
 
 
 def rows(work: str, results: Results) -> Iterator[Row]:
@@ -88,8 +95,10 @@ def rows(work: str, results: Results) -> Iterator[Row]:
 
 
 def fs_to_gcs(suite: Suite) -> Iterator[Row]:
-    yield from from_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.gcs), rows)
+    there, corpus = buckets(suite), suite.corpus(suite.sizes.gcs)
+    yield from rows(there.work(FROM_FS), from_fs(suite, there, PEERS, corpus))
 
 
 def gcs_to_fs(suite: Suite) -> Iterator[Row]:
-    yield from to_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.gcs), rows)
+    there, corpus = buckets(suite), suite.corpus(suite.sizes.gcs)
+    yield from rows(there.work(TO_FS), to_fs(suite, there, PEERS, corpus))

@@ -2,37 +2,33 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""S3 over a slow network: the workers that we take without being asked, against others."""
+"""S3 far away: as many workers as crashmover takes by default, against other numbers."""
 
 from collections.abc import Iterator
 from functools import partial
 
+from tests.benchmarks.buckets import FROM_FS
 from tests.benchmarks.contest import OURS, Command, Contender
+from tests.benchmarks.distance import NEAR
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import RATE, Row, at_least
 from tests.benchmarks.report import compare as row
-from tests.benchmarks.s3 import buckets, client_environment
-from tests.benchmarks.servers import LatencyProxy
+from tests.benchmarks.s3 import buckets
 from tests.benchmarks.suite import Suite, copy
-
-DELAY = 0.03
-"""Seconds that each request takes longer."""
 
 
 def workers(suite: Suite) -> Iterator[Row]:
-    """Copy the same crashes with so many workers, and with as many as we think right."""
-    corpus, server = suite.corpus(suite.sizes.latency), suite.s3
-    proxy = suite.start(LatencyProxy(server.port, DELAY))
+    """Copy the same crashes with so many workers, and with as many as by default."""
+    corpus, there = suite.corpus(suite.sizes.distance), buckets(suite, NEAR)
 
     def turn(*options: Argument) -> Command:
-        bucket = server.new_bucket()
-        uri = server.uri(bucket, endpoint_url=proxy.endpoint_url)
-        check = partial(buckets(suite).check, bucket, corpus)
-        env = client_environment(server, proxy.endpoint_url)
-        return Command(copy(corpus.root, uri, *options), corpus.count, check, env)
+        def line(bucket: str) -> list[Argument]:
+            return copy(corpus.root, there.uri(bucket), *options)
+
+        return there.write(line, corpus)
 
     others = {f"--workers {n}": partial(turn, "--workers", str(n)) for n in suite.sizes.workers}
     contenders = [Contender(OURS, turn), *(Contender(name, one) for name, one in others.items())]
-    results = suite.hold(f"fs -> S3, {DELAY * 1000:.0f} ms away", contenders)
+    results = suite.hold(f"{there.work(FROM_FS)}, workers", contenders)
     best = max(others, key=lambda name: results.median(name, RATE.of))
-    yield row("fs -> S3, 30 ms away", results, best, at_least(0.8))
+    yield row(there.work(FROM_FS), results, best, at_least(0.8))

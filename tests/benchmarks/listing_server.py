@@ -2,12 +2,13 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""An S3 server that lists: ``listing_server.py PORT DIRECTORY``.
+"""A server that lists, as S3 and as Google Cloud Storage do: ``listing_server.py PORT DIRECTORY``.
 
-Every bucket holds the files of the directory, as they were at the start.  It answers
-ListObjectsV2 and HEAD as fast as Python can, GET as if nothing were there, and refuses
-everything else.  ``GET /-/requests`` returns how many requests there were of each bucket and
-kind since the last such question.
+Every bucket holds the files of the directory, as they were at the start.  It answers listings and
+questions for single objects as fast as Python can, S3's ListObjectsV2 and HEAD and the same by
+Google's JSON API.  It answers GET as if nothing were there, and refuses everything else.
+``GET /-/requests`` returns how many requests there were of each bucket and kind since the last
+such question.
 """
 
 import asyncio
@@ -19,11 +20,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 _LAST = "\U0010ffff"  # behind every other character
 _MISSING = b"<Error><Code>NoSuchKey</Code><Message>There is none.</Message></Error>"
 _REFUSED = b"<Error><Code>NotImplemented</Code><Message>It only lists.</Message></Error>"
+_NOT_FOUND = b'{"error": {"code": 404, "message": "No such object"}}'
+_GOOGLE = "/storage/v1/b/"
+_XML, _JSON = "Content-Type: application/xml\r\n", "Content-Type: application/json\r\n"
 
 
 class Answer(NamedTuple):
@@ -31,6 +35,18 @@ class Answer(NamedTuple):
     body: bytes = b""
     headers: str = ""
     length: int | None = None
+
+
+class Page(NamedTuple):
+    """What a listing has on a page.
+
+    :param directories: what keys have in common, up to the delimiter
+    :param next: behind which key the next page begins; None: there is none
+    """
+
+    keys: list[str]
+    directories: list[str]
+    next: str | None
 
 
 class Objects:
@@ -46,53 +62,121 @@ class Objects:
         self.keys = sorted(found)
         self.facts = found
 
+    def page(self, prefix: str, delimiter: str, start: int, most: int) -> Page:
+        """Return a page.
+
+        :param start: how many keys are before it, of whatever prefix
+        :param most: how many keys and directories it may have
+        """
+        keys, after = self.keys, ""
+        found: list[str] = []
+        directories: list[str] = []
+        at = max(bisect_left(keys, prefix), start)
+        while at < len(keys) and keys[at].startswith(prefix):
+            if len(found) + len(directories) == most:
+                return Page(found, directories, after)
+            after = keys[at]
+            step, has_more, _ = after[len(prefix) :].partition(delimiter or "\0")
+            if has_more:
+                directories.append(prefix + step + delimiter)
+                after = directories[-1] + _LAST
+                at = bisect_left(keys, after)
+            else:
+                found.append(after)
+                at += 1
+        return Page(found, directories, None)
+
+    def behind(self, key: str) -> int:
+        """Return how many keys there are up to a key and with it."""
+        return bisect_right(self.keys, key)
+
+
+class S3:
+    """The answers of S3."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
     def head(self, key: str) -> Answer:
-        if key not in self.facts:
+        if not key:  # the bucket itself
+            return Answer("200 OK")
+        if key not in self._objects.facts:
             return Answer("404 Not Found")
-        size, time = self.facts[key]
+        size, time = self._objects.facts[key]
         modified = dt.datetime.fromtimestamp(time / 1e9, dt.UTC)
         headers = f"Last-Modified: {modified:%a, %d %b %Y %H:%M:%S} GMT\r\nETag: {etag(key)}\r\n"
         headers += f"x-amz-meta-mtime: {time // 10**9}.{time % 10**9:09}\r\n"  # as rclone puts it
         return Answer("200 OK", headers=headers, length=size)
 
-    def list(self, query: dict[str, list[str]]) -> Answer:
-        """Return a page: keys, or where there is a delimiter what they have in common."""
-        one = {name: values[0] for name, values in query.items()}
-        prefix, delimiter = one.get("prefix", ""), one.get("delimiter", "")
-        most = int(one.get("max-keys", 1000))
-        after = one.get("continuation-token") or one.get("start-after", "")
-        at = max(bisect_left(self.keys, prefix), bisect_right(self.keys, after))
-        items: list[str] = []
-        while at < len(self.keys) and self.keys[at].startswith(prefix) and len(items) < most:
-            after = self.keys[at]
-            step, found, _ = after[len(prefix) :].partition(delimiter or "\0")
-            if found:
-                common = prefix + step + delimiter
-                items.append(f"<CommonPrefixes><Prefix>{common}</Prefix></CommonPrefixes>")
-                after = common + _LAST
-                at = bisect_left(self.keys, after)
-            else:
-                items.append(self._contents(after))
-                at += 1
-        cut = at < len(self.keys) and self.keys[at].startswith(prefix)
-        token = f"<NextContinuationToken>{after}</NextContinuationToken>" if cut else ""
+    def list(self, query: dict[str, str]) -> Answer:
+        prefix, most = query.get("prefix", ""), int(query.get("max-keys", 1000))
+        start = self._objects.behind(
+            query.get("continuation-token") or query.get("start-after", "")
+        )
+        page = self._objects.page(prefix, query.get("delimiter", ""), start, most)
+        items = [
+            f"<CommonPrefixes><Prefix>{found}</Prefix></CommonPrefixes>"
+            for found in page.directories
+        ]
+        items += map(self._contents, page.keys)
+        token = f"<NextContinuationToken>{page.next}</NextContinuationToken>" if page.next else ""
         body = (
             '<?xml version="1.0" encoding="UTF-8"?>'
             '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"<Name>bucket</Name><Prefix>{prefix}</Prefix><MaxKeys>{most}</MaxKeys>"
-            f"<KeyCount>{len(items)}</KeyCount><IsTruncated>{str(cut).lower()}</IsTruncated>"
+            f"<KeyCount>{len(items)}</KeyCount><IsTruncated>{str(bool(token)).lower()}</IsTruncated>"
             f"{token}{''.join(items)}</ListBucketResult>"
         )
-        return Answer("200 OK", body.encode(), "Content-Type: application/xml\r\n")
+        return Answer("200 OK", body.encode(), _XML)
 
     def _contents(self, key: str) -> str:
-        size, time = self.facts[key]
+        size, time = self._objects.facts[key]
         modified = dt.datetime.fromtimestamp(time // 10**9, dt.UTC)
         return (
             f"<Contents><Key>{key}</Key><Size>{size}</Size><ETag>{etag(key)}</ETag>"
             f"<LastModified>{modified:%Y-%m-%dT%H:%M:%S}.000Z</LastModified>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
+
+
+class GCS:
+    """The answers of Google Cloud Storage."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def head(self, key: str) -> Answer:
+        if key not in self._objects.facts:
+            return Answer("404 Not Found", _NOT_FOUND, _JSON)
+        return Answer("200 OK", json.dumps(self._resource(key)).encode(), _JSON)
+
+    def list(self, query: dict[str, str]) -> Answer:
+        start = bisect_left(self._objects.keys, query.get("startOffset", ""))
+        if token := query.get("pageToken"):
+            start = self._objects.behind(token)
+        most, delimiter = int(query.get("maxResults", 1000)), query.get("delimiter", "")
+        page = self._objects.page(query.get("prefix", ""), delimiter, start, most)
+        body: dict[str, object] = {"kind": "storage#objects", "prefixes": page.directories}
+        if "items(name)" in query.get("fields", ""):
+            body["items"] = [{"name": key} for key in page.keys]
+        else:
+            body["items"] = list(map(self._resource, page.keys))
+        if page.next:
+            body["nextPageToken"] = page.next
+        return Answer("200 OK", json.dumps(body).encode(), _JSON)
+
+    def _resource(self, key: str) -> dict[str, object]:
+        size, time = self._objects.facts[key]
+        modified = dt.datetime.fromtimestamp(time // 10**9, dt.UTC)
+        second = f"{modified:%Y-%m-%dT%H:%M:%S}"
+        return {
+            "name": key,
+            "size": str(size),
+            "generation": "1",
+            "timeCreated": f"{second}.000Z",
+            "updated": f"{second}.000Z",
+            "metadata": {"mtime": f"{second}.{time % 10**9:09}Z"},  # as rclone puts it
+        }
 
 
 def etag(key: str) -> str:
@@ -104,7 +188,7 @@ class Server:
     """Answers requests, and counts them."""
 
     def __init__(self, objects: Objects) -> None:
-        self.objects = objects
+        self.s3, self.gcs = S3(objects), GCS(objects)
         self.counts: Counter[str] = Counter()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,17 +208,32 @@ class Server:
 
     def answer(self, method: str, target: str) -> Answer:
         url = urlsplit(target)
-        bucket, _, key = unquote(url.path)[1:].partition("/")
-        if bucket == "-":
+        if url.path == "/-/requests":
             counts, self.counts = self.counts, Counter()
             return Answer("200 OK", json.dumps(counts).encode())
-        kind = "LIST" if method == "GET" and not key else method
+        query = dict(parse_qsl(url.query))
+        is_google, bucket, key = place_of(url.path)
+        kind = method
+        if method == "GET" and not key:
+            kind = "LIST"
+        elif method == "GET" and is_google and query.get("alt") != "media":
+            kind = "HEAD"
+        api = self.gcs if is_google else self.s3
         self.counts[f"{bucket} {kind}"] += 1
         if kind == "LIST":
-            return self.objects.list(parse_qs(url.query))
+            return api.list(query)
         if kind == "HEAD":
-            return self.objects.head(key) if key else Answer("200 OK")
+            return api.head(key)
         return Answer("404 Not Found", _MISSING) if kind == "GET" else Answer("501 No", _REFUSED)
+
+
+def place_of(path: str) -> tuple[bool, str, str]:
+    """Return whether a path is of Google's API, and the bucket and the key in it."""
+    if path.startswith(_GOOGLE):
+        bucket, _, key = path.removeprefix(_GOOGLE).partition("/o")
+        return True, bucket, unquote(key[1:])
+    bucket, _, key = path[1:].partition("/")
+    return False, bucket, unquote(key)
 
 
 def encoded(answer: Answer) -> bytes:

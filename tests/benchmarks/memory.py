@@ -4,17 +4,18 @@
 
 """Memory: with a dump that is larger than it, and in all the benchmarks together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+from tests.benchmarks import gcs, s3
+from tests.benchmarks.buckets import FROM_FS, TO_FS, Buckets
 from tests.benchmarks.contest import OURS, Command, Contender
 from tests.benchmarks.corpus import Corpus, large
 from tests.benchmarks.postgresql import client_of, filled_schema, rows_are, uri_of
 from tests.benchmarks.report import MEMORY, Goal, Row, at_most
-from tests.benchmarks.s3 import buckets, client_environment
 from tests.benchmarks.suite import MB, Suite, copy, files_are
 
-MOST: Goal = at_most(150 * MB, "150 MB")
+MOST: Goal = at_most(100 * MB, "100 MB")
 
 
 def memory_row(work: str, memory: float) -> Row:
@@ -41,25 +42,21 @@ def large_dump(suite: Suite) -> Iterator[Row]:
     """One crash with a large dump, each way."""
     size = suite.sizes.large
     corpus = suite.made(f"a dump of {size / MB:.0f} MB", 1, large(size))
-    server = suite.s3
-    bucket, schema = buckets(suite).filled(corpus), filled_schema(suite, corpus)
-    works = {
-        "fs -> S3": partial(to_s3, suite, corpus),
-        "S3 -> fs": partial(to_fs, suite, corpus, server.uri(bucket), client_environment(server)),
-        "fs -> PostgreSQL": partial(to_postgresql, suite, corpus),
-        "PostgreSQL -> fs": partial(
-            to_fs, suite, corpus, uri_of(suite.postgresql, schema), client_of(suite.postgresql)
-        ),
-    }
+    works: dict[str, Callable[[], Command]] = {}
+    for there in (s3.buckets(suite), gcs.buckets(suite)):
+        source = there.uri(there.filled(corpus))
+        works[there.work(FROM_FS)] = partial(to_bucket, there, corpus)
+        works[there.work(TO_FS)] = partial(to_fs, suite, corpus, source, there.env)
+    source = uri_of(suite.postgresql, filled_schema(suite, corpus))
+    works["fs -> PostgreSQL"] = partial(to_postgresql, suite, corpus)
+    works["PostgreSQL -> fs"] = partial(to_fs, suite, corpus, source, client_of(suite.postgresql))
     for work, turn in works.items():
         results = suite.hold(f"{work}, a dump of {size / MB:.0f} MB", [Contender(OURS, turn)], 1)
         yield memory_row(f"{work} of {size / MB:.0f} MB", results.median(OURS, MEMORY.of))
 
 
-def to_s3(suite: Suite, corpus: Corpus) -> Command:
-    bucket = suite.s3.new_bucket()
-    check = partial(buckets(suite).check, bucket, corpus)
-    return Command(copy(corpus.root, suite.s3.uri(bucket)), 1, check, client_environment(suite.s3))
+def to_bucket(there: Buckets, corpus: Corpus) -> Command:
+    return there.write(lambda bucket: copy(corpus.root, there.uri(bucket)), corpus)
 
 
 def to_postgresql(suite: Suite, corpus: Corpus) -> Command:
@@ -68,6 +65,6 @@ def to_postgresql(suite: Suite, corpus: Corpus) -> Command:
     return Command(copy(corpus.root, uri_of(server, schema)), 1, check, client_of(server))
 
 
-def to_fs(suite: Suite, corpus: Corpus, source: str, env: dict[str, str]) -> Command:
+def to_fs(suite: Suite, corpus: Corpus, source: str, env: Mapping[str, str]) -> Command:
     target = suite.new_path()
     return Command(copy(source, target), 1, files_are(target, lambda: corpus.files), env)

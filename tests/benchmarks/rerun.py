@@ -8,10 +8,11 @@ import http.client
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from tests.benchmarks import gcs
 from tests.benchmarks.contest import OURS, Command, Contender, Results
 from tests.benchmarks.corpus import DAYS
 from tests.benchmarks.measure import Argument
@@ -21,6 +22,7 @@ from tests.benchmarks.report import compare as row
 from tests.benchmarks.s3 import client_environment
 from tests.benchmarks.servers import ListingServer
 from tests.benchmarks.suite import Suite, compare, copy
+from tests.servers.gcs import uri_of
 
 RCLONE, SIZE_ONLY = "rclone copy", "rclone --size-only"
 PEERS: dict[str, list[Argument]] = {
@@ -29,7 +31,9 @@ PEERS: dict[str, list[Argument]] = {
 }
 
 
-def ours(suite: Suite, source: Argument, destination: Argument, env: dict[str, str]) -> Contender:
+def ours(
+    suite: Suite, source: Argument, destination: Argument, env: Mapping[str, str]
+) -> Contender:
     """Return us; we must have passed over every crash."""
 
     def turn() -> Command:
@@ -52,7 +56,7 @@ def peers(
     suite: Suite,
     source: Path,
     destination: Argument,
-    env: dict[str, str],
+    env: Mapping[str, str],
     check: Callable[[], None],
 ) -> list[Contender]:
     """Return rclone: as it is, which compares times, and told to compare sizes alone."""
@@ -76,8 +80,8 @@ def rows(work: str, results: Results, goal: Goal | None) -> Iterator[Row]:
 
 
 def fs_to_fs(suite: Suite) -> Iterator[Row]:
-    """The destination is made of the same files: links, that is.  No goal: nobody has to ask a
-    server here."""
+    """The destination is made of the same files: links, that is.  No goal: no program has to ask
+    a server here."""
     corpus, target = suite.small_corpus(suite.sizes.rerun), suite.new_path()
     subprocess.run(["cp", "-al", corpus.root, target], check=True)
     contenders = [
@@ -99,24 +103,57 @@ def listing_server(suite: Suite) -> ListingServer:
 
 
 def fs_to_s3(suite: Suite) -> Iterator[Row]:
-    """The bucket has all; nobody puts anything into it: the server could not take it."""
-    corpus, server = suite.small_corpus(suite.sizes.rerun), listing_server(suite)
+    """S3 does not say along with a listing when a file was changed: rclone asks for each."""
+    server = listing_server(suite)
     env = client_environment(server)
-    destination = server.uri("crashes")
-    contenders = [
-        ours(suite, corpus.root, destination, env),
-        *peers(suite, server.tree, ":s3:crashes", env, lambda: None),
-    ]
-    yield from rows("rerun fs -> S3", suite.hold("rerun fs -> S3", contenders), at_most(0.1))
-    yield from requests(suite, "rerun fs -> S3", server, ours(suite, corpus.root, destination, env))
+    yield from into_full_bucket(
+        suite, "S3", server.uri("crashes"), ":s3:crashes", env, at_most(0.1)
+    )
+
+
+def fs_to_gcs(suite: Suite) -> Iterator[Row]:
+    """Google says it along with a listing.  So there is no goal."""
+    url = listing_server(suite).endpoint_url
+    env = gcs.client_environment(suite, url)
+    yield from into_full_bucket(suite, "GCS", uri_of(url, "crashes"), ":gcs:crashes", env, None)
+
+
+def into_full_bucket(
+    suite: Suite,
+    name: str,
+    uri: str,
+    rclone_path: str,
+    env: Mapping[str, str],
+    goal: Goal | None,
+) -> Iterator[Row]:
+    """The bucket has all.  No program puts anything into it: the server would refuse that."""
+    corpus, server = suite.small_corpus(suite.sizes.rerun), listing_server(suite)
+    us = ours(suite, corpus.root, uri, env)
+    contenders = [us, *peers(suite, server.tree, rclone_path, env, lambda: None)]
+    work = f"rerun fs -> {name}"
+    yield from rows(work, suite.hold(work, contenders), goal)
+    yield from requests(suite, work, server, us)
 
 
 def s3_to_s3(suite: Suite) -> Iterator[Row]:
-    """Two buckets: each is listed as one is."""
     server = listing_server(suite)
-    source, destination = server.uri("source"), server.uri("destination")
-    contender = ours(suite, source, destination, client_environment(server))
-    yield from requests(suite, "rerun S3 -> S3", server, contender)
+    env = client_environment(server)
+    yield from between(suite, "S3", server.uri("source"), server.uri("destination"), env)
+
+
+def gcs_to_gcs(suite: Suite) -> Iterator[Row]:
+    url = listing_server(suite).endpoint_url
+    source, destination = uri_of(url, "source"), uri_of(url, "destination")
+    env = gcs.client_environment(suite, url)
+    yield from between(suite, "GCS", source, destination, env)
+
+
+def between(
+    suite: Suite, name: str, source: str, destination: str, env: Mapping[str, str]
+) -> Iterator[Row]:
+    """Two buckets: each is listed as one is."""
+    us = ours(suite, source, destination, env)
+    yield from requests(suite, f"rerun {name} -> {name}", listing_server(suite), us)
 
 
 def requests(suite: Suite, work: str, server: ListingServer, us: Contender) -> Iterator[Row]:

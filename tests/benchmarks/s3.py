@@ -7,7 +7,7 @@
 import sys
 from collections.abc import Iterator
 
-from tests.benchmarks.buckets import SCRIPTS, Buckets, Peer, from_fs, to_fs
+from tests.benchmarks.buckets import FROM_FS, SCRIPTS, TO_FS, Buckets, Peer, from_fs, to_fs
 from tests.benchmarks.contest import Results
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import CPU, SERVER_CPU, Row, at_least, at_most
@@ -29,6 +29,7 @@ PEERS = (
         "s5cmd",
         lambda source, bucket: ["s5cmd", "--log", "error", "cp", f"{source}/", f"s3://{bucket}/"],
         lambda bucket, to: ["s5cmd", "--log", "error", "cp", f"s3://{bucket}/*", f"{to}/"],
+        lambda one, other: ["s5cmd", "--log", "error", "cp", f"s3://{one}/*", f"s3://{other}/"],
     ),
     Peer(
         AWS,
@@ -81,18 +82,25 @@ def rows(work: str, results: Results) -> Iterator[Row]:
     yield row(work, results, AWS, at_least(5))
     yield row(work, results, BOTO3, at_least(5))
     yield row(work, results, RCLONE)
-    yield row(work, results, OBSTORE)
-    yield row(f"{work}: client CPU", results, OBSTORE, figure=CPU)
+    yield row(work, results, OBSTORE, at_least(0.9))
+    yield row(f"{work}: client CPU", results, OBSTORE, at_most(1.25), figure=CPU)
 
 
-def buckets(suite: Suite) -> Buckets:
-    """Return those of the S3 server."""
-    return Buckets("S3", suite.s3, client_environment(suite.s3))
+def buckets(suite: Suite, away: int | None = None) -> Buckets:
+    """Return those of the S3 server.
+
+    :param away: as `Buckets.away`
+    """
+    server = suite.s3
+    url = f"http://{server.host}:{suite.port(server, away)}"
+    return Buckets("S3", server, client_environment(server, url), url, away)
 
 
 def fs_to_s3(suite: Suite) -> Iterator[Row]:
-    yield from from_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.s3), rows)
+    there, corpus = buckets(suite), suite.corpus(suite.sizes.s3)
+    yield from rows(there.work(FROM_FS), from_fs(suite, there, PEERS, corpus))
 
 
 def s3_to_fs(suite: Suite) -> Iterator[Row]:
-    yield from to_fs(suite, buckets(suite), PEERS, suite.corpus(suite.sizes.s3), rows)
+    there, corpus = buckets(suite), suite.corpus(suite.sizes.s3)
+    yield from rows(there.work(TO_FS), to_fs(suite, there, PEERS, corpus))

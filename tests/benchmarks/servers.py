@@ -44,7 +44,8 @@ class TmpfsFakeGCS(FakeGCS):
     def command(self) -> list[str | Path]:
         """As the tests have it; what comes last counts."""
         data = self.directory / "data"
-        return [*super().command(), "-backend", "filesystem", "-filesystem-root", data]
+        command = [*super().command(), "-backend", "filesystem", "-filesystem-root", data]
+        return [*command, "-public-host", self.host]  # without the port, which proxies have not
 
     def path_of(self, bucket: str) -> Path:
         """Where the objects of a bucket are, as plain files."""
@@ -66,7 +67,10 @@ class DurablePostgreSQL(PostgreSQL):
 
 class ListingServer(S3Server):
     """Answers listings and questions for single objects as if each bucket held the files of a
-    directory, and counts them: with 100,000 keys rclone takes a second for a page."""
+    directory, and counts them: with 100,000 keys rclone takes a second for a page.
+
+    It does so as Google Cloud Storage, too.
+    """
 
     def __init__(self, tree: Path) -> None:
         super().__init__()
@@ -87,19 +91,15 @@ def _move(server: ServerProcess, parent: Path) -> None:
 
 
 class LatencyProxy(ServerProcess):
-    """A slow network before a server.
+    """A server, as clients see it from far away.
 
     :param upstream_port: the server's
-    :param delay: seconds that a request takes longer
+    :param delay: seconds of a round trip
     """
 
     def __init__(self, upstream_port: int, delay: float) -> None:
         super().__init__()
         self._upstream = (str(upstream_port), str(delay))
-
-    @property
-    def endpoint_url(self) -> str:
-        return f"http://{self.host}:{self.port}"
 
     def command(self) -> list[str | Path]:
         proxy = Path(__file__).with_name("latency_proxy.py")

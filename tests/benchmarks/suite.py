@@ -26,7 +26,7 @@ from tests.benchmarks.corpus import (
 )
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.report import Row
-from tests.benchmarks.servers import DurablePostgreSQL, TmpfsFakeGCS, TmpfsRclone
+from tests.benchmarks.servers import DurablePostgreSQL, LatencyProxy, TmpfsFakeGCS, TmpfsRclone
 from tests.servers.process import ServerProcess
 
 MB = 1_000_000
@@ -42,7 +42,9 @@ class Sizes:
     :param starts: the same, of what takes moments
     :param large: bytes of a large dump
     :param growth: ever more crashes
-    :param latency: crashes to copy over a slow network
+    :param distance: crashes to copy to and from a server far away
+    :param distances: how far away it is in the chart: milliseconds of a round trip
+    :param far_ids: crash ids in a queue far away
     """
 
     runs: int = 3
@@ -56,8 +58,10 @@ class Sizes:
     rerun: int = 100_000
     large: int = 300 * MB
     growth: tuple[int, ...] = (1000, 10_000, 100_000)
-    latency: int = 200
-    workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    distance: int = 600
+    distances: tuple[int, ...] = (0, 10, 30, 100, 300)
+    far_ids: int = 20_000
+    workers: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
 
 
 QUICK = Sizes(
@@ -72,8 +76,10 @@ QUICK = Sizes(
     rerun=5000,
     large=50 * MB,
     growth=(200, 600, 2000),
-    latency=24,
-    workers=(1, 4, 16, 64),
+    distance=24,
+    distances=(0, 30, 100),
+    far_ids=2000,
+    workers=(4, 16, 64),
 )
 
 
@@ -143,6 +149,20 @@ class Suite:
     def gcs(self) -> TmpfsFakeGCS:
         """The server of Google Cloud Storage."""
         return self.start(TmpfsFakeGCS())
+
+    def port(self, server: ServerProcess, away: int | None) -> int:
+        """Return the port by which a server is as far away as that.
+
+        :param away: milliseconds of a round trip; 0, None: its own port
+        """
+        if not away:
+            return server.port
+        if (server.port, away) not in self._proxies:
+            proxy = self.start(LatencyProxy(server.port, away / 1000))
+            self._proxies[server.port, away] = proxy
+        return self._proxies[server.port, away].port
+
+    _proxies: dict[tuple[int, int], LatencyProxy] = field(default_factory=dict)
 
     @cached_property
     def postgresql(self) -> DurablePostgreSQL:

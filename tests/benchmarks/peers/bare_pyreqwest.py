@@ -46,19 +46,21 @@ def put(client: SyncClient, directory: Path, bucket: str) -> None:
 
 
 def get(client: SyncClient, bucket: str, directory: Path) -> None:
-    """Get each object of a bucket."""
-    url = f"{_URL}/storage/v1/b/{bucket}/o"
+    """Get each object of a bucket.
+
+    The XML API sends the metadata of an object along with its bytes, in the headers.
+    """
 
     def get_one(name: str) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        answer = _ask(client, f"{url}/{quote(name, safe='')}?alt=media")
-        path.write_bytes(answer.bytes())
+        path.write_bytes(_ask(client, f"{_URL}/{bucket}/{quote(name)}").bytes())
 
-    _for_each(get_one, _names(client, url))
+    _for_each(get_one, _names(client, bucket))
 
 
-def _names(client: SyncClient, url: str) -> Iterator[str]:
+def _names(client: SyncClient, bucket: str) -> Iterator[str]:
+    url = f"{_URL}/storage/v1/b/{bucket}/o"
     token = ""
     while token is not None:
         listed = f"{url}?fields=items(name),nextPageToken&pageToken={token}"
