@@ -138,6 +138,35 @@ class Rclone(S3Server):
         return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
 
 
+class Interoperability(S3Server):
+    """``rclone serve s3`` over a server of Google Cloud Storage: the same buckets by the API of S3,
+    as Google's own server has it, too.
+
+    :param url: of that server
+    :param kept: for how long it goes by the names that it has listed, as rclone writes it.  With
+        ``0``, rclone 1.75.2 never ends a put.
+    """
+
+    stop_signal = signal.SIGKILL
+
+    def __init__(self, url: str, kept: str) -> None:
+        super().__init__()
+        self._url = url
+        self._kept = kept
+
+    def command(self) -> list[str | Path]:
+        options = ["--config", "", "--dir-cache-time", self._kept]
+        return [rclone(), "serve", "s3", "--addr", f"{self.host}:{self.port}", *options, ":gcs:"]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"',
+            "RCLONE_GCS_ENDPOINT": f"{self._url}/storage/v1/",
+            "RCLONE_GCS_ANONYMOUS": "true",
+            "RCLONE_GCS_PROJECT_NUMBER": "tests",
+        }
+
+
 class Ministack(S3Server):
     """ministack: refuses wrong checksums, honours conditions, accepts every signature."""
 
