@@ -34,7 +34,7 @@ from tests.cli_helpers import (
 )
 from tests.conftest import Figures, UseAWS
 from tests.s3_proxy import Fault, Place, Replies, Reset, Says, behind_proxy
-from tests.test_s3_faults import FAULTS
+from tests.test_bucket_faults import FAULTS
 
 slow = [pytest.mark.slow, pytest.mark.timeout(900)]
 
