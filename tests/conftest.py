@@ -370,6 +370,34 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
     return use
 
 
+BucketServer = S3Server | FakeGCS
+
+
+def server_of_buckets(request: pytest.FixtureRequest, name: str) -> BucketServer:
+    """Return the server of this fixture, with its credentials in the environment."""
+    server: BucketServer = request.getfixturevalue(name)
+    use: UseAWS = request.getfixturevalue("aws")
+    return use(server) if isinstance(server, S3Server) else server
+
+
+@pytest.fixture
+def bucket_server(request: pytest.FixtureRequest) -> BucketServer:
+    """The server whose fixture the test is parametrized by."""
+    return server_of_buckets(request, request.param)
+
+
+def on_buckets(*names: str, slow: Container[str] = ()) -> pytest.MarkDecorator:
+    """Run a test on the bucket servers of these fixtures.
+
+    :param slow: those on which it is slow
+    """
+    return pytest.mark.parametrize(
+        "bucket_server",
+        [pytest.param(each, marks=pytest.mark.slow if each in slow else ()) for each in names],
+        indirect=True,
+    )
+
+
 @pytest.fixture(scope="session")
 def pubsub_server(request: pytest.FixtureRequest) -> Iterator[PubSub]:
     """A Pub/Sub server: of the class that the test is parametrized by."""

@@ -92,6 +92,22 @@ class S3Server(ServerProcess):
         path = f"/{quote(prefix)}" if prefix else ""
         return f"s3://{bucket}{path}?{urlencode(query, safe=':/')}"
 
+    def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
+        """Put any object there, as another program does."""
+        options = {"ContentEncoding": encoding} if encoding else {}
+        self.client().put_object(Bucket=bucket, Key=key, Body=data, **options)
+
+    def delete_object(self, bucket: str, key: str) -> None:
+        """Delete an object, as another program does."""
+        self.client().delete_object(Bucket=bucket, Key=key)
+
+    def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
+        """Return the objects that have this text in their keys."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        get = self.client().get_object
+        return {key: get(Bucket=bucket, Key=key)["Body"].read() for key in keys if text in key}
+
 
 class Bucket:
     """A bucket as a plain client sees it."""
@@ -109,9 +125,7 @@ class Bucket:
             self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata)
 
     def objects(self) -> dict[str, bytes]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {name: self.get(name)["Body"] for name in names}
+        return self.server.objects(self.name)
 
     def get(self, key: str) -> Any:
         found = self.client.get_object(Bucket=self.name, Key=key)
