@@ -380,6 +380,15 @@ def server_of_buckets(request: pytest.FixtureRequest, name: str) -> BucketServer
     return use(server) if isinstance(server, S3Server) else server
 
 
+def new_uri(request: pytest.FixtureRequest, name: str) -> str:
+    """Return the URI of an empty store on the server of this fixture: a bucket, or a schema."""
+    if name == "postgresql":
+        database: PostgreSQL = request.getfixturevalue("postgresql_server")
+        return database.uri(schema=database.new_name())
+    server = server_of_buckets(request, name)
+    return server.uri(server.new_bucket())
+
+
 @pytest.fixture
 def bucket_server(request: pytest.FixtureRequest) -> BucketServer:
     """The server whose fixture the test is parametrized by."""
