@@ -25,6 +25,7 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
+from tests.servers.buckets import BucketServer
 from tests.servers.database import Database, schema_on
 from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL, installed
@@ -368,9 +369,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
         return server
 
     return use
-
-
-BucketServer = S3Server | FakeGCS
 
 
 def server_of_buckets(request: pytest.FixtureRequest, name: str) -> BucketServer:

@@ -19,7 +19,7 @@ from crashmover.crash import Crash, Kind, Part
 from crashmover.registry import open_storage
 from tests.benchmarks.measure import run_to_end
 from tests.cli_helpers import Argument, Sample, command_line, is_harmless, run
-from tests.conftest import BucketServer
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
 
 MEMORY = 200 << 20

@@ -148,9 +148,17 @@ class StrictGCS:
             self.buckets[bucket].objects[name] = made
             return made
 
-    def data(self, bucket: str) -> dict[str, bytes]:
-        """Return the bytes of all objects."""
-        return {name: found.data for name, found in self.buckets[bucket].objects.items()}
+    def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
+        self.put(bucket, key, data, **({"contentEncoding": encoding} if encoding else {}))
+
+    def delete_object(self, bucket: str, key: str) -> None:
+        with self.lock:
+            self.buckets[bucket].objects.pop(key, None)
+
+    def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
+        with self.lock:
+            found = self.buckets[bucket].objects.items()
+            return {name: each.data for name, each in found if text in name}
 
     def count(self, text: str = "") -> int:
         """How many requests there were that have this text in them."""

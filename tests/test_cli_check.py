@@ -30,7 +30,8 @@ from tests.cli_helpers import (
     snapshot,
     start,
 )
-from tests.conftest import BucketServer, new_uri, on_buckets
+from tests.conftest import new_uri, on_buckets
+from tests.servers.buckets import BucketServer
 from tests.store_helpers import remove_once_listed
 
 DUMPS = {MAIN_DUMP: b"MDMP one", "memory_report": b"[1, 2]"}

@@ -181,7 +181,7 @@ def test_what_another_program_puts_meanwhile_is_not_removed(gcs: StrictGCS, tmp_
         gcs.put(bucket, KEYS[MAIN], b"a dump that came later")
         with pytest.raises(Exception, match="is not what was loaded"):
             storage.remove_loaded(loaded)
-    assert gcs.data(bucket)[KEYS[MAIN]] == b"a dump that came later"
+    assert gcs.objects(bucket)[KEYS[MAIN]] == b"a dump that came later"
 
 
 def test_of_many_that_save_one_crash_one_is_whole(gcs: StrictGCS) -> None:

@@ -121,7 +121,7 @@ def test_every_request_that_changes_something_has_a_generation(gcs: StrictGCS, b
     processed = gcs.count("POST /upload") - sum("POST /upload" in each for each in changes)
     assert processed == 0
     assert len(without) == 1, without  # the processed crash
-    assert gcs.data(bucket) == {}
+    assert gcs.objects(bucket) == {}
 
 
 def test_a_new_crash_costs_a_request_for_each_object(gcs: StrictGCS, bucket: str) -> None:
@@ -309,7 +309,7 @@ def test_an_answer_of_another_server_to_a_piece_is_no_saved_dump(
         proxy.fail(fault, partial(is_piece_after, left))
         with pytest.raises(StorageUnavailable):
             storage.save_crash(crash)
-        assert f"v1/raw_crash/20071025/{CRASH_ID}" not in gcs.data(bucket)
+        assert f"v1/raw_crash/20071025/{CRASH_ID}" not in gcs.objects(bucket)
         proxy.fail(fault, times=0)
     storage.save_crash(crash)
     assert read(storage) == contents() | {MAIN: bytes(LARGE)}
@@ -343,7 +343,7 @@ def test_a_large_dump_whose_bytes_are_damaged_on_their_way_is_not_kept(
     proxy.fail(DamagedUpload(), is_piece, times=1)
     with pytest.raises(StorageUnavailable, match="have not arrived as they were sent"):
         storage.save_crash(crash_of(contents() | {MAIN: bytes(LARGE)}))
-    assert DUMP not in gcs.data(bucket)
+    assert DUMP not in gcs.objects(bucket)
     assert gcs.uploads == {}
     storage.save_crash(crash_of(contents() | {MAIN: bytes(LARGE)}))
     assert read(storage)[MAIN] == bytes(LARGE)
@@ -465,7 +465,7 @@ def test_to_try_a_new_crash_needs_one_permission_and_leaves_nothing(
         gcs.denied = {"storage.objects.create"}
         with pytest.raises(StorageDenied, match=r"it needs storage\.objects\.create"):
             storage.probe_write()
-    assert (gcs.data(bucket), gcs.uploads) == ({}, {})
+    assert (gcs.objects(bucket), gcs.uploads) == ({}, {})
 
 
 def test_a_bucket_that_is_missing_is_said(gcs: StrictGCS) -> None:
@@ -559,7 +559,7 @@ def test_what_a_policy_forbids_is_no_crash_that_is_there(
     assert result.exit_code == 4, result.stderr
     assert POLICY in result.stderr
     assert "Traceback" not in result.stderr
-    assert (gcs.data(bucket), gcs.uploads) == ({}, {})
+    assert (gcs.objects(bucket), gcs.uploads) == ({}, {})
 
 
 @pytest.mark.parametrize("reason", ["conditionNotMet", "orgPolicyConstraintFailed"])
@@ -568,11 +568,11 @@ def test_a_removal_that_a_policy_forbids_is_no_change_by_another_process(
 ) -> None:
     with open_storage(gcs.uri(bucket)) as storage:
         storage.save_crash(crash_of(contents()))
-        before = gcs.data(bucket)
+        before = gcs.objects(bucket)
         loaded = storage.load_crash(CRASH_ID)
         gcs.forbidden = Refusal(412, POLICY, reason)
         with pytest.raises(StorageDenied, match=POLICY):
             storage.remove(CRASH_ID)
         with pytest.raises(StorageDenied, match=POLICY):
             storage.remove_loaded(loaded)
-    assert gcs.data(bucket) == before
+    assert gcs.objects(bucket) == before

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_helpers import MAIN_DUMP, manifest, sample, sha256, statuses, stored
-from tests.conftest import BucketServer, Figures, on_buckets, server_of_buckets
+from tests.conftest import Figures, on_buckets, server_of_buckets
 from tests.hostile import (
     PROCESSED,
     RAW,
@@ -28,6 +28,7 @@ from tests.hostile import (
     invoke,
     measured,
 )
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
 
 CRASH = sample(1, dumps={MAIN_DUMP: b"MDMP", "browser": b"MDMB"}, processed=b"{}")

@@ -14,7 +14,8 @@ import pytest
 from crashmover import open_storage
 from crashmover.crash import Kind
 from tests.cli_helpers import Argument, Sample, put, run, sample, snapshot, stored
-from tests.conftest import BucketServer, on_buckets
+from tests.conftest import on_buckets
+from tests.servers.buckets import BucketServer
 
 CRASHES = [sample(n, day="261120", depth=digit) for n, digit in enumerate("012345")]
 FIRST = CRASHES[0].crash_id

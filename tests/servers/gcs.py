@@ -51,16 +51,13 @@ class FakeGCS(ServerProcess):
         return uri_of(self.endpoint_url, bucket, prefix, **options)
 
     def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
-        """Put any object there, as another program does."""
         query = {"uploadType": "media", "name": key, "contentEncoding": encoding or ""}
         self._request("POST", f"/upload/storage/v1/b/{bucket}/o?{urlencode(query)}", data)
 
     def delete_object(self, bucket: str, key: str) -> None:
-        """Delete an object, as another program does."""
         self._request("DELETE", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}")
 
     def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
-        """Return the objects that have this text in their keys."""
         path = f"/storage/v1/b/{bucket}/o"
         keys = [found["name"] for found in self.ask("GET", path).get("items", [])]
         get = partial(self._request, "GET")

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlencode
 import boto3
 from botocore.config import Config
 
+from tests.servers import buckets
 from tests.servers.process import MissingServer, ServerProcess
 
 
@@ -93,39 +94,31 @@ class S3Server(ServerProcess):
         return f"s3://{bucket}{path}?{urlencode(query, safe=':/')}"
 
     def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
-        """Put any object there, as another program does."""
         options = {"ContentEncoding": encoding} if encoding else {}
         self.client().put_object(Bucket=bucket, Key=key, Body=data, **options)
 
     def delete_object(self, bucket: str, key: str) -> None:
-        """Delete an object, as another program does."""
         self.client().delete_object(Bucket=bucket, Key=key)
 
     def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
-        """Return the objects that have this text in their keys."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
         keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
         get = self.client().get_object
         return {key: get(Bucket=bucket, Key=key)["Body"].read() for key in keys if text in key}
 
 
-class Bucket:
+class Bucket(buckets.Bucket):
     """A bucket as a plain client sees it."""
 
-    def __init__(self, server: S3Server) -> None:
-        self.server = server
-        self.name = server.new_bucket()
-        self.client: Any = server.client()
+    server: S3Server
 
-    def uri(self, prefix: str = "", **options: str) -> str:
-        return self.server.uri(self.name, prefix, **options)
+    def __init__(self, server: S3Server) -> None:
+        super().__init__(server)
+        self.client: Any = server.client()
 
     def put(self, objects: dict[str, bytes], **metadata: str) -> None:
         for key, data in objects.items():
             self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata)
-
-    def objects(self) -> dict[str, bytes]:
-        return self.server.objects(self.name)
 
     def get(self, key: str) -> Any:
         found = self.client.get_object(Bucket=self.name, Key=key)
