@@ -117,6 +117,8 @@ class StrictGCS:
         """How many bytes of each piece of an upload are kept."""
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.begun: list[dict[str, Any]] = []
+        """What each upload says of its object, in one request or in pieces."""
         self.lock = threading.RLock()
         self.generations = count(1_000_000_000_000_000)
         self.names = count(1)
@@ -379,10 +381,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._go_on(body)
         elif self.query["uploadType"] == "multipart":
             resource, data = self._parsed(body)
+            self.strict.begun.append(dict(resource))
             self._say(self._filtered(self._made(resource, data, self.query).shown()))
         else:
             assert self.query["uploadType"] == "resumable"
             resource = json.loads(body)
+            self.strict.begun.append(dict(resource))
             self._check_allowed(self._name_of(resource, self.query), self.query)
             number = f"upload-{next(self.strict.names)}"
             self.strict.uploads[number] = Upload(self.bucket, resource, dict(self.query))

@@ -27,7 +27,7 @@ from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, contents, crash_of, read
-from tests.cli_helpers import put, report_of, run, samples
+from tests.cli_helpers import MAIN_DUMP, put, report_of, run, sample, samples
 from tests.s3_proxy import (
     Cut,
     DamagedUpload,
@@ -106,6 +106,51 @@ def test_what_is_put_says_what_it_is(gcs: StrictGCS, bucket: str) -> None:
     kinds = {name.split("/")[3]: each.resource["contentType"] for name, each in objects.items()}
     assert kinds["raw_crash"] == kinds["dump_names"] == "application/json"
     assert kinds["dump"] == "application/octet-stream"
+
+
+def test_a_mark_is_encrypted_and_has_no_storage_class(gcs: StrictGCS, bucket: str) -> None:
+    """Some storage classes cannot be read at once, or are paid for a month."""
+    uri = gcs.uri(bucket, "a", storage_class="NEARLINE", kms_key="projects/p/key")
+    before = len(gcs.requests)
+    with open_storage(uri) as storage, open_storage(gcs.uri(bucket, "b")) as other:
+        assert storage.is_same_store(other, probe=True) is False
+        storage.probe_write()
+    puts = [each for each in gcs.requests[before:] if each.startswith("POST")]
+    assert [each.partition("uploadType=")[2].partition("&")[0] for each in puts] == [
+        "multipart",
+        "resumable",
+    ]
+    assert all("kmsKeyName=projects" in each for each in puts)
+    assert [resource.get("storageClass") for resource in gcs.begun] == [None, "NEARLINE"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "Invalid storage class.", "the server says 400 invalid: Invalid storage class."),
+        (400, "Malformed Cloud KMS key: no/key", "400 invalid: Malformed Cloud KMS key: no/key"),
+        (
+            403,
+            "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service"
+            " account has been authorized to use this key.",
+            "access denied: Permission denied on Cloud KMS key. Please ensure",
+        ),
+    ],
+)
+@pytest.mark.parametrize("size", [10, pytest.param(LARGE, marks=pytest.mark.slow)])
+def test_a_key_or_a_class_that_is_refused_is_said_in_the_words_of_the_server(
+    gcs: StrictGCS, bucket: str, tmp_path: Path, status: int, message: str, expected: str, size: int
+) -> None:
+    gcs.forbidden = Refusal(status, message, "invalid")
+    crash = sample(dumps={MAIN_DUMP: bytes(size)})
+    uri = gcs.uri(bucket, kms_key="no/key", storage_class="COLDER")
+    result = run("copy", "-s", put(tmp_path / "store", crash), "-d", uri)
+    assert result.exit_code == (4 if status == 403 else 1)
+    *said, summary = result.stderr.splitlines()
+    lines = 2 if status == 403 else 1  # of the crash, and of the store that refuses all others, too
+    assert (len(said), summary[:8]) == (lines, "copied 0"), result.stderr
+    assert all(expected in line for line in said)
+    assert gcs.objects(bucket) == {}
 
 
 def test_every_request_that_changes_something_has_a_generation(gcs: StrictGCS, bucket: str) -> None:
