@@ -69,6 +69,13 @@ MALFORMED = [
     f"s3://bucket?aws_secret_access_key={IN_URI}",
     f"s3://bucket?endpoint_url=http://{ACCOUNT}@h",
     f"s3://bucket?endpoint_url=http://me:{QUOTED}@h&region=x",
+    f"gs://me:{IN_URI}@bucket",
+    f"gs://{CANARY}@bucket",
+    f"gs://me:{IN_URI}/bucket",
+    f"gs://bucket?access_token={IN_URI}",
+    f"gs://bucket?endpoint_url=http://{ACCOUNT}@h",
+    f"gs://bucket?endpoint_url=https://me:{QUOTED}@h&anonymous=true",
+    f"gs://bucket?universe_domain=me:{IN_URI}@h",
 ]
 MALFORMED_QUEUES = [
     f"sqlite://{ACCOUNT}@h/queue.db",

@@ -347,6 +347,52 @@ def test_credentials_of_another_universe_are_not_sent(
     assert "authorization" in gcs.headers[-1]
 
 
+# Permissions
+
+READ = {"storage.objects.get", "storage.objects.list"}
+SAVE = READ | {"storage.objects.create"}
+REMOVE = READ | {"storage.objects.delete"}
+REPLACE = SAVE | REMOVE
+COMMANDS: dict[str, tuple[set[str], list[str]]] = {
+    "doctor of a source": (READ, ["doctor", "-s", "there"]),
+    "list": (READ, ["list", "-s", "there", "--bytes"]),
+    "get": (READ, ["get", "-s", "there", "ID"]),
+    "check": (READ, ["check", "-s", "here", "-d", "there"]),
+    "copy from it": (READ, ["copy", "-s", "there", "-d", "new"]),
+    "doctor of a destination": (SAVE, ["doctor", "-d", "there"]),
+    "copy to it": (SAVE, ["copy", "-s", "more", "-d", "there"]),
+    "copy that replaces": (
+        REPLACE,
+        ["copy", "-s", "more", "-d", "there", "--existing", "overwrite"],
+    ),
+    "move to a directory": (REMOVE, ["copy", "-s", "there", "-d", "new", "--remove-source"]),
+    "remove": (REMOVE, ["remove", "-s", "there", "ID"]),
+}
+
+
+@pytest.mark.parametrize(("needed", "args"), COMMANDS.values(), ids=COMMANDS)
+def test_a_command_needs_the_permissions_that_the_readme_names_and_no_other(
+    gcs: StrictGCS, tmp_path: Path, needed: set[str], args: list[str]
+) -> None:
+    crashes = samples(3)
+    here, more = put(tmp_path / "here", crashes[0]), put(tmp_path / "more", *crashes)
+    for without in (None, *sorted(needed)):
+        uri = gcs.uri(gcs.new_bucket())
+        gcs.denied = set()
+        assert run("copy", "-s", here, "-d", uri).exit_code == 0
+        new = tmp_path / f"new-{without}"
+        names: dict[str, str | Path] = {"here": here, "more": more, "there": uri, "new": new}
+        names["ID"] = crashes[0].crash_id
+        gcs.denied = REPLACE | {"storage.buckets.get"}
+        gcs.denied -= needed - {without}
+        result = run(*(names.get(arg, arg) for arg in args))
+        if without is None:
+            assert result.exit_code == 0, result.stderr
+        else:
+            assert result.exit_code in (1, 4), without
+            assert f"it needs {without}" in result.output
+
+
 # Servers that are told no credentials
 
 

@@ -58,10 +58,15 @@ class FakeGCS(ServerProcess):
         self._request("DELETE", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}")
 
     def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
-        path = f"/storage/v1/b/{bucket}/o"
-        keys = [found["name"] for found in self.ask("GET", path).get("items", [])]
-        get = partial(self._request, "GET")
-        return {k: get(f"{path}/{quote(k, safe='')}?alt=media") for k in keys if text in k}
+        path, get = f"/storage/v1/b/{bucket}/o", partial(self._request, "GET")
+        keys = [key for key in self._keys(path) if text in key]
+        return {key: get(f"{path}/{quote(key, safe='')}?alt=media") for key in keys}
+
+    def _keys(self, path: str) -> Iterator[str]:
+        page: Any = {"nextPageToken": ""}
+        while "nextPageToken" in page:
+            page = self.ask("GET", f"{path}?{urlencode({'pageToken': page['nextPageToken']})}")
+            yield from (found["name"] for found in page.get("items", []))
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request as no client does; return the answer."""
