@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 WORKFORCE = "//iam.googleapis.com/locations/global/workforcePools/p/providers/q"
 WORKLOAD = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
 _ACTS = ":generateAccessToken"
-_USER = {
+USER = {
     "type": "authorized_user",
     "client_id": "client",
     "client_secret": "a client secret",
@@ -67,7 +67,7 @@ class TokenServer:
 
     def authorized_user(self, path: Path) -> Path:
         """Write what ``gcloud auth application-default login`` leaves."""
-        path.write_text(json.dumps(_USER))
+        path.write_text(json.dumps(USER))
         return path
 
     def identity_federation(self, path: Path, audience: str, source: dict[str, str]) -> Path:
