@@ -25,6 +25,7 @@ from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
 from tests.servers import KINDS
+from tests.servers.buckets import BucketServer
 from tests.servers.database import Database, schema_on
 from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL, installed
@@ -368,6 +369,40 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> UseAWS:
         return server
 
     return use
+
+
+def server_of_buckets(request: pytest.FixtureRequest, name: str) -> BucketServer:
+    """Return the server of this fixture, with its credentials in the environment."""
+    server: BucketServer = request.getfixturevalue(name)
+    use: UseAWS = request.getfixturevalue("aws")
+    return use(server) if isinstance(server, S3Server) else server
+
+
+def new_uri(request: pytest.FixtureRequest, name: str) -> str:
+    """Return the URI of an empty store on the server of this fixture: a bucket, or a schema."""
+    if name == "postgresql":
+        database: PostgreSQL = request.getfixturevalue("postgresql_server")
+        return database.uri(schema=database.new_name())
+    server = server_of_buckets(request, name)
+    return server.uri(server.new_bucket())
+
+
+@pytest.fixture
+def bucket_server(request: pytest.FixtureRequest) -> BucketServer:
+    """The server whose fixture the test is parametrized by."""
+    return server_of_buckets(request, request.param)
+
+
+def on_buckets(*names: str, slow: Container[str] = ()) -> pytest.MarkDecorator:
+    """Run a test on the bucket servers of these fixtures.
+
+    :param slow: those on which it is slow
+    """
+    return pytest.mark.parametrize(
+        "bucket_server",
+        [pytest.param(each, marks=pytest.mark.slow if each in slow else ()) for each in names],
+        indirect=True,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from crashmover.crash import Crash, Kind, Part
 from crashmover.registry import open_storage
 from tests.benchmarks.measure import run_to_end
 from tests.cli_helpers import Argument, Sample, command_line, is_harmless, run
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
 
 MEMORY = 200 << 20
 """Bytes that a command may take with all its processes, whatever it is given."""
@@ -131,9 +131,9 @@ class Directory(Store):
 
 
 class Bucket(Store):
-    """A bucket."""
+    """A bucket, of any provider."""
 
-    def __init__(self, server: S3Server) -> None:
+    def __init__(self, server: BucketServer) -> None:
         self.server = server
         self.name = server.new_bucket()
         self.uri = server.uri(self.name)
@@ -145,18 +145,15 @@ class Bucket(Store):
         what = "processed_crash" if suffix == PROCESSED else suffix.removesuffix(".dump")
         return f"v1/{what.strip('.') or 'dump'}/{crash.crash_id}"
 
-    def put_object(self, key: str, data: bytes, **options: Any) -> None:
+    def put_object(self, key: str, data: bytes, encoding: str | None = None) -> None:
         """Put any object there."""
-        self.server.client().put_object(Bucket=self.name, Key=key, Body=data, **options)
+        self.server.put_object(self.name, key, data, encoding)
 
     def exchange(self, crash: Sample, suffix: str, data: bytes) -> None:
         self.put_object(self.key(crash, suffix), data)
 
     def stored(self, crash: Sample) -> dict[str, bytes]:
-        client = self.server.client()
-        listed = client.list_objects_v2(Bucket=self.name).get("Contents", [])
-        keys = [each["Key"] for each in listed if crash.crash_id in each["Key"]]
-        return {key: client.get_object(Bucket=self.name, Key=key)["Body"].read() for key in keys}
+        return self.server.objects(self.name, crash.crash_id)
 
 
 class Database(Store):

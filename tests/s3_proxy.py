@@ -20,8 +20,8 @@ import pytest
 
 from crashmover.external.s3.crashstorage import S3CrashStorage
 from crashmover.retry import RetryPolicy
-from tests.servers.s3 import Ministack, S3Server
-from tests.strict_gcs import StrictGCS
+from tests.servers.buckets import BucketServer
+from tests.servers.s3 import Ministack
 
 CHECKED = "x-amz-sdk-checksum-algorithm"
 """The server for tests looks at checksums only where it is told this, as Amazon's clients do."""
@@ -202,7 +202,7 @@ def proxy_of(upstream: str) -> Iterator[Proxy]:
 class Place:
     """A server, as it is, and as it is seen through a network that fails."""
 
-    server: Any  # an S3Server, or a StrictGCS
+    server: Any  # a BucketServer
     proxy: Proxy
 
     def uri(self, bucket: str, **options: str) -> str:
@@ -223,7 +223,7 @@ class Place:
 
 
 @contextmanager
-def behind_proxy(server: S3Server | StrictGCS) -> Iterator[Place]:
+def behind_proxy(server: BucketServer) -> Iterator[Place]:
     """Put a proxy before this server, which looks at checksums, if it ever does."""
     with proxy_of(server.endpoint_url) as proxy:
         if isinstance(server, Ministack):

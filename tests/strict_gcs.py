@@ -117,6 +117,8 @@ class StrictGCS:
         """How many bytes of each piece of an upload are kept."""
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.begun: list[dict[str, Any]] = []
+        """What each upload says of its object, in one request or in pieces."""
         self.lock = threading.RLock()
         self.generations = count(1_000_000_000_000_000)
         self.names = count(1)
@@ -148,9 +150,17 @@ class StrictGCS:
             self.buckets[bucket].objects[name] = made
             return made
 
-    def data(self, bucket: str) -> dict[str, bytes]:
-        """Return the bytes of all objects."""
-        return {name: found.data for name, found in self.buckets[bucket].objects.items()}
+    def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
+        self.put(bucket, key, data, **({"contentEncoding": encoding} if encoding else {}))
+
+    def delete_object(self, bucket: str, key: str) -> None:
+        with self.lock:
+            self.buckets[bucket].objects.pop(key, None)
+
+    def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
+        with self.lock:
+            found = self.buckets[bucket].objects.items()
+            return {name: each.data for name, each in found if text in name}
 
     def count(self, text: str = "") -> int:
         """How many requests there were that have this text in them."""
@@ -371,10 +381,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._go_on(body)
         elif self.query["uploadType"] == "multipart":
             resource, data = self._parsed(body)
+            self.strict.begun.append(dict(resource))
             self._say(self._filtered(self._made(resource, data, self.query).shown()))
         else:
             assert self.query["uploadType"] == "resumable"
             resource = json.loads(body)
+            self.strict.begun.append(dict(resource))
             self._check_allowed(self._name_of(resource, self.query), self.query)
             number = f"upload-{next(self.strict.names)}"
             self.strict.uploads[number] = Upload(self.bucket, resource, dict(self.query))

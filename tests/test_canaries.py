@@ -26,7 +26,9 @@ from tests.s3_proxy import ResetAfter, proxy_of, shorten_pauses
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 from tests.store_helpers import every_call
+from tests.strict_gcs import StrictGCS
 from tests.test_cli_processes import children_of
+from tests.token_server import USER, token_server
 
 ACCOUNT = f"me:{IN_URI}"
 MALFORMED = [
@@ -69,6 +71,13 @@ MALFORMED = [
     f"s3://bucket?aws_secret_access_key={IN_URI}",
     f"s3://bucket?endpoint_url=http://{ACCOUNT}@h",
     f"s3://bucket?endpoint_url=http://me:{QUOTED}@h&region=x",
+    f"gs://me:{IN_URI}@bucket",
+    f"gs://{CANARY}@bucket",
+    f"gs://me:{IN_URI}/bucket",
+    f"gs://bucket?access_token={IN_URI}",
+    f"gs://bucket?endpoint_url=http://{ACCOUNT}@h",
+    f"gs://bucket?endpoint_url=https://me:{QUOTED}@h&anonymous=true",
+    f"gs://bucket?universe_domain=me:{IN_URI}@h",
 ]
 MALFORMED_QUEUES = [
     f"sqlite://{ACCOUNT}@h/queue.db",
@@ -315,27 +324,71 @@ def of_bucket(
         ]
 
 
+@pytest.fixture
+def of_google_bucket(gcs: StrictGCS, tmp_path: Path) -> Iterator[list[tuple[str, dict[str, str]]]]:
+    """The same for Google Cloud Storage."""
+    nobody = {"CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true", "NO_PROXY": "127.0.0.1"}
+    uri = gcs.uri(gcs.new_bucket(), anonymous="false")
+    emulator = {"STORAGE_EMULATOR_HOST": f"http://me:{IN_URI}@127.0.0.1:1"}
+    gcs.tokens, gcs.repeats = set(), True
+    with token_server() as tokens, echoing() as echo, proxy_of(gcs.endpoint_url) as proxy:
+        tokens.refusal = 400, {"error": "invalid_grant", "error_description": "not this"}
+        proxy.fail(ResetAfter())
+        account = tokens.service_account(tmp_path / "account.json")
+        accounts = [account]
+        for number, text in enumerate(
+            (
+                CANARY,
+                json.dumps({"type": CANARY}),
+                json.dumps({"type": "authorized_user", "refresh_token": CANARY}),
+                json.dumps(USER | {"refresh_token": CANARY, "client_secret": CANARY}),
+                json.dumps({"type": "external_account", "credential_source": {"file": CANARY}}),
+                json.dumps(json.loads(account.read_text()) | {"private_key": CANARY}),
+                json.dumps({"type": "impersonated_service_account", "source_credentials": CANARY}),
+            )
+        ):
+            accounts.append(tmp_path / f"account-{number}.json")
+            accounts[-1].write_text(text)
+        envs = [nobody | {"GOOGLE_APPLICATION_CREDENTIALS": str(path)} for path in accounts]
+        yield [
+            *((uri, env) for env in envs),
+            (uri, nobody),
+            (uri.replace(gcs.endpoint_url, echo), envs[0]),
+            (uri.replace(gcs.endpoint_url, proxy.endpoint_url), envs[0]),
+            ("gs://bucket", nobody | emulator),
+            (uri.replace("http:", "https:"), envs[0]),
+            (uri, nobody | {"HTTP_PROXY": f"http://me:{IN_URI}@127.0.0.1:1", "NO_PROXY": ""}),
+        ]
+
+
+@pytest.fixture(params=["s3", "gs"])
+def of_any_bucket(request: pytest.FixtureRequest) -> list[tuple[str, dict[str, str]]]:
+    fixture = {"s3": "of_bucket", "gs": "of_google_bucket"}[request.param]
+    found: list[tuple[str, dict[str, str]]] = request.getfixturevalue(fixture)
+    return found
+
+
 @amounts_of_servers
 def test_no_bucket_that_cannot_be_used_shows_a_secret(
-    of_bucket: list[tuple[str, dict[str, str]]],
+    of_any_bucket: list[tuple[str, dict[str, str]]],
     commands: Commands,
     silent: Silent,
     figures: Figures,
     count: int | None,
 ) -> None:
-    runs = [Failing(args, env) for uri, env in of_bucket for args in commands.of_store(uri)]
+    runs = [Failing(args, env) for uri, env in of_any_bucket for args in commands.of_store(uri)]
     figures(runs=silent(some(runs, count)))
 
 
 @pytest.mark.slow
 def test_no_exception_of_a_bucket_shows_a_secret(
-    of_bucket: list[tuple[str, dict[str, str]]],
+    of_any_bucket: list[tuple[str, dict[str, str]]],
     monkeypatch: pytest.MonkeyPatch,
     figures: Figures,
 ) -> None:
     monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda _: None))
     shorten_pauses(monkeypatch)
-    assert_exceptions_silent(of_bucket, monkeypatch, figures)
+    assert_exceptions_silent(of_any_bucket, monkeypatch, figures)
 
 
 # Everything else

@@ -30,9 +30,8 @@ from tests.cli_helpers import (
     snapshot,
     start,
 )
-from tests.conftest import UseAWS
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
+from tests.conftest import new_uri, on_buckets
+from tests.servers.buckets import BucketServer
 from tests.store_helpers import remove_once_listed
 
 DUMPS = {MAIN_DUMP: b"MDMP one", "memory_report": b"[1, 2]"}
@@ -48,17 +47,10 @@ def source(tmp_path: Path) -> Path:
     return put(tmp_path / "source", *CRASHES)
 
 
-@pytest.fixture(params=["fs", "s3", "postgresql"])
-def put_away(request: pytest.FixtureRequest, tmp_path: Path, aws: UseAWS) -> Callable[..., str]:
+@pytest.fixture(params=["fs", "s3_strict", "fake_gcs", "postgresql"])
+def put_away(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
     """Puts crashes into a store of each kind, and returns its URI."""
-    if request.param == "fs":
-        uri = str(tmp_path / "there")
-    elif request.param == "s3":
-        s3: S3Server = aws(request.getfixturevalue("s3_strict"))
-        uri = s3.uri(s3.new_bucket())
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        uri = server.uri(schema=server.new_name())
+    uri = str(tmp_path / "there") if request.param == "fs" else new_uri(request, request.param)
 
     def put_away(*crashes: Sample) -> str:
         prepared = put(tmp_path / "prepared", *crashes)
@@ -255,17 +247,17 @@ def test_a_crash_that_cannot_be_read_is_named_and_the_others_are_checked(
     assert result.stderr.startswith("checked 5: ok 3, differs 1, failed 1; ")
 
 
+@on_buckets("s3_strict", "fake_gcs")
 def test_what_a_bucket_lists_and_does_not_have_is_a_difference(
-    source: Path, s3_strict: S3Server, aws: UseAWS
+    source: Path, bucket_server: BucketServer
 ) -> None:
-    s3 = aws(s3_strict)
-    bucket = s3.new_bucket()
-    uri = s3.uri(bucket)
+    bucket = bucket_server.new_bucket()
+    uri = bucket_server.uri(bucket)
     assert run("copy", "-s", source, "-d", uri).exit_code == 0
-    s3.client().delete_object(Bucket=bucket, Key=f"v1/memory_report/{IDS[0]}")
+    bucket_server.delete_object(bucket, f"v1/memory_report/{IDS[0]}")
     result = run("check", "-s", source, "-d", uri)
     found = lines(result.stdout)
-    assert list(found) == IDS[:1] and found[IDS[0]].startswith("differs (s3://")
+    assert list(found) == IDS[:1] and found[IDS[0]].startswith(f"differs ({uri[:5]}")
     assert found[IDS[0]].endswith(": dump memory_report is listed and not there)")
 
 

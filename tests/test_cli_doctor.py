@@ -15,9 +15,10 @@ import pytest
 
 from crashmover import open_queue
 from tests.cli_helpers import Argument, assert_refused, put, run, sample, snapshot, start, stored
-from tests.conftest import UseAWS
+from tests.conftest import UseAWS, on_buckets
 from tests.s3_proxy import Hang, Says, behind_proxy
-from tests.servers import pubsub
+from tests.servers import buckets, pubsub
+from tests.servers.buckets import BucketServer
 from tests.servers.database import Database
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.pubsub import PubSub
@@ -216,16 +217,17 @@ def assert_read_only_is_found(database: Database, store: Path, configure: Config
     assert database.rows("SELECT count(DISTINCT crash_id) FROM crash_parts") == [(2,)]
 
 
+@on_buckets("s3_signed", "fake_gcs")
 def test_a_dead_store_does_not_keep_the_others_from_being_told(
-    s3_signed: S3Server, aws: UseAWS, store: Path
+    bucket_server: BucketServer, store: Path
 ) -> None:
-    bucket = Bucket(aws(s3_signed))
-    with behind_proxy(s3_signed) as place:
+    bucket = buckets.Bucket(bucket_server)
+    with behind_proxy(bucket_server) as place:
         place.proxy.fail(Hang())
         hangs = place.uri(bucket.name)
         result = run("doctor", "-d", hangs, "-d", bucket.uri(), "-d", store, "--timeout", "1.5")
     first, second, third = result.stdout.splitlines()
-    assert first.startswith(f"failed  store  s3://{bucket.name}?")
+    assert first.startswith(f"failed  store  {hangs[:2]}://{bucket.name}?")
     assert first.endswith("  no answer in 1.5 s")
     assert second.startswith("ok ") and third.startswith("ok ")
     assert result.exit_code == 4

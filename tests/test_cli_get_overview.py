@@ -23,7 +23,7 @@ from tests.cli_helpers import (
     run_process,
     sample,
 )
-from tests.conftest import UseAWS
+from tests.conftest import UseAWS, server_of_buckets
 from tests.minidumps import LINUX, THREADS, minidump
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
@@ -177,15 +177,16 @@ def test_what_a_crash_has_not_is_not_shown(tmp_path: Path) -> None:
     assert headings == [f"crash {bare.crash_id}", f"store fs://{store}", "parts", "annotations"]
 
 
-@pytest.mark.parametrize("kind", ["s3", "postgresql"])
+@pytest.mark.parametrize("kind", ["s3_strict", "fake_gcs", "postgresql"])
 def test_other_stores_show_the_same_and_where_it_lies_there(
-    kind: str, store: Path, request: pytest.FixtureRequest, aws: UseAWS
+    kind: str, store: Path, request: pytest.FixtureRequest
 ) -> None:
-    if kind == "s3":
-        s3: S3Server = aws(request.getfixturevalue("s3_strict"))
-        bucket = s3.new_bucket()
-        uri, start = s3.uri(bucket, "a/prefix"), f"s3://{bucket}/a/prefix/v1/"
-        secret = s3.secret_key
+    if kind != "postgresql":
+        buckets = server_of_buckets(request, kind)
+        bucket = buckets.new_bucket()
+        uri = buckets.uri(bucket, "a/prefix")
+        start = f"{uri[:2]}://{bucket}/a/prefix/v1/"
+        secret = getattr(buckets, "secret_key", "no secret")
     else:
         server: PostgreSQL = request.getfixturevalue("postgresql_server")
         schema = server.new_name()

@@ -19,9 +19,7 @@ from tests.cli_helpers import (
     snapshot,
     start,
 )
-from tests.conftest import UseAWS
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
+from tests.conftest import new_uri
 from tests.store_helpers import remove_once_listed
 
 MONDAY, TUESDAY = "261116", "261117"
@@ -93,16 +91,9 @@ def test_everything_is_there_as_json(store: Path) -> None:
     assert processed["bytes"] == len(b'{"a": 1}')
 
 
-@pytest.mark.parametrize("kind", ["s3", "postgresql"])
-def test_other_stores_say_the_same(
-    kind: str, store: Path, request: pytest.FixtureRequest, aws: UseAWS
-) -> None:
-    if kind == "s3":
-        s3: S3Server = aws(request.getfixturevalue("s3_strict"))
-        uri = s3.uri(s3.new_bucket())
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        uri = server.uri(schema=server.new_name())
+@pytest.mark.parametrize("kind", ["s3_strict", "fake_gcs", "postgresql"])
+def test_other_stores_say_the_same(kind: str, store: Path, request: pytest.FixtureRequest) -> None:
+    uri = new_uri(request, kind)
     assert run("copy", "-s", store, "-d", uri).exit_code == 0
     for options in ([], ["--by-day", "--bytes"], ["--bytes", "--json"], ["--kind", "processed"]):
         assert run("list", "-s", uri, *options).stdout == run("list", "-s", store, *options).stdout

@@ -34,9 +34,7 @@ from tests.cli_helpers import (
     start,
     stored,
 )
-from tests.conftest import UseAWS
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
+from tests.conftest import new_uri
 
 MONDAY, TUESDAY, SUNDAY = "261116", "261117", "261122"
 CRASHES = [
@@ -251,13 +249,9 @@ def test_a_store_from_the_environment_is_named_in_the_question(large: Path) -> N
 Server = Callable[[], str]
 
 
-@pytest.fixture(params=["s3", "postgresql"])
-def uri(request: pytest.FixtureRequest, aws: UseAWS) -> str:
-    if request.param == "s3":
-        s3: S3Server = aws(request.getfixturevalue("s3_strict"))
-        return s3.uri(s3.new_bucket())
-    server: PostgreSQL = request.getfixturevalue("postgresql_server")
-    return server.uri(schema=server.new_name())
+@pytest.fixture(params=["s3_strict", "fake_gcs", "postgresql"])
+def uri(request: pytest.FixtureRequest) -> str:
+    return new_uri(request, request.param)
 
 
 def test_other_stores_say_the_same(uri: str, store: Path) -> None:

@@ -20,7 +20,7 @@ from crashmover.engine.mover import Mover, Status
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, Contents, crash_of
 from tests.cli_helpers import MAIN_DUMP, Sample, make_id, report_of, run, sha256
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, server_of_buckets
 from tests.hostile import Bucket, Database, Directory, Store
 
 REPORT = "memory_report"
@@ -80,15 +80,16 @@ SOUND: dict[str, Contents] = {
 MakeStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["fs", "s3_signed", "postgresql"])
-def make(request: pytest.FixtureRequest, tmp_path: Path, aws: UseAWS) -> MakeStore:
+@pytest.fixture(params=["fs", "s3_signed", "fake_gcs", "postgresql"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     """Makes an empty store of a kind."""
     if request.param == "fs":
         return lambda: Directory(tmp_path / "source")
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql_server")
         return lambda: Database(server)
-    return lambda: Bucket(aws(request.getfixturevalue(request.param)))
+    bucket_server = server_of_buckets(request, request.param)
+    return lambda: Bucket(bucket_server)
 
 
 def as_sample(number: int, parts: Contents) -> Sample:
@@ -147,7 +148,7 @@ def take(store: Store, crash: Sample, suffix: str) -> None:
         crash.path(store.root, suffix).unlink()
     elif isinstance(store, Bucket):
         key = store.key(crash, suffix)
-        store.server.client().delete_object(Bucket=store.name, Key=key)
+        store.server.delete_object(store.name, key)
     elif isinstance(store, Database):
         kind = "raw_crash" if suffix == ".json" else "dump"
         store.run("DELETE FROM {} WHERE crash_id = %s AND kind = %s", crash.crash_id, kind)

@@ -18,10 +18,8 @@ from crashmover.engine.doctor import Checkup, Need, check_queue, check_storage, 
 from crashmover.errors import CorruptCrash, CrashMoverError, StorageDenied, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import contents, crash_of
-from tests.conftest import UseAWS
+from tests.conftest import new_uri
 from tests.faulty import FaultyStorage, denied
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
 
 PROBE, VERIFY = "probe_write", "verify_access"
 TO_WRITE = f"{VERIFY}, to write"
@@ -140,17 +138,10 @@ def test_a_clock_is_held_against_ours(ahead: float, verdict: str, said: str) -> 
     assert found.clock is not None and abs(found.clock - ahead) < 1
 
 
-@pytest.fixture(params=["fs", "s3", "postgresql"])
-def real(request: pytest.FixtureRequest, tmp_path: Path, aws: UseAWS) -> Iterator[CrashStorageBase]:
+@pytest.fixture(params=["fs", "s3_signed", "fake_gcs", "postgresql"])
+def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CrashStorageBase]:
     """Stores whose clocks nobody can set."""
-    if request.param == "fs":
-        uri = str(tmp_path)
-    elif request.param == "s3":
-        s3: S3Server = aws(request.getfixturevalue("s3_signed"))
-        uri = s3.uri(s3.new_bucket())
-    else:
-        server: PostgreSQL = request.getfixturevalue("postgresql_server")
-        uri = server.uri(schema=server.new_name())
+    uri = str(tmp_path) if request.param == "fs" else new_uri(request, request.param)
     with open_storage(uri) as storage:
         yield storage
 

@@ -8,9 +8,10 @@ import pytest
 
 from crashmover import QueueName, open_queue
 from tests.cli_helpers import manifest, put, samples, stored
-from tests.conftest import Figures
+from tests.conftest import Figures, on_buckets
 from tests.other_users import OtherUser
 from tests.other_users import other_user as other_user
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.pubsub import Drongo
 
@@ -114,3 +115,18 @@ def test_a_database_is_filled_read_and_emptied_with_any_number(
         assert stored(runs.user.home / f"{limit}-back") == manifest(*CRASHES)
         runs.run(limit, "check", "-s", uri, "-d", "./source", "--digest")
         runs.run(limit, "remove", "-s", uri, "--yes", *ids)
+
+
+@on_buckets("fake_gcs", "s3_signed")
+def test_a_bucket_is_filled_read_and_emptied_or_left_alone(
+    runs: Runs, bucket_server: BucketServer
+) -> None:
+    """The client of a bucket needs threads of its own."""
+    ids = [crash.crash_id for crash in CRASHES]
+    for limit in (1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 33, 40):
+        uri, back = bucket_server.uri(bucket_server.new_bucket()), runs.user.home / f"{limit}-back"
+        copied = runs.run(limit, "copy", "-s", "./source", "-d", uri, may_refuse=True)
+        if copied and runs.run(limit, "copy", "-s", uri, "-d", str(back), may_refuse=True):
+            assert stored(back) == manifest(*CRASHES)
+            runs.run(limit, "remove", "-s", uri, "--yes", *ids, may_refuse=True)
+    assert copied

@@ -7,18 +7,20 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from crashmover.errors import InvalidURI, StorageDenied, StorageUnavailable
+from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.registry import open_storage
-from crashmover.testing import CRASH_ID, contents, crash_of, read
-from tests.cli_helpers import put, run, run_process, sample
+from crashmover.testing import CRASH_ID, MAIN, contents, crash_of, read
+from tests.cli_helpers import manifest, put, run, run_process, sample, samples, stored
+from tests.s3_proxy import Request, proxy_of
 from tests.strict_gcs import StrictGCS
-from tests.token_server import TokenServer, token_server
+from tests.token_server import WORKFORCE, WORKLOAD, TokenServer, token_server
 
 VARIABLES = (
     "GOOGLE_APPLICATION_CREDENTIALS",
@@ -176,15 +178,136 @@ def test_a_file_that_is_no_account_is_not_quoted(
     assert "SECRET" not in result.stderr
 
 
-def test_the_identity_at_another_provider_is_taken(
-    gcs: StrictGCS, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+MakeAccount = Callable[[TokenServer, Path], Path]
+
+
+def user(tokens: TokenServer, directory: Path) -> Path:
+    return tokens.authorized_user(directory / "user.json")
+
+
+def by_file(audience: str) -> MakeAccount:
+    def make(tokens: TokenServer, directory: Path) -> Path:
+        (directory / "subject").write_text("a token of another provider")
+        source = {"file": str(directory / "subject")}
+        return tokens.identity_federation(directory / "account.json", audience, source)
+
+    return make
+
+
+def workload_by_url(tokens: TokenServer, directory: Path) -> Path:
+    source = {"url": f"http://{tokens.address}/subject"}
+    return tokens.identity_federation(directory / "account.json", WORKLOAD, source)
+
+
+def user_acts_as_another(tokens: TokenServer, directory: Path) -> Path:
+    return tokens.impersonation(directory / "account.json", user(tokens, directory))
+
+
+def account_acts_as_another(tokens: TokenServer, directory: Path) -> Path:
+    account = tokens.service_account(directory / "source.json")
+    return tokens.impersonation(directory / "account.json", account)
+
+
+ACTING = "/you@project:generateAccessToken"
+ACCOUNTS: dict[str, tuple[MakeAccount, list[str]]] = {
+    "service account": (lambda tokens, to: tokens.service_account(to / "a.json"), ["/token"]),
+    "user": (user, ["/token"]),
+    "workforce by file": (by_file(WORKFORCE), ["/sts"]),
+    "workload by file": (by_file(WORKLOAD), ["/sts"]),
+    "workload by URL": (workload_by_url, ["/subject", "/sts"]),
+    "user that acts as another": (user_acts_as_another, ["/token", ACTING]),
+    "account that acts as another": (account_acts_as_another, ["/token", ACTING]),
+}
+"""How the file of an account is made, and what is asked for a token."""
+
+
+@pytest.mark.parametrize(("make", "paths"), ACCOUNTS.values(), ids=ACCOUNTS)
+def test_accounts_of_every_kind_get_tokens_and_renew_them(
+    gcs: StrictGCS,
+    tokens: TokenServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: MakeAccount,
+    paths: list[str],
 ) -> None:
-    path = tokens.identity_federation(tmp_path / "account.json")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    tokens.use_for_google(monkeypatch)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(make(tokens, tmp_path)))
     with open_storage(asking(gcs, tokens)) as storage:
         storage.save_crash(crash_of(contents()))
+        assert [path for path in tokens.paths if path in paths][: len(paths)] == paths
+        gcs.tokens, tokens.paths = set(), []
         assert read(storage) == contents()
-    assert tokens.paths == ["/sts"]
+    assert tokens.paths[-1] == paths[-1]
+    assert all("authorization" in head for head in gcs.headers)
+
+
+def test_an_account_that_may_not_act_as_another_is_one_line(
+    gcs: StrictGCS, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens.use_for_google(monkeypatch)
+    account = user_acts_as_another(tokens, tmp_path)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+    uri = asking(gcs, tokens)
+    denied = "Permission 'iam.serviceAccounts.getAccessToken' denied on resource"
+
+    def refuse(_: str) -> None:
+        tokens.refusal = 403, {"error": {"code": 403, "message": denied}}
+
+    tokens.on_token = refuse  # once the user has a token
+    result = run("copy", "-s", put(tmp_path / "store", sample()), "-d", uri)
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1), result.stderr
+    assert denied in result.stderr
+    assert not any(secret in result.stderr for secret in ("a refresh token", "a client secret"))
+
+
+# Tokens that expire
+
+
+def is_piece(request: Request) -> bool:
+    return request.method == "PUT"
+
+
+def test_a_token_may_expire_before_each_piece_of_a_large_dump(
+    gcs: StrictGCS, tokens: TokenServer, account: Path
+) -> None:
+    parts = contents() | {MAIN: bytes(3 * PART_SIZE + 1)}
+    uri = asking(gcs, tokens)
+    with proxy_of(gcs.endpoint_url) as proxy:
+
+        def expire(request: Request, _head: dict[str, str], _body: bytes) -> None:
+            if is_piece(request) and proxy.count("PUT") % 2:
+                gcs.tokens = set()
+
+        proxy.policy = expire
+        with open_storage(uri.replace(gcs.endpoint_url, proxy.endpoint_url)) as storage:
+            storage.save_crash(crash_of(parts))
+            assert read(storage) == parts
+        assert sum(map(is_piece, proxy.requests)) == 2 * 4
+    assert len(tokens.given) == 1 + 4
+    assert account.exists()
+
+
+def test_tokens_may_expire_in_the_middle_of_copies(
+    gcs: StrictGCS, tokens: TokenServer, account: Path, tmp_path: Path
+) -> None:
+    crashes, back = samples(100), tmp_path / "back"
+    uri = asking(gcs, tokens)
+    with proxy_of(gcs.endpoint_url) as proxy:
+
+        def expire(_request: Request, _head: dict[str, str], _body: bytes) -> None:
+            if len(proxy.requests) in (50, 200):
+                gcs.tokens = set()
+
+        proxy.policy = expire
+        there = uri.replace(gcs.endpoint_url, proxy.endpoint_url)
+        ways = ((put(tmp_path / "store", *crashes), there), (there, back))
+        for source, destination in ways:
+            proxy.requests.clear()
+            result = run("copy", "-s", source, "-d", destination, "--verify")
+            assert (result.exit_code, result.stderr.count("failed 0")) == (0, 1), result.stderr
+    assert stored(back) == manifest(*crashes)
+    assert len(tokens.given) == 2 * (1 + 2)  # each command has its own
+    assert account.exists()
 
 
 def test_the_metadata_server_of_a_machine_is_asked(
@@ -222,6 +345,52 @@ def test_credentials_of_another_universe_are_not_sent(
         gcs.tokens = None  # the account signs its tokens itself there
         storage.save_crash(crash_of(contents()))
     assert "authorization" in gcs.headers[-1]
+
+
+# Permissions
+
+READ = {"storage.objects.get", "storage.objects.list"}
+SAVE = READ | {"storage.objects.create"}
+REMOVE = READ | {"storage.objects.delete"}
+REPLACE = SAVE | REMOVE
+COMMANDS: dict[str, tuple[set[str], list[str]]] = {
+    "doctor of a source": (READ, ["doctor", "-s", "there"]),
+    "list": (READ, ["list", "-s", "there", "--bytes"]),
+    "get": (READ, ["get", "-s", "there", "ID"]),
+    "check": (READ, ["check", "-s", "here", "-d", "there"]),
+    "copy from it": (READ, ["copy", "-s", "there", "-d", "new"]),
+    "doctor of a destination": (SAVE, ["doctor", "-d", "there"]),
+    "copy to it": (SAVE, ["copy", "-s", "more", "-d", "there"]),
+    "copy that replaces": (
+        REPLACE,
+        ["copy", "-s", "more", "-d", "there", "--existing", "overwrite"],
+    ),
+    "move to a directory": (REMOVE, ["copy", "-s", "there", "-d", "new", "--remove-source"]),
+    "remove": (REMOVE, ["remove", "-s", "there", "ID"]),
+}
+
+
+@pytest.mark.parametrize(("needed", "args"), COMMANDS.values(), ids=COMMANDS)
+def test_a_command_needs_the_permissions_that_the_readme_names_and_no_other(
+    gcs: StrictGCS, tmp_path: Path, needed: set[str], args: list[str]
+) -> None:
+    crashes = samples(3)
+    here, more = put(tmp_path / "here", crashes[0]), put(tmp_path / "more", *crashes)
+    for without in (None, *sorted(needed)):
+        uri = gcs.uri(gcs.new_bucket())
+        gcs.denied = set()
+        assert run("copy", "-s", here, "-d", uri).exit_code == 0
+        new = tmp_path / f"new-{without}"
+        names: dict[str, str | Path] = {"here": here, "more": more, "there": uri, "new": new}
+        names["ID"] = crashes[0].crash_id
+        gcs.denied = REPLACE | {"storage.buckets.get"}
+        gcs.denied -= needed - {without}
+        result = run(*(names.get(arg, arg) for arg in args))
+        if without is None:
+            assert result.exit_code == 0, result.stderr
+        else:
+            assert result.exit_code in (1, 4), without
+            assert f"it needs {without}" in result.output
 
 
 # Servers that are told no credentials

@@ -9,6 +9,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from crashmover.testing import (
     read,
 )
 from tests.cli_helpers import manifest, put, run, samples, stored
+from tests.conftest import Figures, UseAWS
 from tests.servers.gcs import FakeGCS
+from tests.servers.s3 import S3Server
 from tests.store_helpers import peak_of_copy
 from tests.strict_gcs import StrictGCS
 
@@ -154,21 +157,26 @@ def test_a_bucket_is_not_moved_onto_itself(gcs: StrictGCS, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_dump_of_300_mb_takes_little_memory(fake_gcs: FakeGCS, tmp_path: Path) -> None:
-    """Each way: of the crash that is copied only pieces are in memory."""
-    source, back = tmp_path / "source", tmp_path / "back"
-    with open_storage(str(source)) as storage:
-        dump = Part.of_chunks(
-            Kind.DUMP, lambda: (bytes([n % 256]) * MIB for n in range(300)), MAIN[1]
-        )
+def test_dumps_of_300_mb_take_little_memory(
+    fake_gcs: FakeGCS, s3_signed: S3Server, aws: UseAWS, tmp_path: Path, figures: Figures
+) -> None:
+    """From a directory, to another bucket, to S3 and back: only pieces are in memory."""
+    s3, stores = aws(s3_signed), [str(tmp_path / "source")]
+    stores += [fake_gcs.uri(fake_gcs.new_bucket()) for _ in range(2)]
+    stores += [s3.uri(s3.new_bucket()), fake_gcs.uri(fake_gcs.new_bucket()), str(tmp_path / "back")]
+    chunks = [bytes([n % 256]) * MIB for n in range(300)]
+    with open_storage(stores[0]) as storage:
+        dump = Part.of_chunks(Kind.DUMP, lambda: iter(chunks), MAIN[1])
         raw = Part.of_bytes(Kind.RAW_CRASH, b"{}")
         storage.save_crash(Crash(CRASH_ID, [raw, dump]))
-    uri = fake_gcs.uri(fake_gcs.new_bucket())
-    peaks = [peak_of_copy(str(source), uri), peak_of_copy(uri, str(back))]
+    peaks = [peak_of_copy(*pair) for pair in pairwise(stores)]
     assert max(peaks) < 100 * MIB, peaks
-    with open_storage(str(back)) as storage:
+    with open_storage(stores[-1]) as storage:
         [found] = storage.load_crash(CRASH_ID).dumps
-        assert found.size == 300 * MIB
+        with found.open() as file:
+            assert all(file.read(MIB) == chunk for chunk in chunks)
+            assert file.read(1) == b""
+    figures(copies=len(peaks), above_100_MB=0)
 
 
 def test_what_another_program_puts_meanwhile_is_not_removed(gcs: StrictGCS, tmp_path: Path) -> None:
@@ -181,7 +189,7 @@ def test_what_another_program_puts_meanwhile_is_not_removed(gcs: StrictGCS, tmp_
         gcs.put(bucket, KEYS[MAIN], b"a dump that came later")
         with pytest.raises(Exception, match="is not what was loaded"):
             storage.remove_loaded(loaded)
-    assert gcs.data(bucket)[KEYS[MAIN]] == b"a dump that came later"
+    assert gcs.objects(bucket)[KEYS[MAIN]] == b"a dump that came later"
 
 
 def test_of_many_that_save_one_crash_one_is_whole(gcs: StrictGCS) -> None:

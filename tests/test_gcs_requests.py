@@ -27,7 +27,7 @@ from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, contents, crash_of, read
-from tests.cli_helpers import put, report_of, run, samples
+from tests.cli_helpers import MAIN_DUMP, put, report_of, run, sample, samples
 from tests.s3_proxy import (
     Cut,
     DamagedUpload,
@@ -108,6 +108,51 @@ def test_what_is_put_says_what_it_is(gcs: StrictGCS, bucket: str) -> None:
     assert kinds["dump"] == "application/octet-stream"
 
 
+def test_a_mark_is_encrypted_and_has_no_storage_class(gcs: StrictGCS, bucket: str) -> None:
+    """Some storage classes cannot be read at once, or are paid for a month."""
+    uri = gcs.uri(bucket, "a", storage_class="NEARLINE", kms_key="projects/p/key")
+    before = len(gcs.requests)
+    with open_storage(uri) as storage, open_storage(gcs.uri(bucket, "b")) as other:
+        assert storage.is_same_store(other, probe=True) is False
+        storage.probe_write()
+    puts = [each for each in gcs.requests[before:] if each.startswith("POST")]
+    assert [each.partition("uploadType=")[2].partition("&")[0] for each in puts] == [
+        "multipart",
+        "resumable",
+    ]
+    assert all("kmsKeyName=projects" in each for each in puts)
+    assert [resource.get("storageClass") for resource in gcs.begun] == [None, "NEARLINE"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "Invalid storage class.", "the server says 400 invalid: Invalid storage class."),
+        (400, "Malformed Cloud KMS key: no/key", "400 invalid: Malformed Cloud KMS key: no/key"),
+        (
+            403,
+            "Permission denied on Cloud KMS key. Please ensure that your Cloud Storage service"
+            " account has been authorized to use this key.",
+            "access denied: Permission denied on Cloud KMS key. Please ensure",
+        ),
+    ],
+)
+@pytest.mark.parametrize("size", [10, pytest.param(LARGE, marks=pytest.mark.slow)])
+def test_a_key_or_a_class_that_is_refused_is_said_in_the_words_of_the_server(
+    gcs: StrictGCS, bucket: str, tmp_path: Path, status: int, message: str, expected: str, size: int
+) -> None:
+    gcs.forbidden = Refusal(status, message, "invalid")
+    crash = sample(dumps={MAIN_DUMP: bytes(size)})
+    uri = gcs.uri(bucket, kms_key="no/key", storage_class="COLDER")
+    result = run("copy", "-s", put(tmp_path / "store", crash), "-d", uri)
+    assert result.exit_code == (4 if status == 403 else 1)
+    *said, summary = result.stderr.splitlines()
+    lines = 2 if status == 403 else 1  # of the crash, and of the store that refuses all others, too
+    assert (len(said), summary[:8]) == (lines, "copied 0"), result.stderr
+    assert all(expected in line for line in said)
+    assert gcs.objects(bucket) == {}
+
+
 def test_every_request_that_changes_something_has_a_generation(gcs: StrictGCS, bucket: str) -> None:
     """But for what replaces, whatever is there: a processed crash, or a dump of a crash whose raw
     crash was removed."""
@@ -121,7 +166,7 @@ def test_every_request_that_changes_something_has_a_generation(gcs: StrictGCS, b
     processed = gcs.count("POST /upload") - sum("POST /upload" in each for each in changes)
     assert processed == 0
     assert len(without) == 1, without  # the processed crash
-    assert gcs.data(bucket) == {}
+    assert gcs.objects(bucket) == {}
 
 
 def test_a_new_crash_costs_a_request_for_each_object(gcs: StrictGCS, bucket: str) -> None:
@@ -309,7 +354,7 @@ def test_an_answer_of_another_server_to_a_piece_is_no_saved_dump(
         proxy.fail(fault, partial(is_piece_after, left))
         with pytest.raises(StorageUnavailable):
             storage.save_crash(crash)
-        assert f"v1/raw_crash/20071025/{CRASH_ID}" not in gcs.data(bucket)
+        assert f"v1/raw_crash/20071025/{CRASH_ID}" not in gcs.objects(bucket)
         proxy.fail(fault, times=0)
     storage.save_crash(crash)
     assert read(storage) == contents() | {MAIN: bytes(LARGE)}
@@ -343,7 +388,7 @@ def test_a_large_dump_whose_bytes_are_damaged_on_their_way_is_not_kept(
     proxy.fail(DamagedUpload(), is_piece, times=1)
     with pytest.raises(StorageUnavailable, match="have not arrived as they were sent"):
         storage.save_crash(crash_of(contents() | {MAIN: bytes(LARGE)}))
-    assert DUMP not in gcs.data(bucket)
+    assert DUMP not in gcs.objects(bucket)
     assert gcs.uploads == {}
     storage.save_crash(crash_of(contents() | {MAIN: bytes(LARGE)}))
     assert read(storage)[MAIN] == bytes(LARGE)
@@ -465,7 +510,7 @@ def test_to_try_a_new_crash_needs_one_permission_and_leaves_nothing(
         gcs.denied = {"storage.objects.create"}
         with pytest.raises(StorageDenied, match=r"it needs storage\.objects\.create"):
             storage.probe_write()
-    assert (gcs.data(bucket), gcs.uploads) == ({}, {})
+    assert (gcs.objects(bucket), gcs.uploads) == ({}, {})
 
 
 def test_a_bucket_that_is_missing_is_said(gcs: StrictGCS) -> None:
@@ -559,7 +604,7 @@ def test_what_a_policy_forbids_is_no_crash_that_is_there(
     assert result.exit_code == 4, result.stderr
     assert POLICY in result.stderr
     assert "Traceback" not in result.stderr
-    assert (gcs.data(bucket), gcs.uploads) == ({}, {})
+    assert (gcs.objects(bucket), gcs.uploads) == ({}, {})
 
 
 @pytest.mark.parametrize("reason", ["conditionNotMet", "orgPolicyConstraintFailed"])
@@ -568,11 +613,11 @@ def test_a_removal_that_a_policy_forbids_is_no_change_by_another_process(
 ) -> None:
     with open_storage(gcs.uri(bucket)) as storage:
         storage.save_crash(crash_of(contents()))
-        before = gcs.data(bucket)
+        before = gcs.objects(bucket)
         loaded = storage.load_crash(CRASH_ID)
         gcs.forbidden = Refusal(412, POLICY, reason)
         with pytest.raises(StorageDenied, match=POLICY):
             storage.remove(CRASH_ID)
         with pytest.raises(StorageDenied, match=POLICY):
             storage.remove_loaded(loaded)
-    assert gcs.data(bucket) == before
+    assert gcs.objects(bucket) == before

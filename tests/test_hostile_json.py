@@ -20,7 +20,7 @@ from crashmover.crash import Kind, Part
 from crashmover.documents import json_object
 from crashmover.errors import CorruptCrash
 from tests.cli_helpers import Sample, is_harmless, sample, sha256, statuses
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, server_of_buckets
 from tests.hostile import (
     PROCESSED,
     RAW,
@@ -75,20 +75,23 @@ DOCUMENTS = OBJECTS | OTHERS
 
 STORES = [
     "fs",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("s3_signed", "postgresql")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("s3_signed", "fake_gcs", "postgresql")
+    ),
 ]
 MakeStore = Callable[[], Store]
 
 
 @pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path, aws: UseAWS) -> MakeStore:
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
     """Makes an empty store of a kind."""
     if request.param == "fs":
         return lambda: Directory(tmp_path / "source")
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql_server")
         return lambda: Database(server)
-    bucket = Bucket(aws(request.getfixturevalue(request.param)))
+    bucket = Bucket(server_of_buckets(request, request.param))
     return lambda: bucket
 
 
@@ -289,7 +292,9 @@ def test_what_is_too_large_is_read_no_further_than_that_shows(size: int | None) 
     ("make", "shape"),
     [
         *(("fs", shape) for shape in LARGE),
-        *itertools.product(["s3_signed", "postgresql"], ["objects", "one text that becomes wide"]),
+        *itertools.product(
+            ["s3_signed", "fake_gcs", "postgresql"], ["objects", "one text that becomes wide"]
+        ),
     ],
     indirect=["make"],
 )

@@ -10,12 +10,13 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tests.cli_helpers import MAIN_DUMP, manifest, sample, sha256, statuses, stored
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, on_buckets, server_of_buckets
 from tests.hostile import (
     PROCESSED,
     RAW,
@@ -27,8 +28,8 @@ from tests.hostile import (
     invoke,
     measured,
 )
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
 
 CRASH = sample(1, dumps={MAIN_DUMP: b"MDMP", "browser": b"MDMB"}, processed=b"{}")
 OTHERS = [sample(n, leaf="0bbc", processed=b"{}") for n in range(3)]
@@ -133,32 +134,35 @@ def bomb() -> bytes:
     return packed.getvalue()
 
 
-MakeStore = Callable[[pytest.FixtureRequest, UseAWS, Path], Store]
+MakeStore = Callable[[pytest.FixtureRequest, Path], Store]
 
 
-def directory(request: pytest.FixtureRequest, aws: UseAWS, tmp: Path) -> Store:
+def directory(request: pytest.FixtureRequest, tmp: Path) -> Store:
     return Directory(tmp / "copies")
 
 
-def bucket(request: pytest.FixtureRequest, aws: UseAWS, tmp: Path) -> Store:
-    return Bucket(aws(request.getfixturevalue("s3_signed")))
+def s3(request: pytest.FixtureRequest, tmp: Path) -> Store:
+    return Bucket(server_of_buckets(request, "s3_signed"))
 
 
-def database(request: pytest.FixtureRequest, aws: UseAWS, tmp: Path) -> Store:
+def gs(request: pytest.FixtureRequest, tmp: Path) -> Store:
+    return Bucket(server_of_buckets(request, "fake_gcs"))
+
+
+def database(request: pytest.FixtureRequest, tmp: Path) -> Store:
     return Database(request.getfixturevalue("postgresql_server"))
 
 
 @slow
-@pytest.mark.parametrize("make", [directory, bucket, database])
+@pytest.mark.parametrize("make", [directory, s3, gs, database])
 def test_a_bomb_streams_wherever_it_goes_and_nobody_looks_into_it(
     request: pytest.FixtureRequest,
-    aws: UseAWS,
     tmp_path: Path,
     bomb: bytes,
     make: MakeStore,
     figures: Figures,
 ) -> None:
-    source, to = Directory(tmp_path / "source"), make(request, aws, tmp_path)
+    source, to = Directory(tmp_path / "source"), make(request, tmp_path)
     source.put(*ALL)
     source.exchange(CRASH, PROCESSED, bomb)
     for args in ((), ("--verify",), ("--existing", "compare")):
@@ -175,13 +179,14 @@ def test_a_bomb_streams_wherever_it_goes_and_nobody_looks_into_it(
 
 
 @slow
+@on_buckets("s3_strict", "fake_gcs")
 @pytest.mark.parametrize("suffix", [RAW, ".dump", PROCESSED])
 def test_what_says_of_itself_that_it_is_packed_is_copied_as_it_lies_in_its_bucket(
-    s3_strict: S3Server, aws: UseAWS, tmp_path: Path, suffix: str
+    bucket_server: BucketServer, tmp_path: Path, suffix: str
 ) -> None:
-    store = Bucket(aws(s3_strict))
+    store = Bucket(bucket_server)
     store.put(*ALL)
-    store.put_object(store.key(CRASH, suffix), PACKED, ContentEncoding="gzip")
+    store.put_object(store.key(CRASH, suffix), PACKED, encoding="gzip")
     assert copy(store, tmp_path / "copies")[1] == "copied"
     assert sha256(PACKED) in stored(tmp_path / "copies").values()
 
@@ -232,7 +237,7 @@ LISTS_READ: dict[str, tuple[bytes, int]] = {
 }
 
 
-def with_list(server: S3Server, data: bytes) -> Bucket:
+def with_list(server: BucketServer, data: bytes) -> Bucket:
     """Return a store of which one crash has this list of dumps."""
     store = Bucket(server)
     store.put(*ALL)
@@ -241,11 +246,12 @@ def with_list(server: S3Server, data: bytes) -> Bucket:
 
 
 @slow
+@on_buckets("s3_signed", "fake_gcs")
 @pytest.mark.parametrize("data", LISTS_REFUSED.values(), ids=LISTS_REFUSED)
 def test_a_list_of_dumps_that_is_none_fails_its_crash_alone(
-    s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes
+    bucket_server: BucketServer, tmp_path: Path, data: bytes
 ) -> None:
-    store = with_list(aws(s3_signed), data)
+    store = with_list(bucket_server, data)
     assert copy(store, tmp_path / "copies")[1] == "failed"
     shown = invoke("get", "-s", store.uri, CRASH.crash_id)
     assert (shown.code, shown.out, len(shown.said)) == (1, b"", 1)
@@ -254,15 +260,16 @@ def test_a_list_of_dumps_that_is_none_fails_its_crash_alone(
 
 
 @slow
+@on_buckets("s3_signed", "fake_gcs")
 @pytest.mark.parametrize(
     ("data", "count", "faults"),
     LISTS_OF_WHAT_IS_NOT_THERE.values(),
     ids=LISTS_OF_WHAT_IS_NOT_THERE,
 )
 def test_a_list_of_dumps_that_are_not_there_fails_its_crash_alone_and_that_is_shown(
-    s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes, count: int, faults: list[str]
+    bucket_server: BucketServer, tmp_path: Path, data: bytes, count: int, faults: list[str]
 ) -> None:
-    store = with_list(aws(s3_signed), data)
+    store = with_list(bucket_server, data)
     assert copy(store, tmp_path / "copies")[1] == "failed"
     shown = invoke("get", "-s", store.uri, CRASH.crash_id)
     assert shown.code == 1
@@ -271,21 +278,23 @@ def test_a_list_of_dumps_that_are_not_there_fails_its_crash_alone_and_that_is_sh
 
 
 @slow
+@on_buckets("s3_signed", "fake_gcs")
 @pytest.mark.parametrize(("data", "count"), LISTS_READ.values(), ids=LISTS_READ)
 def test_a_list_of_dumps_that_is_odd_is_read(
-    s3_signed: S3Server, aws: UseAWS, tmp_path: Path, data: bytes, count: int
+    bucket_server: BucketServer, tmp_path: Path, data: bytes, count: int
 ) -> None:
-    store = with_list(aws(s3_signed), data)
+    store = with_list(bucket_server, data)
     assert copy(store, tmp_path / "copies")[1] == "copied"
     files = list((tmp_path / "copies").rglob(f"{CRASH.crash_id}*.dump"))
     assert len(files) == count
 
 
 @slow
+@on_buckets("s3_signed", "fake_gcs")
 def test_a_list_of_dumps_without_end_takes_no_more_memory_than_there_is(
-    s3_signed: S3Server, aws: UseAWS, tmp_path: Path, figures: Figures
+    bucket_server: BucketServer, tmp_path: Path, figures: Figures
 ) -> None:
-    store = Bucket(aws(s3_signed))
+    store = Bucket(bucket_server)
     store.put(*ALL)
     store.put_object(f"v1/dump_names/{CRASH.crash_id}", b'["' + b"x" * (250 << 20) + b'"]')
     done = measured("copy", "-s", store.uri, "-d", tmp_path / "copies")
@@ -332,12 +341,23 @@ KEYS_LIKE_CRASHES = {
 }
 
 
+KEYS_UNREADABLE_ON_S3 = [f"{DAY}/{CRASH.crash_id}\n", f"{DAY}/{CRASH.crash_id}//x"]
+
+
 @slow
-@pytest.mark.parametrize("key", KEYS, ids=ascii)
+@pytest.mark.parametrize(
+    ("bucket_server", "key"),
+    [
+        *product(["s3_strict", "fake_gcs"], KEYS),
+        *product(["fake_gcs"], KEYS_UNREADABLE_ON_S3),
+    ],
+    ids=ascii,
+    indirect=["bucket_server"],
+)
 def test_a_key_that_is_nobodys_is_passed_over(
-    s3_strict: S3Server, aws: UseAWS, tmp_path: Path, key: str
+    bucket_server: BucketServer, tmp_path: Path, key: str
 ) -> None:
-    store = Bucket(aws(s3_strict))
+    store = Bucket(bucket_server)
     store.put(*ALL)
     store.put_object(key, b"{}")
     passes_over = key in KEYS_LIKE_CRASHES
@@ -348,11 +368,12 @@ def test_a_key_that_is_nobodys_is_passed_over(
 
 
 @slow
-@pytest.mark.parametrize("key", [f"{DAY}/{CRASH.crash_id}\n", f"{DAY}/{CRASH.crash_id}//x"])
+@on_buckets("s3_strict")
+@pytest.mark.parametrize("key", KEYS_UNREADABLE_ON_S3)
 def test_a_key_that_the_client_cannot_read_is_said_and_crashes_are_copied_by_name(
-    s3_strict: S3Server, aws: UseAWS, tmp_path: Path, key: str
+    bucket_server: BucketServer, tmp_path: Path, key: str
 ) -> None:
-    store = Bucket(aws(s3_strict))
+    store = Bucket(bucket_server)
     store.put(*ALL)
     store.put_object(key, b"{}")
     done = invoke("copy", "-s", store.uri, "-d", tmp_path / "copies")

@@ -31,9 +31,10 @@ from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.external.probing import probe_crash, probe_id
 from crashmover.testing import contents, crash_of
-from tests.conftest import UseAWS
+from tests.conftest import UseAWS, on_buckets
 from tests.postgresql_stub import make_certificate
 from tests.s3_proxy import Place, ResetAfter, Says, behind_proxy
+from tests.servers.buckets import BucketServer
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import Bucket, S3Server
 
@@ -219,18 +220,20 @@ def test_a_bucket_that_is_gone_half_way_has_no_object(bucket: Bucket, place: Pla
         ("yesterday", None),
     ],
 )
+@on_buckets("s3_signed", "fake_gcs")
 def test_the_clock_of_a_bucket_is_in_each_answer(
-    s3_signed: S3Server, aws: UseAWS, said: str, time: dt.datetime | None
+    bucket_server: BucketServer, said: str, time: dt.datetime | None
 ) -> None:
-    with behind_proxy(aws(s3_signed)) as place:
+    with behind_proxy(bucket_server) as place:
         place.proxy.said = {"Date": said}
         with open_storage(place.uri("no-such-bucket")) as storage:
             assert storage.clock() == time
 
 
-def test_a_bucket_that_cannot_be_reached_has_no_clock(s3_signed: S3Server, aws: UseAWS) -> None:
-    aws(s3_signed)
-    with open_storage("s3://bucket?endpoint_url=http://127.0.0.1:1&region=x") as storage:
+@on_buckets("s3_signed", "fake_gcs")
+def test_a_bucket_that_cannot_be_reached_has_no_clock(bucket_server: BucketServer) -> None:
+    uri = bucket_server.uri("bucket", endpoint_url="http://127.0.0.1:1")
+    with open_storage(uri) as storage:
         assert storage.clock() is None
 
 

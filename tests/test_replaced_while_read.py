@@ -28,7 +28,7 @@ from crashmover.testing import (
     observed,
     read,
 )
-from tests.conftest import Figures, UseAWS, directory_on
+from tests.conftest import Figures, directory_on, new_uri
 from tests.grounds import FILE_SYSTEMS, STORE, FileSystem
 
 OLD = contents("a")
@@ -46,23 +46,19 @@ def file_system_by_path(request: pytest.FixtureRequest) -> str:
 
 
 def s3_strict(request: pytest.FixtureRequest) -> str:
-    return _s3(request, "s3_strict")
+    return new_uri(request, "s3_strict")
 
 
 def s3_signed(request: pytest.FixtureRequest) -> str:
-    return _s3(request, "s3_signed")
+    return new_uri(request, "s3_signed")
 
 
-def _s3(request: pytest.FixtureRequest, name: str) -> str:
-    use: UseAWS = request.getfixturevalue("aws")
-    server = use(request.getfixturevalue(name))
-    return server.uri(server.new_bucket())
+def gs(request: pytest.FixtureRequest) -> str:
+    return new_uri(request, "fake_gcs")
 
 
 def postgresql(request: pytest.FixtureRequest) -> str:
-    server = request.getfixturevalue("postgresql_server")
-    uri: str = server.uri(schema=server.new_name())
-    return uri
+    return new_uri(request, "postgresql")
 
 
 def at(ground: FileSystem) -> Callable[[pytest.FixtureRequest], str]:
@@ -76,7 +72,7 @@ QUICK = (file_system, file_system_by_path, s3_signed)
     params=[
         *(
             pytest.param(make, id=make.__name__, marks=[] if make in QUICK else pytest.mark.slow)
-            for make in (*QUICK, s3_strict, postgresql)
+            for make in (*QUICK, s3_strict, gs, postgresql)
         ),
         *(pytest.param(at(each), id=each.name, marks=pytest.mark.slow) for each in FILE_SYSTEMS),
     ]

@@ -32,12 +32,10 @@ from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.redaction import Redactor
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
-from tests.conftest import Figures, UseAWS
-from tests.servers.postgresql import PostgreSQL
-from tests.servers.s3 import S3Server
+from tests.conftest import Figures, new_uri
 
 DUMPS = {"upload_file_minidump": b"MDMP main", "memory_report": b"report"}
-STORES = ["fs", "memory", "s3_strict", "s3_signed", "postgresql", "poly"]
+STORES = ["fs", "memory", "s3_strict", "s3_signed", "fake_gcs", "postgresql", "poly"]
 IDS = [crashid.create(depth=depth) for depth in range(5)]
 
 
@@ -46,15 +44,9 @@ def open_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cra
         return FSPermanentStorage(tmp_path / "crashes")
     if kind == "memory":
         return InMemoryCrashStorage()
-    if kind == "postgresql":
-        database: PostgreSQL = request.getfixturevalue("postgresql_server")
-        return registry.open_storage(database.uri(schema=database.new_name()))
     if kind == "poly":
         return PolyCrashStorage([InMemoryCrashStorage(), FSPermanentStorage(tmp_path / "other")])
-    server: S3Server = request.getfixturevalue(kind)
-    use: UseAWS = request.getfixturevalue("aws")
-    use(server)
-    return registry.open_storage(server.uri(server.new_bucket()))
+    return registry.open_storage(new_uri(request, kind))
 
 
 @pytest.fixture(params=STORES)

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count, pairwise, product
@@ -26,7 +27,9 @@ from crashmover.engine.mover import Existing, Mover, Status
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, Contents, contents, crash_of, read
-from tests.conftest import UseAWS
+from tests.cli_helpers import stored
+from tests.conftest import Figures, UseAWS
+from tests.servers.buckets import Bucket
 from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
@@ -160,16 +163,18 @@ def test_many_crashes_go_through_every_store_and_come_back(
     aws: UseAWS,
     fake_gcs: FakeGCS,
     postgresql_server: PostgreSQL,
+    figures: Figures,
     count: int,
 ) -> None:
     aws(s3_signed)
-    bucket, schema = s3_signed.new_bucket(), postgresql_server.new_name()
+    schema = postgresql_server.new_name()
+    first, bucket, last = Bucket(fake_gcs), Bucket(s3_signed), Bucket(fake_gcs)
     stores = [
         str(tmp_path / "collector"),
-        fake_gcs.uri(fake_gcs.new_bucket(), "crashes"),
-        s3_signed.uri(bucket, "crashes"),
+        first.uri("crashes"),
+        bucket.uri("crashes"),
         postgresql_server.uri(schema=schema),
-        fake_gcs.uri(fake_gcs.new_bucket()),
+        last.uri("crashes"),
         str(tmp_path / "archive"),
     ]
     make = [sys.executable, str(ROOT / "examples" / "sample_crashes.py"), stores[0]]
@@ -180,13 +185,17 @@ def test_many_crashes_go_through_every_store_and_come_back(
         result = crashmover("copy", "-s", source, "-d", destination)
         assert result.output.startswith(f"copied 0, skipped {count}, failed 0;")
     manifest = manifest_of(tmp_path / "collector")
+    kinds = Counter(kind for _, kind, _ in manifest)
+    assert kinds["raw_crash"] == count < kinds["dump"] and kinds["processed_crash"] > count / 3
     assert manifest_of(tmp_path / "archive") == manifest
-    assert objects_of(s3_signed.client(), bucket) == {
-        key_in_bucket(*key): digest for key, digest in manifest.items()
-    }
+    assert stored(tmp_path / "archive") == stored(tmp_path / "collector")
+    expected = {key_in_bucket(*key): digest for key, digest in manifest.items()}
+    for each in (first, bucket, last):
+        assert objects_of(each) == expected
     with postgresql_server.connect() as connection:
         assert rows_of(connection, schema) == manifest
         check_views(connection, schema, manifest)
+    figures(crashes=count, **kinds)
 
 
 def test_the_example_takes_crashes_through_every_store(
@@ -221,22 +230,20 @@ def key_in_bucket(crash_id: str, kind: str, name: str) -> str:
     return f"crashes/v1/processed_crash/{crash_id}"
 
 
-def objects_of(client: Any, bucket: str) -> dict[str, str]:
+def objects_of(bucket: Bucket) -> dict[str, str]:
     """Every object but the lists of dumps, which must say what is there."""
     found = {}
     dumps: dict[str, set[str]] = {}
     lists: dict[str, set[str]] = {}
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for item in page["Contents"]:
-            data = client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-            _, _, name, *_, crash_id = item["Key"].split("/")
-            if name == "dump_names":
-                lists[crash_id] = set(json.loads(data))
-                continue
-            found[item["Key"]] = hashlib.sha256(data).hexdigest()
-            dumps.setdefault(crash_id, set())
-            if name not in ("raw_crash", "processed_crash"):
-                dumps[crash_id].add("upload_file_minidump" if name == "dump" else name)
+    for key, data in bucket.objects().items():
+        _, _, name, *_, crash_id = key.split("/")
+        if name == "dump_names":
+            lists[crash_id] = set(json.loads(data))
+            continue
+        found[key] = hashlib.sha256(data).hexdigest()
+        dumps.setdefault(crash_id, set())
+        if name not in ("raw_crash", "processed_crash"):
+            dumps[crash_id].add("upload_file_minidump" if name == "dump" else name)
     assert lists == dumps
     return found
 
@@ -267,13 +274,14 @@ def check_views(
 
 @pytest.fixture
 def unusable(
-    s3_signed: S3Server, aws: UseAWS, postgresql_server: PostgreSQL
+    s3_signed: S3Server, aws: UseAWS, fake_gcs: FakeGCS, postgresql_server: PostgreSQL
 ) -> dict[str, tuple[str, str]]:
     """What may be wrong -> a URI, and what is said about it."""
     aws(s3_signed)
     password = postgresql_server.password
     return {
         "bucket": (s3_signed.uri("no-such-bucket"), "no such bucket"),
+        "bucket of Google's": (fake_gcs.uri("no-such-bucket"), "no such bucket"),
         "server": ("s3://crashes?endpoint_url=http://127.0.0.1:1", "connection refused"),
         "password": (
             postgresql_server.uri().replace(password, "cAnArY"),
@@ -284,7 +292,9 @@ def unusable(
     }
 
 
-@pytest.mark.parametrize("what", ["bucket", "server", "password", "database", "tables"])
+@pytest.mark.parametrize(
+    "what", ["bucket", "bucket of Google's", "server", "password", "database", "tables"]
+)
 def test_a_store_that_refuses_ends_a_command_with_one_line_and_4(
     unusable: dict[str, tuple[str, str]], what: str, tmp_path: Path
 ) -> None:
@@ -328,7 +338,7 @@ def test_a_crash_is_saved_fetched_and_copied_by_the_commands(
 ) -> None:
     (tmp_path / "raw.json").write_bytes(contents()[RAW])
     (tmp_path / "mini.dmp").write_bytes(contents()[MAIN])
-    for kind in ("s3", "postgresql"):
+    for kind in ("s3", "gs", "postgresql"):
         [uri] = new_uris(kind)
         saved = crashmover(
             "save", "-d", uri, "--raw-crash", tmp_path / "raw.json", "--dump",

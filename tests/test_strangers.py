@@ -14,8 +14,8 @@ import pytest
 from crashmover import open_storage
 from crashmover.crash import Kind
 from tests.cli_helpers import Argument, Sample, put, run, sample, snapshot, stored
-from tests.conftest import UseAWS
-from tests.servers.s3 import S3Server
+from tests.conftest import on_buckets
+from tests.servers.buckets import BucketServer
 
 CRASHES = [sample(n, day="261120", depth=digit) for n, digit in enumerate("012345")]
 FIRST = CRASHES[0].crash_id
@@ -301,20 +301,19 @@ def test_any_other_link_in_the_place_of_a_directory_is_still_refused(tmp_path: P
 # Buckets
 
 
-def test_a_removal_says_that_a_bucket_has_ids_in_upper_case(
-    s3_signed: S3Server, aws: UseAWS
-) -> None:
-    aws(s3_signed)
-    bucket = s3_signed.new_bucket()
+@on_buckets("s3_signed", "fake_gcs")
+def test_a_removal_says_that_a_bucket_has_ids_in_upper_case(bucket_server: BucketServer) -> None:
+    bucket = bucket_server.new_bucket()
     key = f"v1/raw_crash/20261120/{FIRST.upper()}"
-    s3_signed.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
-    uri = s3_signed.uri(bucket)
+    bucket_server.put_object(bucket, key, b"{}")
+    uri = bucket_server.uri(bucket)
     code, stderr = said("remove", "-s", uri, "--since", "7d", "--until", "0d", "--yes")
     assert code == 1
     assert "(upper case)" in stderr
     assert "(upper case)" in run("doctor", "-s", uri).stdout
 
 
+@on_buckets("s3_signed", "fake_gcs")
 @pytest.mark.parametrize(
     ("key", "prefix", "phrase"),
     [
@@ -327,12 +326,11 @@ def test_a_removal_says_that_a_bucket_has_ids_in_upper_case(
     ],
 )
 def test_a_bucket_with_other_keys_is_not_empty(
-    key: str, prefix: str, phrase: str, s3_signed: S3Server, aws: UseAWS, tmp_path: Path
+    key: str, prefix: str, phrase: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    aws(s3_signed)
-    bucket = s3_signed.new_bucket()
-    s3_signed.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
-    uri = s3_signed.uri(f"{bucket}/{prefix}" if prefix else bucket)
+    bucket = bucket_server.new_bucket()
+    bucket_server.put_object(bucket, key, b"{}")
+    uri = bucket_server.uri(bucket, prefix)
     for args in (["list"], ["--quiet", "copy", "-d", tmp_path / "copy"], ["list", "--since", "3d"]):
         result = run(*args, "-s", uri)
         assert result.exit_code == 1
@@ -341,11 +339,11 @@ def test_a_bucket_with_other_keys_is_not_empty(
     assert "no crash is here" in run("doctor", "-s", uri).stdout
 
 
+@on_buckets("s3_signed", "fake_gcs")
 def test_a_bucket_with_crashes_of_other_days_or_none_is_no_news(
-    s3_signed: S3Server, aws: UseAWS, tmp_path: Path
+    bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    aws(s3_signed)
-    uri = s3_signed.uri(s3_signed.new_bucket())
+    uri = bucket_server.uri(bucket_server.new_bucket())
     assert said("--quiet", "list", "-s", uri) == (0, "")
     store = put(tmp_path / "there", *CRASHES)
     assert run("copy", "-s", store, "-d", uri).exit_code == 0
@@ -353,6 +351,7 @@ def test_a_bucket_with_crashes_of_other_days_or_none_is_no_news(
     assert said("--quiet", "list", "-s", uri, "--kind", "processed") == (0, "")
 
 
+@on_buckets("s3_signed", "fake_gcs")
 @pytest.mark.parametrize(
     "key",
     [
@@ -363,12 +362,11 @@ def test_a_bucket_with_crashes_of_other_days_or_none_is_no_news(
     ],
 )
 def test_keys_that_a_listing_passes_over_are_named(
-    key: str, s3_signed: S3Server, aws: UseAWS, tmp_path: Path
+    key: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    aws(s3_signed)
-    bucket = s3_signed.new_bucket()
-    s3_signed.client().put_object(Bucket=bucket, Key=key, Body=b"{}")
-    result = run("--quiet", "copy", "-s", s3_signed.uri(bucket), "-d", tmp_path / "copy")
+    bucket = bucket_server.new_bucket()
+    bucket_server.put_object(bucket, key, b"{}")
+    result = run("--quiet", "copy", "-s", bucket_server.uri(bucket), "-d", tmp_path / "copy")
     assert result.exit_code == 1
     assert result.stderr.count("passed over what looks like crashes") == 1
 

@@ -6,7 +6,6 @@
 
 import datetime as dt
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.testing import DistinctConformance
 from tests.cli_helpers import assert_refused, put, run, samples, stored
 from tests.conftest import Figures, UseAWS
-from tests.s3_proxy import Place, Says, behind_proxy, proxy_of
+from tests.s3_proxy import Place, Says, behind_proxy
 from tests.servers.s3 import Bucket, Rclone, S3Server
 
 CRASHES = samples(6)
@@ -39,34 +38,6 @@ def fill(tmp_path: Path, uri: str) -> str:
     """Copy the crashes there; return the URI."""
     assert run("copy", "-s", put(tmp_path / "crashes", *CRASHES), "-d", uri).exit_code == 0
     return uri
-
-
-def test_a_bucket_is_not_moved_onto_itself_by_any_address(
-    server: S3Server, tmp_path: Path, figures: Figures
-) -> None:
-    bucket = Bucket(server)
-    source = fill(tmp_path, bucket.uri("a/prefix"))
-    before = bucket.objects()
-    with ExitStack() as stack:
-        ends = [stack.enter_context(proxy_of(server.endpoint_url)).endpoint_url for _ in range(2)]
-        hosts = [f"http://{host}:{server.port}" for host in ("localhost", "LOCALHOST", "127.1")]
-        names: list[str] = [source.replace(server.endpoint_url, end) for end in (*ends, *hosts)]
-        names += [source.replace("a/prefix?", "a/prefix/?"), f"{source}&checksum=none"]
-        names += [f"{source}&addressing_style=path"]
-        refused = 0
-        for name in names:
-            for options in WAYS:
-                assert_refused(run("copy", "-s", source, "-d", name, *options), 2, "same store")
-                assert_refused(run("copy", "-s", name, "-d", source, *options), 2, "same store")
-                refused += 2
-            dry = run("copy", "-s", source, "-d", name, *MOVE, "--dry-run")
-            assert "same store" in dry.stderr or "--dry-run writes nothing" in dry.stderr
-        assert_refused(run("copy", "-s", names[0], "-d", names[1], *MOVE), 2, "same store")
-        several = ("-d", tmp_path / "elsewhere", "-d", names[0])
-        assert_refused(run("copy", "-s", source, *several, *MOVE), 2, "same store")
-    assert not (tmp_path / "elsewhere").exists()
-    assert bucket.objects() == before
-    figures(moves_refused=refused, crashes_lost=0)
 
 
 def test_buckets_prefixes_and_servers_that_are_two_are_moved(
@@ -118,7 +89,7 @@ def test_a_server_that_shows_one_place_by_another_bucket_and_prefix(
         (below.directory / "data").symlink_to(s3_signed.directory / "data" / bucket.name)
         below.start()
         inner = below.uri("inner")
-        assert_refused(run("copy", "-s", source, "-d", inner, *MOVE), 2, "the same ETag and time")
+        assert_refused(run("copy", "-s", source, "-d", inner, *MOVE), 2, "the same size and time")
     assert bucket.objects() == before
 
 

@@ -32,6 +32,7 @@ from crashmover.testing import (
 )
 from tests.cli_helpers import sha256
 from tests.conftest import UseAWS
+from tests.servers.gcs import FakeGCS
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.s3 import S3Server
 
@@ -79,18 +80,22 @@ def opened() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.fixture(params=["fs", "s3_signed", "postgresql", "memory", "by file", "by size", "many"])
+@pytest.fixture(
+    params=["fs", "s3_signed", "fake_gcs", "postgresql", "memory", "by file", "by size", "many"]
+)
 def destination(
     request: pytest.FixtureRequest,
     opened: ExitStack,
     tmp_path: Path,
     aws: UseAWS,
     s3_signed: S3Server,
+    fake_gcs: FakeGCS,
     postgresql_server: PostgreSQL,
 ) -> CrashStorageBase:
     makers: dict[str, Open] = {
         "fs": lambda: open_storage(str(tmp_path / "destination")),
         "s3_signed": lambda: open_storage(aws(s3_signed).uri(s3_signed.new_bucket())),
+        "fake_gcs": lambda: open_storage(fake_gcs.uri(fake_gcs.new_bucket())),
         "postgresql": lambda: open_storage(
             postgresql_server.uri(schema=postgresql_server.new_name())
         ),

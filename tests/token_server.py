@@ -8,13 +8,25 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+WORKFORCE = "//iam.googleapis.com/locations/global/workforcePools/p/providers/q"
+WORKLOAD = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
+_ACTS = ":generateAccessToken"
+USER = {
+    "type": "authorized_user",
+    "client_id": "client",
+    "client_secret": "a client secret",
+    "refresh_token": "a refresh token",
+}
 
 
 class TokenServer:
@@ -53,19 +65,50 @@ class TokenServer:
         path.write_text(json.dumps(account | changed))
         return path
 
-    def identity_federation(self, path: Path) -> Path:
-        """Write a configuration of workforce identity federation, by a token in a file."""
-        subject = path.with_name("subject-token")
-        subject.write_text("a token of another provider")
+    def authorized_user(self, path: Path) -> Path:
+        """Write what ``gcloud auth application-default login`` leaves."""
+        path.write_text(json.dumps(USER))
+        return path
+
+    def identity_federation(self, path: Path, audience: str, source: dict[str, str]) -> Path:
+        """Write a configuration of identity federation.
+
+        :param audience: one of `WORKFORCE` and `WORKLOAD`
+        :param source: where the token of the other provider is
+        """
         account = {
             "type": "external_account",
-            "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/q",
+            "audience": audience,
             "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
             "token_url": f"http://{self.address}/sts",
-            "credential_source": {"file": str(subject)},
+            "credential_source": source,
         }
         path.write_text(json.dumps(account))
         return path
+
+    def impersonation(self, path: Path, source: Path) -> Path:
+        """Write the credentials of a service account that another account acts as.
+
+        :param source: the file of the other account: of a user, or of a service account
+        """
+        account = {
+            "type": "impersonated_service_account",
+            "service_account_impersonation_url": f"http://{self.address}/you@project{_ACTS}",
+            "source_credentials": json.loads(source.read_text()),
+        }
+        path.write_text(json.dumps(account))
+        return path
+
+    def use_for_google(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let google-auth ask this server where its own constants name Google's: for the tokens of
+        users and of impersonation, and for the project of a workload."""
+        url = f"http://{self.address}"
+        for name, value in {
+            "google.oauth2.credentials._GOOGLE_OAUTH2_TOKEN_ENDPOINT": f"{url}/token",
+            "google.auth.iam._IAM_ENDPOINT": f"{url}/{{}}{_ACTS}",
+            "google.auth.external_account._CLOUD_RESOURCE_MANAGER": f"{url}/projects/",
+        }.items():
+            monkeypatch.setattr(name, value)
 
     def close(self) -> None:
         """Stop."""
@@ -82,6 +125,11 @@ def token_server() -> Iterator[TokenServer]:
         yield server
     finally:
         server.close()
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
 
 
 @cache
@@ -113,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         tokens.paths.append(self.path)
         if tokens.refusal:
             self._say(*tokens.refusal)
-        elif self.path.endswith(("/token", "/sts")) or "/token?" in self.path:
+        elif self.path.endswith(("/token", "/sts", _ACTS)) or "/token?" in self.path:
             with tokens.lock:
                 token = f"token-{len(tokens.given)}-secret"
                 tokens.given.append(token)
@@ -125,8 +173,12 @@ class _Handler(BaseHTTPRequestHandler):
                     "expires_in": tokens.lasts,
                     "token_type": "Bearer",
                     "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+                    "accessToken": token,  # of an account that another acts as
+                    "expireTime": f"{now() + timedelta(seconds=tokens.lasts):%Y-%m-%dT%H:%M:%SZ}",
                 },
             )
+        elif self.path.startswith("/projects/"):
+            self._say(200, {"projectId": "project"})
         elif "service-accounts" in self.path:  # of the metadata server
             self._say(200, {"email": "me@project", "scopes": [], "aliases": []})
         elif "universe" in self.path:

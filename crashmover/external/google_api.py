@@ -4,6 +4,7 @@
 
 """Google's servers: where they are, whose requests they take, and how they say what is wrong."""
 
+import json
 import logging
 import os
 import re
@@ -133,7 +134,9 @@ class GoogleTokens:
         with self._lock:
             try:
                 self._credentials = self._credentials or self._find()
-                if not self._credentials.valid or refused == self._headers:
+                # Credentials may come with a token: google-auth asks for the project with it.
+                is_valid = self._headers and self._credentials.valid
+                if not is_valid or refused == self._headers:
                     self._renew()
             except StorageError:
                 raise
@@ -167,5 +170,12 @@ class GoogleTokens:
             return StorageUnavailable("the server of tokens does not answer", uri=self._uri)
         words = type(error).__name__  # another's text may quote what it could not read
         if isinstance(error, GoogleAuthError) and error.args:
-            words = " ".join(str(error.args[0]).split())[:300]
+            words = " ".join(f"{error.args[0]}{_said_by_server(error)}".split())[:300]
         return StorageDenied(f"no credentials: {words}", uri=self._uri)
+
+
+def _said_by_server(error: Exception) -> str:
+    """Return what the server of tokens says, where google-auth passes its answer on unread."""
+    with suppress(ValueError, TypeError, KeyError, IndexError):
+        return f": {masked(str(json.loads(error.args[1])['error']['message']))}"
+    return ""

@@ -13,6 +13,7 @@ import signal
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from importlib.resources import files
@@ -49,13 +50,35 @@ class FakeGCS(ServerProcess):
         """Return the URI of a store there."""
         return uri_of(self.endpoint_url, bucket, prefix, **options)
 
+    def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
+        query = {"uploadType": "media", "name": key, "contentEncoding": encoding or ""}
+        self._request("POST", f"/upload/storage/v1/b/{bucket}/o?{urlencode(query)}", data)
+
+    def delete_object(self, bucket: str, key: str) -> None:
+        self._request("DELETE", f"/storage/v1/b/{bucket}/o/{quote(key, safe='')}")
+
+    def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
+        path, get = f"/storage/v1/b/{bucket}/o", partial(self._request, "GET")
+        keys = [key for key in self._keys(path) if text in key]
+        return {key: get(f"{path}/{quote(key, safe='')}?alt=media") for key in keys}
+
+    def _keys(self, path: str) -> Iterator[str]:
+        page: Any = {"nextPageToken": ""}
+        while "nextPageToken" in page:
+            page = self.ask("GET", f"{path}?{urlencode({'pageToken': page['nextPageToken']})}")
+            yield from (found["name"] for found in page.get("items", []))
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request as no client does; return the answer."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.endpoint_url + path, data, method=method)
-        request.add_header("Content-Type", "application/json")
+        return json.loads(self._request(method, path, data) or b"null")
+
+    def _request(self, method: str, path: str, data: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
+        request = urllib.request.Request(self.endpoint_url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or b"null")
+            found: bytes = answer.read()
+            return found
 
 
 def uri_of(url: str, bucket: str, prefix: str = "", **options: str) -> str:

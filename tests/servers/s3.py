@@ -23,6 +23,7 @@ from urllib.parse import quote, urlencode
 import boto3
 from botocore.config import Config
 
+from tests.servers import buckets
 from tests.servers.process import MissingServer, ServerProcess
 
 
@@ -92,26 +93,32 @@ class S3Server(ServerProcess):
         path = f"/{quote(prefix)}" if prefix else ""
         return f"s3://{bucket}{path}?{urlencode(query, safe=':/')}"
 
+    def put_object(self, bucket: str, key: str, data: bytes, encoding: str | None = None) -> None:
+        options = {"ContentEncoding": encoding} if encoding else {}
+        self.client().put_object(Bucket=bucket, Key=key, Body=data, **options)
 
-class Bucket:
+    def delete_object(self, bucket: str, key: str) -> None:
+        self.client().delete_object(Bucket=bucket, Key=key)
+
+    def objects(self, bucket: str, text: str = "") -> dict[str, bytes]:
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
+        get = self.client().get_object
+        return {key: get(Bucket=bucket, Key=key)["Body"].read() for key in keys if text in key}
+
+
+class Bucket(buckets.Bucket):
     """A bucket as a plain client sees it."""
 
-    def __init__(self, server: S3Server) -> None:
-        self.server = server
-        self.name = server.new_bucket()
-        self.client: Any = server.client()
+    server: S3Server
 
-    def uri(self, prefix: str = "", **options: str) -> str:
-        return self.server.uri(self.name, prefix, **options)
+    def __init__(self, server: S3Server) -> None:
+        super().__init__(server)
+        self.client: Any = server.client()
 
     def put(self, objects: dict[str, bytes], **metadata: str) -> None:
         for key, data in objects.items():
             self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata)
-
-    def objects(self) -> dict[str, bytes]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        names = [found["Key"] for page in pages for found in page.get("Contents", [])]
-        return {name: self.get(name)["Body"] for name in names}
 
     def get(self, key: str) -> Any:
         found = self.client.get_object(Bucket=self.name, Key=key)
@@ -136,6 +143,35 @@ class Rclone(S3Server):
 
     def environment(self) -> dict[str, str]:
         return {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'}
+
+
+class Interoperability(S3Server):
+    """``rclone serve s3`` over a server of Google Cloud Storage: the same buckets by the API of S3,
+    as Google's own server has it, too.
+
+    :param url: of that server
+    :param kept: for how long it goes by the names that it has listed, as rclone writes it.  With
+        ``0``, rclone 1.75.2 never ends a put.
+    """
+
+    stop_signal = signal.SIGKILL
+
+    def __init__(self, url: str, kept: str) -> None:
+        super().__init__()
+        self._url = url
+        self._kept = kept
+
+    def command(self) -> list[str | Path]:
+        options = ["--config", "", "--dir-cache-time", self._kept]
+        return [rclone(), "serve", "s3", "--addr", f"{self.host}:{self.port}", *options, ":gcs:"]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"',
+            "RCLONE_GCS_ENDPOINT": f"{self._url}/storage/v1/",
+            "RCLONE_GCS_ANONYMOUS": "true",
+            "RCLONE_GCS_PROJECT_NUMBER": "tests",
+        }
 
 
 class Ministack(S3Server):

@@ -13,7 +13,8 @@ prefix is never a crash's key below a shorter one.
 A server may go by a list of names that it has kept for minutes, as ``rclone serve s3`` does, and
 so not show the mark.  A replica shows it late, and may repeat what is deleted.  So where there is
 no mark, an object of the source is looked for in the destination, too.  The same object has the
-same ETag and time there; what crashmover saved twice also has two words in its metadata.
+same size and time there.  Its version is no proof: two servers may have two names for the same
+bytes, as Google's two APIs have.  What crashmover saved twice has two words in its metadata.
 
 The mark goes into the source, which a copy that removes may delete from.  It needs no right in
 the destination that saving does not need.  Where the source refuses to be put to, the mark goes
@@ -33,6 +34,7 @@ from crashmover.external.bucket.stamps import SAVE
 
 logger = logging.getLogger(__name__)
 
+_SECOND = dt.timedelta(seconds=1)
 _OLD = dt.timedelta(hours=1)  # after which a mark was left behind by a process that was killed
 
 
@@ -48,7 +50,7 @@ def is_same_bucket(source: BucketClient, destination: BucketClient) -> bool:
         here = source.head(key)
         if here and _may_be_one(here, there):
             raise NotTwoStores(
-                f"{key} has the same ETag and time in both; one may be a replica of the other, or"
+                f"{key} has the same size and time in both; one may be a replica of the other, or"
                 " its server may go by names that it has kept"
             )
     return False
@@ -61,9 +63,12 @@ def _first(client: BucketClient) -> str | None:
 
 
 def _may_be_one(here: StoredObject, there: StoredObject) -> bool:
-    """Return True if both may be one object, which a server may show without its metadata."""
+    """Return True if both may be one object, which a server may show without its metadata, and
+    with its time in whole seconds."""
     saves = {each.metadata.get(SAVE) for each in (here, there)} - {None}
-    return len(saves) < 2 and (here.version, here.time) == (there.version, there.time)
+    times = [each.time for each in (here, there) if each.time]
+    is_one_time = not times or max(times) - min(times) < _SECOND
+    return len(saves) < 2 and here.size == there.size and is_one_time
 
 
 def _shows_mark(source: BucketClient, destination: BucketClient) -> bool:

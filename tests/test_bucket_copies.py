@@ -32,9 +32,9 @@ from tests.cli_helpers import (
     samples,
     statuses,
 )
-from tests.conftest import Figures, UseAWS
+from tests.conftest import Figures, server_of_buckets
 from tests.s3_proxy import Fault, Place, Replies, Reset, Says, behind_proxy
-from tests.test_s3_faults import FAULTS
+from tests.test_bucket_faults import FAULTS
 
 slow = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -123,8 +123,8 @@ def make_copy(place: Place, directory: Path, way: str, crashes: list[Sample]) ->
 
 
 @pytest.fixture(params=["s3_strict"])
-def place(request: pytest.FixtureRequest, aws: UseAWS) -> Iterator[Place]:
-    with behind_proxy(aws(request.getfixturevalue(request.param))) as place:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with behind_proxy(server_of_buckets(request, request.param)) as place:
         yield place
 
 
@@ -136,7 +136,7 @@ UNNOTICED = ["damaged"]  # of what comes of large dumps, only the length is know
 SIGNED = ["reset", "reset after", "503", "cut"]  # it looks at no checksum of what goes up
 CASES = [
     pytest.param(place, way, how, 1000, marks=slow)
-    for place, faults in (("s3_strict", ALL_FAULTS), ("s3_signed", SIGNED))
+    for place, faults in (("s3_strict", ALL_FAULTS), ("s3_signed", SIGNED), ("gcs", ALL_FAULTS))
     for way, how in product(WAYS, faults)
 ]
 
@@ -180,6 +180,10 @@ def test_each_request_of_a_copy_may_fail(
             ("s3_strict", Says(503), 1.0),
             ("s3_strict", Reset(), 1.0),
             ("s3_signed", Says(503), 0.9),
+            ("gcs", Says(503), 0.6),
+            ("gcs", Reset(), 0.9),
+            ("gcs", Says(503), 1.0),
+            ("gcs", Reset(), 1.0),
         )
     ],
     indirect=["place"],

@@ -26,8 +26,8 @@ from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of,
 from tests.bucket_in_memory import Bucket as BucketInMemory
 from tests.bucket_in_memory import open_bucket
 from tests.cli_helpers import run, sha256
-from tests.conftest import Figures, UseAWS
-from tests.servers.s3 import Bucket
+from tests.conftest import Figures, server_of_buckets
+from tests.servers.buckets import Bucket
 
 REPORT = (Kind.DUMP, "memory_report")
 DUMPS: Contents = {MAIN: b"MDMP main", BROWSER: b"MDMP browser", REPORT: b"report"}
@@ -53,9 +53,9 @@ def laid_out(key: str, raw: bytes, dumps: Contents = DUMPS) -> dict[str, bytes]:
     return {key: raw, **dumps_of(dumps)}
 
 
-@pytest.fixture(params=["s3_signed", pytest.param("s3_strict", marks=pytest.mark.slow)])
-def bucket(request: pytest.FixtureRequest, aws: UseAWS) -> Bucket:
-    return Bucket(aws(request.getfixturevalue(request.param)))
+@pytest.fixture(params=["s3_signed", "fake_gcs", pytest.param("s3_strict", marks=pytest.mark.slow)])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(server_of_buckets(request, request.param))
 
 
 @pytest.fixture

@@ -23,17 +23,17 @@ from crashmover.testing import (
     without,
 )
 from crashmover.testing.samples import with_broken
-from tests.conftest import UseAWS
-from tests.servers.s3 import Bucket
+from tests.conftest import server_of_buckets
+from tests.servers.buckets import Bucket
 
 OURS, THEIRS = (without(contents(version), PROCESSED) for version in "ab")
 FEWER = without(OURS, BROWSER)
 OLD_KEY = keys.raw_crash_keys(CRASH_ID)[-1]
 
 
-@pytest.fixture(params=["s3_strict", "s3_signed"])
-def bucket(request: pytest.FixtureRequest, aws: UseAWS) -> Bucket:
-    return Bucket(aws(request.getfixturevalue(request.param)))
+@pytest.fixture(params=["s3_strict", "s3_signed", "gcs"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(server_of_buckets(request, request.param))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def begin(bucket: Bucket, state: Contents) -> None:
     with open_storage(bucket.uri()) as another:
         another.save_crash(crash_of(state))
     for key in keys.raw_crash_keys(CRASH_ID):
-        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+        bucket.delete(key)
 
 
 def create(storage: CrashStorageBase, state: Contents) -> Exception | None:
