@@ -26,7 +26,7 @@ from crashmover.testing import BROWSER, CRASH_ID, MAIN, RAW, Contents, crash_of,
 from tests.bucket_in_memory import Bucket as BucketInMemory
 from tests.bucket_in_memory import open_bucket
 from tests.cli_helpers import run, sha256
-from tests.conftest import Figures, server_of_buckets
+from tests.conftest import Figures, mostly_slow, server_of_buckets
 from tests.servers.buckets import Bucket
 
 REPORT = (Kind.DUMP, "memory_report")
@@ -53,7 +53,7 @@ def laid_out(key: str, raw: bytes, dumps: Contents = DUMPS) -> dict[str, bytes]:
     return {key: raw, **dumps_of(dumps)}
 
 
-@pytest.fixture(params=["s3_signed", "fake_gcs", pytest.param("s3_strict", marks=pytest.mark.slow)])
+@pytest.fixture(params=mostly_slow(["s3_signed", "s3_strict", "fake_gcs"], ["s3_signed"]))
 def bucket(request: pytest.FixtureRequest) -> Bucket:
     return Bucket(server_of_buckets(request, request.param))
 

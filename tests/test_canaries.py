@@ -339,7 +339,7 @@ def of_google_bucket(gcs: StrictGCS, tmp_path: Path) -> Iterator[list[tuple[str,
         for number, text in enumerate(
             (
                 CANARY,
-                json.dumps({"type": CANARY}),
+                json.dumps({"token": CANARY}),
                 json.dumps({"type": "authorized_user", "refresh_token": CANARY}),
                 json.dumps(USER | {"refresh_token": CANARY, "client_secret": CANARY}),
                 json.dumps({"type": "external_account", "credential_source": {"file": CANARY}}),

@@ -47,7 +47,9 @@ def source(tmp_path: Path) -> Path:
     return put(tmp_path / "source", *CRASHES)
 
 
-@pytest.fixture(params=["fs", "s3_strict", "fake_gcs", "postgresql"])
+@pytest.fixture(
+    params=["fs", "s3_strict", pytest.param("fake_gcs", marks=pytest.mark.slow), "postgresql"]
+)
 def put_away(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
     """Puts crashes into a store of each kind, and returns its URI."""
     uri = str(tmp_path / "there") if request.param == "fs" else new_uri(request, request.param)

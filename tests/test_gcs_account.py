@@ -290,12 +290,12 @@ def test_a_token_may_expire_before_each_piece_of_a_large_dump(
 def test_tokens_may_expire_in_the_middle_of_copies(
     gcs: StrictGCS, tokens: TokenServer, account: Path, tmp_path: Path
 ) -> None:
-    crashes, back = samples(100), tmp_path / "back"
+    crashes, back = samples(60), tmp_path / "back"
     uri = asking(gcs, tokens)
     with proxy_of(gcs.endpoint_url) as proxy:
 
         def expire(_request: Request, _head: dict[str, str], _body: bytes) -> None:
-            if len(proxy.requests) in (50, 200):
+            if len(proxy.requests) in (30, 150):
                 gcs.tokens = set()
 
         proxy.policy = expire

@@ -72,7 +72,9 @@ OF_QUEUES: list[type[Scene]] = [Pull, PullAndFollow, Look, Publish, PublishSlowl
 
 
 def is_about_a_dump(request: Request) -> bool:
-    return "/v1/dump/" in unquote(request.path)
+    """Or about anything that is put into Google Cloud Storage, whose name is not in the path."""
+    path = unquote(request.path)
+    return "/v1/dump/" in path or path.startswith("/upload/")
 
 
 MANY = 30

@@ -32,10 +32,11 @@ from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.poly import PolyCrashStorage
 from crashmover.redaction import Redactor
 from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
-from tests.conftest import Figures, new_uri
+from tests.conftest import Figures, mostly_slow, new_uri
 
 DUMPS = {"upload_file_minidump": b"MDMP main", "memory_report": b"report"}
 STORES = ["fs", "memory", "s3_strict", "s3_signed", "fake_gcs", "postgresql", "poly"]
+QUICK = [each for each in STORES if each != "fake_gcs"]
 IDS = [crashid.create(depth=depth) for depth in range(5)]
 
 
@@ -49,7 +50,7 @@ def open_store(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Cra
     return registry.open_storage(new_uri(request, kind))
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=mostly_slow(STORES, QUICK))
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> CrashStorageBase:
     storage = open_store(request.param, request, tmp_path)
     request.addfinalizer(storage.close)
@@ -128,7 +129,7 @@ def test_a_crash_is_catalogued_and_deleted(storage: CrashStorageBase) -> None:
     assert storage.is_mutator() is False
 
 
-@pytest.mark.parametrize("kind", [each for each in STORES if each != "poly"])
+@pytest.mark.parametrize("kind", mostly_slow([each for each in STORES if each != "poly"], QUICK))
 def test_a_crash_is_never_missing_while_its_dumps_are_kept(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

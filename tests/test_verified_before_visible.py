@@ -81,7 +81,16 @@ def opened() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(
-    params=["fs", "s3_signed", "fake_gcs", "postgresql", "memory", "by file", "by size", "many"]
+    params=[
+        "fs",
+        "s3_signed",
+        pytest.param("fake_gcs", marks=pytest.mark.slow),
+        "postgresql",
+        "memory",
+        "by file",
+        "by size",
+        "many",
+    ]
 )
 def destination(
     request: pytest.FixtureRequest,
