@@ -1,0 +1,52 @@
+# This Source Code Form is subject to the terms of the Mozilla Public
+# License, v. 2.0. If a copy of the MPL was not distributed with this
+# file, You can obtain one at https://mozilla.org/MPL/2.0/.
+
+"""What the XML API of Google Cloud Storage says where it is asked for an object: in one answer the
+bytes and, in its headers, what the JSON API needs a request of its own for.
+
+Source: "HTTP headers and query string parameters for XML API", and Google's Go client: "Only the
+XML and gRPC APIs support getting custom metadata via the Reader; for JSON make a separate call"
+(cloud.google.com/go/storage, ``Reader.Metadata``).
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from crashmover.external.http_session import Answer
+
+ANSWERS = (200, 206, 400, 401, 403, 404, 405, 416, 501)
+"""The statuses after which to ask again is no use.  Of a refusal the JSON API says more."""
+
+_LENGTH = {200: "content-length", 206: "content-range"}
+_METADATA = "x-goog-meta-"
+
+
+def resource_of(answer: Answer) -> dict[str, Any]:
+    """Return what is said of an object, by the names of the JSON API: ``size``, ``generation``,
+    ``crc32c`` and ``metadata``, whose names are in small letters.
+
+    Metadata that is not ASCII is left out.  Other programs have put it there.
+
+    :raises LookupError: one of the first three is not said
+    """
+    said = answer.headers
+    length = said[_LENGTH[answer.status]].rpartition("/")[2]
+    hashes = ",".join(said.getall("x-goog-hash")).split(",")  # Google sends a header for each
+    metadata = {}
+    for name in said:
+        if name.startswith(_METADATA):
+            with suppress(ValueError):
+                metadata[name[len(_METADATA) :]] = said[name]
+    return {
+        "size": said.get("x-goog-stored-content-length", length),
+        "generation": said["x-goog-generation"],
+        "crc32c": dict(text.strip().partition("=")[::2] for text in hashes)["crc32c"],
+        "metadata": metadata,
+    }
+
+
+def says_missing(answer: Answer) -> bool:
+    """Return True if the answer says that there is no such object, and is no page of a proxy."""
+    is_page = answer.body.lstrip().startswith(b"<") and b"<Code>NoSuchKey</Code>" not in answer.body
+    return answer.status == 404 and not is_page
