@@ -217,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
-        self.is_xml = self.command == "GET" and not path.startswith(("/storage/", "/upload/"))
+        is_json = path.startswith(("/storage/", "/upload/", "/download/"))
+        self.is_xml = self.command == "GET" and not is_json
         self.is_xml &= self.strict.xml != "none" and path != "/"
         self.strict.requests.append(f"{self.command} {self.path}")
         self.strict.headers.append({name.lower(): text for name, text in self.headers.items()})

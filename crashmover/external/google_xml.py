@@ -15,8 +15,9 @@ from typing import Any
 
 from crashmover.external.http_session import Answer
 
-ANSWERS = (200, 206, 400, 401, 403, 404, 405, 416, 501)
-"""The statuses after which to ask again is no use.  Of a refusal the JSON API says more."""
+ANSWERS = (200, 206, 400, 403, 404, 405, 416, 501)
+"""The statuses that are an answer.  Of a refusal the JSON API says more; where no credentials were
+sent it says 401, and the XML API 403."""
 
 _LENGTH = {200: "content-length", 206: "content-range"}
 _METADATA = "x-goog-meta-"
