@@ -123,9 +123,11 @@ def test_an_object_costs_one_request(gcs: StrictGCS, bucket: str, figures: Figur
         storage.save_crash(crash_of(crash))
     with open_storage(gcs.uri(bucket)) as storage:
         gcs.requests.clear()
+        gcs.headers.clear()
         assert read(storage) == crash
     assert len(gcs.requests) == len(crash) + 1, gcs.requests  # one for the list of dumps
     assert gcs.count("/storage/") == 0
+    assert {head["cache-control"] for head in gcs.headers} == {"no-cache"}
     figures(requests=len(gcs.requests), objects=len(crash) + 1)
 
 

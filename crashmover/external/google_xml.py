@@ -10,6 +10,7 @@ XML and gRPC APIs support getting custom metadata via the Reader; for JSON make 
 (cloud.google.com/go/storage, ``Reader.Metadata``).
 """
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ sent it says 401, and the XML API 403."""
 
 _LENGTH = {200: "content-length", 206: "content-range"}
 _METADATA = "x-goog-meta-"
+_CRC32C = re.compile(r"crc32c=([^, ]+)")
 
 
 def resource_of(answer: Answer) -> dict[str, Any]:
@@ -33,7 +35,9 @@ def resource_of(answer: Answer) -> dict[str, Any]:
     """
     said = answer.headers
     length = said[_LENGTH[answer.status]].rpartition("/")[2]
-    hashes = ",".join(said.getall("x-goog-hash")).split(",")  # Google sends a header for each
+    crc32c = _CRC32C.search(",".join(said.getall("x-goog-hash")))  # Google sends a header for each
+    if crc32c is None:
+        raise LookupError("crc32c")
     metadata = {}
     for name in said:
         if name.startswith(_METADATA):
@@ -42,7 +46,7 @@ def resource_of(answer: Answer) -> dict[str, Any]:
     return {
         "size": said.get("x-goog-stored-content-length", length),
         "generation": said["x-goog-generation"],
-        "crc32c": dict(text.strip().partition("=")[::2] for text in hashes)["crc32c"],
+        "crc32c": crc32c[1],
         "metadata": metadata,
     }
 

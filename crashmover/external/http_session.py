@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from itertools import chain, islice
 from threading import Lock
@@ -246,8 +246,8 @@ class HTTPSession:
         its way."""
         asker = self._asker(None)
         url = self.url + path
-        if added := urlencode({**(query or {}), **self.query}, safe=_PLAIN):
-            url += f"{'&' if '?' in path else '?'}{added}"
+        if added := {**(query or {}), **self.query}:
+            url += f"{'&' if '?' in path else '?'}{_encoded(*added.items())}"
         for is_last in (not asker, True):
             self._secrets |= {word for text in asker.values() for word in text.split()[1:]}
             builder = self._connected().request(method, url).headers({**asker, **(headers or {})})
@@ -314,6 +314,11 @@ class HTTPSession:
         if self.url.startswith("http:"):  # no certificates are needed, and none may be installed
             builder = builder.danger_accept_invalid_certs(True)
         return builder.timeout(_TIMES * read_timeout).build()
+
+
+@lru_cache(maxsize=64)  # all that create an object have the same, and all that look for one
+def _encoded(*query: tuple[str, str]) -> str:
+    return urlencode(query, safe=_PLAIN)
 
 
 def _length(response: "SyncResponse") -> int:

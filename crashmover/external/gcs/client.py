@@ -41,6 +41,7 @@ Read = Callable[[Answer], T]
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
 _DELETED = (200, 204, 404, 412)
+_AS_STORED = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}  # and from no cache
 
 
 class GCSClient(BucketClientBase):
@@ -105,7 +106,7 @@ class GCSClient(BucketClientBase):
         if self._sends_metadata is False:
             return False, None
         payer = self._session.query.get("userProject")
-        headers = {"Accept-Encoding": "gzip"} | ({"X-Goog-User-Project": payer} if payer else {})
+        headers = _AS_STORED | ({"X-Goog-User-Project": payer} if payer else {})
         headers |= {"Range": f"bytes=0-{at_most - 1}"} if at_most < sys.maxsize else {}
         path, about = f"/{self._name}/{self._quoted(key)}", subject(key)
         answer, chunks = self._session.stream(
@@ -150,7 +151,7 @@ class GCSClient(BucketClientBase):
         answer, chunks = self._session.stream(
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
-            headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
+            headers=_AS_STORED | ({"Range": f"bytes={start}-"} if start else {}),
             allowed=(200, 206, 404),
             crash_id=subject(stored.key),
         )
@@ -301,7 +302,8 @@ def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
         raise ValueError(page["kind"])
     names = [str(item["name"]) for item in page.get("items", [])]
     directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
-    return names, directories, page.get("nextPageToken")
+    token = page.get("nextPageToken")
+    return names, directories, token and str(token)
 
 
 def _stored(key: str, said: Mapping[str, Any]) -> StoredObject:
