@@ -141,6 +141,13 @@ def test_an_object_that_is_missing_costs_one_request(gcs: StrictGCS, bucket: str
     assert len(gcs.requests) == len(crash) + 2, gcs.requests
 
 
+def test_to_find_that_the_bucket_is_there_costs_one_request(gcs: StrictGCS, bucket: str) -> None:
+    """Google says which of both is missing, the object or the bucket."""
+    with open_storage(gcs.uri(bucket)) as storage:
+        storage.verify_access()
+    assert len(gcs.requests) == 1, gcs.requests
+
+
 def test_socorros_objects_at_googles_cost_one_request_each(gcs: StrictGCS, bucket: str) -> None:
     """They have no metadata at all."""
     put_as_socorro(gcs, bucket, small())

@@ -168,7 +168,7 @@ class HTTPSession:
     def stream(
         self,
         path: str,
-        query: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
         *,
         headers: Mapping[str, str],
         allowed: Collection[int],

@@ -79,15 +79,15 @@ class GCSClient(BucketClientBase):
     # Reading
 
     def head(self, key: str) -> StoredObject | None:
+        def read(answer: Answer) -> StoredObject | None:
+            if own_status(answer) != 404:
+                return _stored(key, answer.object())
+            self._bucket_is_there |= b"No such object" in answer.body  # as Google says it
+            return None
+
+        path, fields, about = self._path(key), {"fields": _OBJECT}, subject(key)
         found = self._session.ask(
-            "GET",
-            self._path(key),
-            {"fields": _OBJECT},
-            read=lambda answer: (
-                None if own_status(answer) == 404 else _stored(key, answer.object())
-            ),
-            allowed=(200, 404),
-            crash_id=subject(key),
+            "GET", path, fields, read=read, allowed=(200, 404), crash_id=about
         )
         if found is None and not self._bucket_is_there:
             next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
@@ -110,7 +110,7 @@ class GCSClient(BucketClientBase):
         headers |= {"Range": f"bytes=0-{at_most - 1}"} if at_most < sys.maxsize else {}
         path, about = f"/{self._name}/{self._quoted(key)}", subject(key)
         answer, chunks = self._session.stream(
-            path, {}, headers=headers, allowed=ANSWERS, crash_id=about
+            path, headers=headers, allowed=ANSWERS, crash_id=about
         )
         if answer.status == 416 and at_most < sys.maxsize:  # of nothing there is no first byte
             return self._ask_once(key, sys.maxsize)
