@@ -2,8 +2,10 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-"""A server of the JSON API of Google Cloud Storage that holds what fake-gcs-server passes over:
-preconditions everywhere, checksums, tokens and their end, permissions, holds and retention.
+"""A server of Google Cloud Storage that holds what fake-gcs-server passes over: preconditions
+everywhere, checksums, tokens and their end, permissions, holds and retention.
+
+It has the JSON API, and of the XML API the one request that reads an object.
 
 What it does not know it refuses, as a misspelt parameter that a server ignores would prove nothing.
 """
@@ -19,7 +21,8 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import google_crc32c
@@ -34,6 +37,13 @@ _KNOWN = {
     | {"prefix", "delimiter", "startOffset", "maxResults", "pageToken", "includeTrailingDelimiter"},
     "upload": _COMMON | {"uploadType", "name", "ifGenerationMatch", "kmsKeyName", "upload_id"},
     "bucket": _COMMON | {"project"},
+    "xml": {"generation", "userProject"},
+}
+_XML_CODES = {
+    400: "UserProjectMissing",
+    401: "AuthenticationRequired",
+    403: "AccessDenied",
+    416: "InvalidRange",
 }
 
 
@@ -47,6 +57,11 @@ class Object:
     resource: dict[str, Any]
     time: str
 
+    @property
+    def crc32c(self) -> str:
+        """The checksum of its bytes."""
+        return crc32c(self.data)
+
     def shown(self) -> dict[str, Any]:
         """Return what the server says of it."""
         return {
@@ -56,7 +71,7 @@ class Object:
             "size": str(len(self.data)),
             "generation": str(self.generation),
             "metageneration": "1",
-            "crc32c": crc32c(self.data),
+            "crc32c": self.crc32c,
             "timeCreated": self.time,
             "updated": self.time,
         }
@@ -113,8 +128,12 @@ class StrictGCS:
         """By the ends of names, why an object can be neither replaced nor removed."""
         self.forbidden: Refusal | None = None
         """What a policy of the organization says to all that is put or deleted."""
+        self.xml: Literal["with metadata", "without metadata", "none"] = "with metadata"
+        """What its XML API sends along with an object's bytes; or that there is no such API."""
         self.persists = 1 << 40
         """How many bytes of each piece of an upload are kept."""
+        self.sent = 0
+        """How many bytes there were in the bodies of all answers."""
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.begun: list[dict[str, Any]] = []
@@ -207,6 +226,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path
+        is_json = path.startswith(("/storage/", "/upload/", "/download/"))
+        self.is_xml = self.command == "GET" and not is_json
+        self.is_xml &= self.strict.xml != "none" and path != "/"
         self.strict.requests.append(f"{self.command} {self.path}")
         self.strict.headers.append({name.lower(): text for name, text in self.headers.items()})
         try:
@@ -216,7 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         except Refusal as refusal:
             detail = {"message": refusal.message, "domain": "global", "reason": refusal.reason}
             error = {"code": refusal.status, "message": refusal.message, "errors": [detail]}
-            self._say({"error": error}, refusal.status)
+            if self.is_xml:
+                self._say_in_xml(refusal)
+            else:
+                self._say({"error": error}, refusal.status)
         self._send(*self.answer)  # without the lock: the client may take its time
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
@@ -233,6 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = dict(pairs)
         assert len(self.query) == len(pairs), url.query
         steps = url.path.strip("/").split("/")
+        if self.is_xml:
+            self._get_by_xml(*map(unquote, steps))
+            return
         kind = steps.pop(0) if steps[0] in ("upload", "download") else ""
         if steps[:3] != ["storage", "v1", "b"] or len(steps) not in (4, 5, 6):
             raise Refusal(404, "Not Found")  # also for a name with a slash that is not encoded
@@ -264,7 +293,8 @@ class _Handler(BaseHTTPRequestHandler):
                 message = f"not with {self.headers.get('Authorization')}"
             raise Refusal(403, f"{message} (or it may not exist).", "forbidden")
         payer = self.strict.buckets[self.bucket].settings.get("billing")
-        if payer and "userProject" not in self.query:
+        named = self.headers.get("X-Goog-User-Project") if self.is_xml else None
+        if payer and not (named or (not self.is_xml and "userProject" in self.query)):
             message = "Bucket is a requester pays bucket but no user project provided."
             raise Refusal(400, message, "required")
 
@@ -296,21 +326,42 @@ class _Handler(BaseHTTPRequestHandler):
         if self.query.get("alt", "json") == "json":
             self._say(self._filtered(there.shown()))
             return
+        self._send_bytes(there)
+
+    def _get_by_xml(self, bucket: str, name: str) -> None:
+        """Google's XML API says each hash in a header of its own."""
+        if bucket not in self.strict.buckets:
+            raise Refusal(404, "The specified bucket does not exist.", "NoSuchBucket")
+        self.bucket = bucket
+        self._allow("xml", "storage.objects.get")
+        there = self._found(name)
+        generation = self.query.get("generation")
+        if there is None or (generation and int(generation) != there.generation):
+            raise Refusal(404, "The specified key does not exist.", "NoSuchKey")
+        metadata = there.resource.get("metadata", {})
+        self._send_bytes(there, metadata if self.strict.xml == "with metadata" else {})
+
+    def _send_bytes(
+        self, there: Object, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         encoding = there.resource.get("contentEncoding")
         assert encoding != "gzip" or "gzip" in self.headers.get("Accept-Encoding", "")
         head = {
             "Content-Type": there.resource.get("contentType", "application/octet-stream"),
             "X-Goog-Generation": str(there.generation),
-            "X-Goog-Hash": f"crc32c={crc32c(there.data)}",
+            "X-Goog-Hash": f"crc32c={there.crc32c}",
             "X-Goog-Stored-Content-Length": str(len(there.data)),
+            "X-Goog-Stored-Content-Encoding": encoding or "identity",
+            **{f"X-Goog-Meta-{name}": metadata[name] for name in metadata if name.isascii()},
         } | ({"Content-Encoding": encoding} if encoding else {})
         data, status = there.data, 200
         if span := self.headers.get("Range"):
-            start = int(span.removeprefix("bytes=").partition("-")[0])
-            if start >= len(data):
+            start, _, last = span.removeprefix("bytes=").partition("-")
+            if int(start) >= len(data):
                 raise Refusal(416, "The requested range cannot be satisfied.")
-            head["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            data, status = data[start:], 206
+            end = min(int(last) + 1, len(data)) if last else len(data)
+            head["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+            data, status = data[int(start) : end], 206
         self._answer(status, data, head)
 
     def _list(self) -> None:
@@ -464,6 +515,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _say(self, shown: object, status: int = 200) -> None:
         self._answer(status, json.dumps(shown).encode(), {"Content-Type": "application/json"})
 
+    def _say_in_xml(self, refusal: Refusal) -> None:
+        is_missing = refusal.status == 404
+        code = refusal.reason if is_missing else _XML_CODES.get(refusal.status, "InvalidArgument")
+        details = f"<Details>{refusal.message}</Details>"
+        text = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code>{details}</Error>"
+        self._answer(refusal.status, text.encode(), {"Content-Type": "application/xml"})
+
     def _answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
         self.answer = status, data, headers
 
@@ -475,4 +533,5 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
+        self.strict.sent += len(data)
         self.wfile.write(data)

@@ -75,10 +75,13 @@ class TestStoreOverAnyClient(StorageConformance):
 
 
 class TestClientOfGCS(BucketClientConformance):
+    """Whatever the server sends along with an object's bytes."""
+
     deleted_at_once = 1
 
-    @pytest.fixture
-    def client(self, gcs: StrictGCS) -> Iterator[BucketClient]:
+    @pytest.fixture(params=["with metadata", "without metadata", "none"])
+    def client(self, request: pytest.FixtureRequest, gcs: StrictGCS) -> Iterator[BucketClient]:
+        gcs.xml = request.param
         yield gcs_client(gcs.uri(gcs.new_bucket(), "a prefix/b"))
 
 

@@ -81,6 +81,17 @@ class TestGCS(StorageConformance):
 
 
 @pytest.mark.slow
+class TestGCSWithoutMetadata(StorageConformance):
+    """On servers that send no metadata along with an object's bytes, or have no XML API."""
+
+    @pytest.fixture(params=["without metadata", "none"])
+    def storage(self, request: pytest.FixtureRequest, gcs: StrictGCS) -> Iterator[CrashStorageBase]:
+        gcs.xml = request.param
+        with registry.open_storage(gcs.uri(gcs.new_bucket())) as storage:
+            yield storage
+
+
+@pytest.mark.slow
 class TestFakeGCS(StorageConformance):
     @pytest.fixture
     def storage(self, fake_gcs: FakeGCS) -> Iterator[CrashStorageBase]:

@@ -4,7 +4,6 @@
 
 """Google Cloud Storage: what is sent, on which condition, how often, and what answers mean."""
 
-import gzip
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from crashmover.errors import (
-    CorruptCrash,
     CrashExists,
     StorageDenied,
     StorageError,
@@ -26,10 +24,9 @@ from crashmover.external.bucket.client import ObjectExists
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.registry import open_storage
-from crashmover.testing import CRASH_ID, MAIN, PROCESSED, RAW, contents, crash_of, read
+from crashmover.testing import CRASH_ID, MAIN, RAW, contents, crash_of, read
 from tests.cli_helpers import MAIN_DUMP, put, report_of, run, sample, samples
 from tests.s3_proxy import (
-    Cut,
     DamagedUpload,
     Fault,
     Proxy,
@@ -412,65 +409,6 @@ def test_a_server_that_keeps_other_bytes_than_it_was_sent_is_noticed(
         storage.save_crash(crash_of(contents()))
         assert read(storage) == contents()
     assert not left
-
-
-# Reading
-
-
-def is_media(request: Request) -> bool:
-    return "alt=media" in request
-
-
-@pytest.mark.parametrize("after", [0, 10, 300 << 10, 900 << 10])
-@pytest.mark.parametrize("size", [1 << 20, PART_SIZE])
-def test_bytes_that_are_cut_are_asked_for_again(
-    proxy: Proxy, storage: CrashStorageBase, size: int, after: int
-) -> None:
-    data = random.Random(3).randbytes(size)
-    storage.save_crash(crash_of(contents() | {MAIN: data}))
-    [dump] = [part for part in storage.load_crash(CRASH_ID).dumps if part.key == MAIN]
-    for times in (1, 3):
-        proxy.fail(Cut(after), is_media, times)
-        assert dump.read() == data
-        assert proxy.plan.times == 0
-
-
-def test_a_large_processed_crash_is_not_asked_for_before_it_is_read(
-    gcs: StrictGCS, bucket: str
-) -> None:
-    parts = contents() | {PROCESSED: b"1" * (300 << 10)}
-    with open_storage(gcs.uri(bucket)) as storage:
-        storage.save_crash(crash_of(parts))
-        gcs.requests.clear()
-        crash = storage.load_crash(CRASH_ID)
-        assert sum("processed_crash" in each and "alt=media" in each for each in gcs.requests) == 0
-        assert {part.key: part.read() for part in crash.parts} == parts
-    assert sum("processed_crash" in each and "alt=media" in each for each in gcs.requests) == 1
-
-
-@pytest.mark.parametrize("size", [100, PART_SIZE])
-def test_bytes_of_another_program_are_held_against_the_checksum_of_the_server(
-    gcs: StrictGCS, bucket: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gcs.put(bucket, f"v1/raw_crash/20071025/{CRASH_ID}", b"{}")
-    gcs.put(bucket, f"v1/dump_names/{CRASH_ID}", b'["upload_file_minidump"]')
-    there = gcs.put(bucket, DUMP, bytes(size))
-    with open_storage(gcs.uri(bucket)) as storage:
-        assert read(storage)[MAIN] == bytes(size)
-        [dump] = storage.load_crash(CRASH_ID).dumps
-        shown = there.shown()
-        monkeypatch.setattr(there, "shown", lambda: shown)
-        there.data = bytes(size - 1) + b"\1"
-        with pytest.raises(CorruptCrash, match="the CRC-32C differs"):
-            dump.read()
-
-
-def test_gzipped_objects_are_read_as_they_are_stored(gcs: StrictGCS, bucket: str) -> None:
-    data = gzip.compress(b'{"ProductName": "Firefox"}')
-    for name in (f"v1/raw_crash/20071025/{CRASH_ID}", f"v1/processed_crash/{CRASH_ID}"):
-        gcs.put(bucket, name, data, contentEncoding="gzip")
-    with open_storage(gcs.uri(bucket)) as storage:
-        assert set(read(storage).values()) == {data}
 
 
 # Refusals

@@ -57,6 +57,8 @@ class GoogleServer:
             said = emulator if emulated else "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
             raise InvalidURI(f"{said}: {error}") from None
         self.is_anonymous = anonymous or emulated is not None
+        self.is_googles = (urlsplit(self.url).hostname or "").endswith(f".{self.universe}")
+        """Whether Google runs it: no emulator, nor another server in its place."""
         if emulated:
             logger.warning("%s is set: using the emulator at %s", emulator, emulated)
         is_open = self.url.startswith("http:") and urlsplit(self.url).hostname not in _HERE

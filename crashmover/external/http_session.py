@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from itertools import chain, islice
 from threading import Lock
@@ -44,6 +44,7 @@ from pyreqwest import exceptions  # noqa: E402
 from pyreqwest.client import SyncClient, SyncClientBuilder  # noqa: E402
 
 if TYPE_CHECKING:
+    from pyreqwest.http import HeaderMap
     from pyreqwest.request import SyncStreamRequest
     from pyreqwest.response import SyncResponse
 
@@ -60,6 +61,7 @@ _TIMES = 20  # read_timeout, which a request as a whole may take
 _THREADS = 2  # of pyreqwest: one sends, another asks for the addresses of hosts
 _PLAIN = ",()/:"  # in a query these need not be quoted, which takes time
 _PIECE = 64 << 10  # bytes; with 256 KiB, a copy by 16 threads takes twice the memory
+_SHORT = 1 << 20  # bytes: if any of a body up to this length is missing, it is asked for again
 _LONGEST_ANSWER = 32 << 20  # bytes, of what is not read piece by piece
 
 _TLS = re.compile(r"certificate|tls|InvalidContentType|handshake", re.IGNORECASE)
@@ -75,7 +77,7 @@ class Answer:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: "HeaderMap"
     body: bytes = field(repr=False)
     is_repeated: bool = False
 
@@ -120,9 +122,9 @@ class HTTPSession:
     ) -> None:
         self.url = url
         self.uri = uri
+        self.query = query
         self._explain = explain
         self._asker = asker
-        self._query = query
         self._retry = retry
         self._timeouts = dt.timedelta(seconds=connect_timeout), dt.timedelta(seconds=read_timeout)
         self._secrets: set[str] = set()
@@ -166,27 +168,27 @@ class HTTPSession:
     def stream(
         self,
         path: str,
-        query: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
         *,
         headers: Mapping[str, str],
         allowed: Collection[int],
-        whole: bool,
         crash_id: str | None,
-    ) -> tuple[int, Iterator[bytes]]:
-        """As `ask`; return the status, and if that is 200 or 206 the body piece by piece.
+    ) -> tuple[Answer, Iterator[bytes]]:
+        """As `ask`; return the answer, and if its status is 200 or 206 the body piece by piece.
 
-        :param whole: ask again if any piece of the body is missing, and not only the first one
+        A short body has arrived as a whole then, and of a longer one the first piece.
         """
 
-        def attempt() -> tuple[int, Iterator[bytes]]:
+        def attempt() -> tuple[Answer, Iterator[bytes]]:
             request, response = self._open("GET", path, query, headers, None, crash_id)
             if response.status in allowed and response.status in (200, 206):
                 pieces = self._pieces(request, response, crash_id)
-                return response.status, chain([*islice(pieces, None if whole else 1)], pieces)
+                arrived = [*islice(pieces, None if _length(response) <= _SHORT else 1)]
+                return Answer(response.status, response.headers, b""), chain(arrived, pieces)
             answer = self._answer(request, response, crash_id)
             if answer.status not in allowed:
                 raise self.refusal(answer, crash_id)
-            return answer.status, iter(())
+            return answer, iter(())
 
         return self._again(attempt)
 
@@ -203,7 +205,7 @@ class HTTPSession:
 
     def refusal(self, answer: Answer, crash_id: str | None) -> StorageError:
         """Return what to raise where this answer says that a request has failed."""
-        is_of_server = answer.body.lstrip().startswith(b"{")
+        is_of_server = answer.body.lstrip().startswith((b"{", b"<?xml"))
         return self.error(*self._explain(answer), crash_id, names_proxy=not is_of_server)
 
     def wrong_server(self, crash_id: str | None) -> StorageError:
@@ -244,11 +246,11 @@ class HTTPSession:
         its way."""
         asker = self._asker(None)
         url = self.url + path
-        if added := urlencode({**(query or {}), **self._query}, safe=_PLAIN):
-            url += f"{'&' if '?' in path else '?'}{added}"
+        if added := {**(query or {}), **self.query}:
+            url += f"{'&' if '?' in path else '?'}{_encoded(*added.items())}"
         for is_last in (not asker, True):
             self._secrets |= {word for text in asker.values() for word in text.split()[1:]}
-            builder = self._connected().request(method, url).headers({**(headers or {}), **asker})
+            builder = self._connected().request(method, url).headers({**asker, **(headers or {})})
             request = (builder if body is None else builder.body_bytes(body)).build_streamed()
             response = self._call(request.__enter__, crash_id)
             if response.status != 401 or is_last:
@@ -312,6 +314,11 @@ class HTTPSession:
         if self.url.startswith("http:"):  # no certificates are needed, and none may be installed
             builder = builder.danger_accept_invalid_certs(True)
         return builder.timeout(_TIMES * read_timeout).build()
+
+
+@lru_cache(maxsize=64)  # all that create an object have the same, and all that look for one
+def _encoded(*query: tuple[str, str]) -> str:
+    return urlencode(query, safe=_PLAIN)
 
 
 def _length(response: "SyncResponse") -> int:

@@ -36,6 +36,7 @@ class StoredObject:
     :param time: when it was put, by the server's clock
     :param body: its bytes, where they were few enough to come along
     :param crc32c: the CRC-32C of its bytes, in base64, where the server says it
+    :param is_only_one: whether no other object ever has its version
     """
 
     key: str
@@ -45,11 +46,12 @@ class StoredObject:
     time: dt.datetime | None = None
     body: bytes | None = field(default=None, repr=False)
     crc32c: str | None = None
+    is_only_one: bool = False
 
     @property
     def state(self) -> tuple[object, ...]:
         """What tells it from any other object of its key."""
-        return self.version, *sorted(self.metadata.items())
+        return self.version, *(() if self.is_only_one else sorted(self.metadata.items()))
 
     def open_body(self) -> BinaryIO:
         """Open the body that came along."""

@@ -4,22 +4,22 @@
 
 """GCSClient: a `BucketClient` over Google's JSON API, with a generation in what changes something.
 
-Source: its documentation, with "Resumable uploads" and "Request preconditions".
+It reads by the XML API.  Source: Google's documentation of both APIs, with "Request preconditions".
 """
 
 import datetime as dt
 import json
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import google_crc32c
 
-from crashmover.errors import StorageError, StorageUnavailable
+from crashmover.errors import StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, crc32c_text, joined
 from crashmover.external.bucket.client import (
     ObjectChanged,
@@ -31,15 +31,17 @@ from crashmover.external.bucket.client import (
 from crashmover.external.bucket.client_base import PROBE, BucketClientBase, Condition, Download
 from crashmover.external.gcs.gcserrors import DAMAGED
 from crashmover.external.google_api import is_forbidden, own_status
-from crashmover.external.http_session import Answer, HTTPSession, status_of
+from crashmover.external.google_upload import JSON, ResumableUpload, multipart
+from crashmover.external.google_xml import ANSWERS, resource_of, says_missing
+from crashmover.external.http_session import Answer, HTTPSession
 
 T = TypeVar("T")
 Read = Callable[[Answer], T]
 
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name),nextPageToken"
-_JSON = "application/json; charset=UTF-8"
 _DELETED = (200, 204, 404, 412)
+_AS_STORED = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}  # and from no cache
 
 
 class GCSClient(BucketClientBase):
@@ -47,8 +49,9 @@ class GCSClient(BucketClientBase):
 
     :param session: sends the requests
     :param prefix: ``""``, or without a slash at its ends
+    :param kms_key: that encrypts each object that is put
+    :param sends_metadata: whether the server's XML API sends the metadata; None: not known yet
     :param storage_class: of each object that is put
-    :param kms_key: that encrypts it
     """
 
     def __init__(
@@ -56,12 +59,15 @@ class GCSClient(BucketClientBase):
         session: HTTPSession,
         bucket: str,
         prefix: str,
+        kms_key: str | None,
+        sends_metadata: bool | None,
         storage_class: str | None = None,
-        kms_key: str | None = None,
     ) -> None:
         super().__init__(session.uri, f"gs://{bucket}", prefix)
         self._session = session
+        self._name = bucket
         self._bucket = f"/storage/v1/b/{bucket}"
+        self._sends_metadata = sends_metadata
         self._storage_class = storage_class
         self._kms_key = kms_key
         self._bucket_is_there = False
@@ -73,13 +79,15 @@ class GCSClient(BucketClientBase):
     # Reading
 
     def head(self, key: str) -> StoredObject | None:
+        def read(answer: Answer) -> StoredObject | None:
+            if own_status(answer) != 404:
+                return _stored(key, answer.object())
+            self._bucket_is_there |= b"No such object" in answer.body  # as Google says it
+            return None
+
+        path, fields, about = self._path(key), {"fields": _OBJECT}, subject(key)
         found = self._session.ask(
-            "GET",
-            self._path(key),
-            {"fields": _OBJECT},
-            read=lambda answer: None if own_status(answer) == 404 else _stored(key, answer),
-            allowed=(200, 404),
-            crash_id=subject(key),
+            "GET", path, fields, read=read, allowed=(200, 404), crash_id=about
         )
         if found is None and not self._bucket_is_there:
             next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
@@ -87,11 +95,46 @@ class GCSClient(BucketClientBase):
         return found
 
     def _ask(self, key: str, at_most: int = sys.maxsize) -> Download | None:
-        """The metadata comes first: Google says none along with the bytes."""
+        is_sure, found = self._ask_once(key, at_most)
+        return found if is_sure else self._ask_twice(key, at_most, found)
+
+    def _ask_once(self, key: str, at_most: int) -> tuple[bool, Download | None]:
+        """Ask the XML API; return whether the answer says all, and then what `_ask` returns.
+
+        Where a server is not known to send metadata, an answer without any says nothing.
+        """
+        if self._sends_metadata is False:
+            return False, None
+        payer = self._session.query.get("userProject")
+        headers = _AS_STORED | ({"X-Goog-User-Project": payer} if payer else {})
+        headers |= {"Range": f"bytes=0-{at_most - 1}"} if at_most < sys.maxsize else {}
+        path, about = f"/{self._name}/{self._quoted(key)}", subject(key)
+        answer, chunks = self._session.stream(
+            path, headers=headers, allowed=ANSWERS, crash_id=about
+        )
+        if answer.status == 416 and at_most < sys.maxsize:  # of nothing there is no first byte
+            return self._ask_once(key, sys.maxsize)
+        if says_missing(answer):
+            return bool(self._sends_metadata and self._bucket_is_there), None
+        try:
+            stored = _stored(key, resource_of(answer))
+        except (LookupError, ValueError):
+            return False, None
+        self._bucket_is_there = True
+        self._sends_metadata = self._sends_metadata or bool(stored.metadata) or None
+        download = Download(stored, partial(b"".join, chunks), partial(iter, chunks))
+        return bool(self._sends_metadata), download
+
+    def _ask_twice(self, key: str, at_most: int, sent: Download | None) -> Download | None:
+        """Ask the JSON API for the metadata, then for the bytes, unless these were sent already."""
         for _ in range(5):  # other processes may replace it at the same time
             stored = self.head(key)
             if stored is None:
                 return None
+            if stored.metadata and self._sends_metadata is None:
+                self._sends_metadata = False
+            if sent and sent.stored.version == stored.version:
+                return replace(sent, stored=stored)
             if stored.size > at_most:
                 return Download(stored, bytes, lambda: iter(()))
             if chunks := self._bytes_of(stored, 0):
@@ -105,17 +148,16 @@ class GCSClient(BucketClientBase):
 
     def _bytes_of(self, stored: StoredObject, start: int) -> Iterator[bytes] | None:
         """Ask for the stored bytes of an object from `start` on; return None if it was replaced."""
-        status, chunks = self._session.stream(
+        answer, chunks = self._session.stream(
             self._path(stored.key),
             {"alt": "media", "generation": stored.version or ""},
-            headers={"Accept-Encoding": "gzip"} | ({"Range": f"bytes={start}-"} if start else {}),
+            headers=_AS_STORED | ({"Range": f"bytes={start}-"} if start else {}),
             allowed=(200, 206, 404),
-            whole=stored.size <= 1 << 20,  # bytes
             crash_id=subject(stored.key),
         )
-        if start and status == 200:  # to ask for a part once more is no use
+        if start and answer.status == 200:  # to ask for a part once more is no use
             raise self._session.wrong_server(subject(stored.key))
-        return None if status == 404 else chunks
+        return None if answer.status == 404 else chunks
 
     # Putting
 
@@ -124,20 +166,15 @@ class GCSClient(BucketClientBase):
     ) -> None:
         crc32c = crc32c_text(google_crc32c.value(data))
         resource = {**self._resource(key, attributes), "crc32c": crc32c}
-        boundary = secrets.token_hex(16)
-        head = f"--{boundary}\r\nContent-Type: {_JSON}\r\n\r\n{json.dumps(resource)}\r\n"
-        head += f"--{boundary}\r\nContent-Type: {resource['contentType']}\r\n\r\n"
 
         def read(answer: Answer) -> None:
             # If an answer was lost, what is there may be what was sent before.
             may_be_ours = answer.status == 412 and answer.is_repeated
             if not (may_be_ours and self._is_there(key, len(data), resource["metadata"])):
                 self._check_met(key, condition, answer)
-                self._hold(_stored(key, answer), len(data), crc32c)
+                self._hold(_stored(key, answer.object()), len(data), crc32c)
 
-        body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
-        kind = f"multipart/related; boundary={boundary}"
-        self._insert("multipart", key, condition, (kind, body), read)
+        self._insert("multipart", key, condition, multipart(resource, data), read)
 
     def _put_large(
         self,
@@ -148,68 +185,27 @@ class GCSClient(BucketClientBase):
         condition: Condition,
     ) -> None:
         upload = self._begin(key, attributes, condition)
-        checksum, size = google_crc32c.Checksum(), 0
-        try:
-            pieces = joined(chunks, PART_SIZE)
-            piece = next(pieces, b"")
-            while following := next(pieces, b""):
-                checksum.update(piece)
-                self._put_piece(key, condition, upload, piece, size)
-                piece, size = following, size + len(piece)
-            checksum.update(piece)
-            crc32c = crc32c_text(int.from_bytes(checksum.digest()))
-            made = self._put_piece(key, condition, upload, piece, size, crc32c)
-        except BaseException:
-            self._break_off(upload)
-            raise
-        if made:
-            self._hold(made, size + len(piece), crc32c)
+        self._hold(*upload.send(joined(chunks, PART_SIZE)))
 
     def try_put(self, key: str) -> None:
         with suppress(ObjectExists):
-            self._break_off(self._begin(key, {}, Condition(create=True)))
+            self._begin(key, {}, Condition(create=True)).break_off()
 
-    def _begin(self, key: str, attributes: Mapping[str, str], condition: Condition) -> str:
-        """Begin an upload in pieces; return the path that these go to, which is secret."""
+    def _begin(
+        self, key: str, attributes: Mapping[str, str], condition: Condition
+    ) -> ResumableUpload[StoredObject]:
+        """Begin an upload in pieces."""
 
-        def read(answer: Answer) -> str:
+        def made(answer: Answer) -> StoredObject | None:
             self._check_met(key, condition, answer)
-            url = urlsplit(answer.headers["location"])
-            return f"{url.path}?{url.query}"  # without its host: no other server may see the token
+            return _stored(key, answer.object()) if answer.status in (200, 201) else None
+
+        def read(answer: Answer) -> ResumableUpload[StoredObject]:
+            self._check_met(key, condition, answer)
+            return ResumableUpload(self._session, answer, made, subject(key))
 
         body = json.dumps(self._resource(key, attributes)).encode()
-        return self._insert("resumable", key, condition, (_JSON, body), read)
-
-    def _put_piece(
-        self, key: str, condition: Condition, path: str, piece: bytes, start: int, crc32c: str = ""
-    ) -> StoredObject | None:
-        """Send a piece, and again what has not arrived; return what the last piece has made.
-
-        :param crc32c: of the whole object, with its last piece
-        """
-
-        def read(answer: Answer) -> tuple[StoredObject | None, int]:
-            self._check_met(key, condition, answer)
-            made = _stored(key, answer) if answer.status in (200, 201) else None
-            return made, int(answer.headers.get("range", "0--1").partition("-")[2]) + 1
-
-        end = start + len(piece)
-        headers = {"Content-Range": f"bytes {start}-{end - 1}/{end if crc32c else '*'}"}
-        headers |= {"X-Goog-Hash": f"crc32c={crc32c}"} if crc32c else {}
-        allowed, about = (200, 201, 308, 404, 410, 412), subject(key)
-        made, arrived = self._session.ask(
-            "PUT", path, headers=headers, body=piece, read=read, allowed=allowed, crash_id=about
-        )
-        if made or (arrived == end and not crc32c):
-            return made
-        if start < arrived < end:
-            rest = piece[arrived - start :]  # it passes over bytes that it has
-            return self._put_piece(key, condition, path, rest, arrived, crc32c)
-        raise self._session.error(StorageUnavailable, "a piece of it is lost", about)
-
-    def _break_off(self, upload: str) -> None:
-        with suppress(StorageError):  # the server forgets the pieces in a week by itself
-            self._session.ask("DELETE", upload, allowed=range(600), read=status_of)
+        return self._insert("resumable", key, condition, (JSON, body), read)
 
     def _check_met(self, key: str, condition: Condition, answer: Answer) -> int:
         """Return the status, as `own_status`; raise as `put` if the condition is not met."""
@@ -293,7 +289,10 @@ class GCSClient(BucketClientBase):
             yield [name[len(self._prefix) :] for name in page[0]], page[1]
 
     def _path(self, key: str) -> str:
-        return f"{self._bucket}/o/{quote(self._prefix + key).replace('/', '%2F')}"
+        return f"{self._bucket}/o/{self._quoted(key)}"
+
+    def _quoted(self, key: str) -> str:
+        return quote(self._prefix + key).replace("/", "%2F")
 
 
 def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
@@ -303,12 +302,13 @@ def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
         raise ValueError(page["kind"])
     names = [str(item["name"]) for item in page.get("items", [])]
     directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
-    return names, directories, page.get("nextPageToken")
+    token = page.get("nextPageToken")
+    return names, directories, token and str(token)
 
 
-def _stored(key: str, answer: Answer) -> StoredObject:
-    found = answer.object()
-    size, generation = int(found.get("size") or 0), str(int(found["generation"]))
-    time, crc32c = dt.datetime.fromisoformat(found["timeCreated"]), str(found.get("crc32c", ""))
-    metadata = {name: str(text) for name, text in dict(found.get("metadata") or {}).items()}
-    return StoredObject(key, size, generation, metadata, time, None, crc32c)
+def _stored(key: str, said: Mapping[str, Any]) -> StoredObject:
+    size, generation = int(said.get("size") or 0), str(int(said["generation"]))
+    time = dt.datetime.fromisoformat(said["timeCreated"]) if "timeCreated" in said else None
+    metadata = {name: str(text) for name, text in dict(said.get("metadata") or {}).items()}
+    crc32c = str(said.get("crc32c", ""))
+    return StoredObject(key, size, generation, metadata, time, None, crc32c, is_only_one=True)

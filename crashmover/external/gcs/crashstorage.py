@@ -92,9 +92,9 @@ class GCSCrashStorage(BucketCrashStorage):
             retry=self.tuning.retry,
         )
         self._place = (bucket, prefix)
-        client = GCSClient(self._session, bucket, prefix, options.storage_class, options.kms_key)
-        marks = GCSClient(self._session, bucket, prefix, kms_key=options.kms_key)
-        super().__init__(client, LAYOUTS[layout], marks)
+        place = (self._session, bucket, prefix, options.kms_key, server.is_googles or None)
+        client = GCSClient(*place, storage_class=options.storage_class)
+        super().__init__(client, LAYOUTS[layout], marks=GCSClient(*place))
 
     @classmethod
     def from_uri(cls, uri: StorageURI) -> Self:
