@@ -16,7 +16,7 @@ from typing import NamedTuple
 from crashmover import crashid
 from crashmover.errors import StorageError
 from crashmover.external.bucket import layouts
-from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.client import BucketClient, Pages
 from crashmover.external.bucket.layouts import OLD_RAW_CRASHES, RAW_CRASHES, BucketLayout
 from crashmover.external.passed_over import PassedOver
 from crashmover.idset import CrashIDs
@@ -94,6 +94,8 @@ class Catalog:
     :param since: the first day
     :param until: the last day
     :param missing: is told what is not there
+    :param sizes: gets the bytes of each raw crash that is listed where it is written, by its id;
+        the caller takes them out
     """
 
     def __init__(
@@ -103,12 +105,14 @@ class Catalog:
         since: dt.date,
         until: dt.date,
         missing: MissingCache,
+        sizes: dict[str, int] | None = None,
     ) -> None:
         self.passed_over = PassedOver()
         """What looks like a crash, and was not yielded."""
         self._client = client
         self._layout = layout
         self._missing = missing
+        self._sizes = sizes
         self._since = since
         self._until = until
 
@@ -138,16 +142,16 @@ class Catalog:
         Their keys have no day in them: all are listed, however few days are asked for.
         """
         with CrashIDs() as ids:
-            for names in self._names(layouts.PROCESSED_CRASHES):
-                ids.add(*self._of_range(names))
+            for page in self._pages(layouts.PROCESSED_CRASHES):
+                ids.add(*self._of_range(name for name, _, _ in page))
             yield from ids.by_day()
 
-    def _names(self, directory: str) -> Iterator[list[str]]:
-        """Yield what the keys in a directory have behind its name, page by page, from the first
+    def _pages(self, directory: str) -> Pages:
+        """Yield what is in a directory, page by page, with names in place of keys, from the first
         that may be a crash id: before that are keys that stand for the directory itself, and
         such as the client cannot read."""
-        for page in self._client.list_keys(directory, f"{directory}/0"):
-            yield [key[len(directory) + 1 :] for key in page]
+        for page in self._client.list_objects(directory, f"{directory}/0"):
+            yield [(key[len(directory) + 1 :], size, checksum) for key, size, checksum in page]
 
     # In directories of days
 
@@ -171,8 +175,11 @@ class Catalog:
     def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
         last = ""
         is_written = place == RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{crashid.day_name(day)}"):
+        for page in self._pages(f"{place}/{crashid.day_name(day)}"):
+            names = [name for name, _, _ in page]
             if is_written:
+                if self._sizes is not None:
+                    self._sizes.update((name, size) for name, size, _ in page)
                 self._missing.add_span(day, last, names[-1], names)
             for name in names:
                 if name < last:  # then neither merging nor going on after a page is possible
