@@ -5,10 +5,13 @@
 """How many bytes the crashes of a bucket have: by listings, and the same as if each was loaded."""
 
 import json
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Set
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -24,9 +27,11 @@ from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.roles import ListedSource
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, MAIN, contents, crash_of
+from tests.benchmarks.measure import measure
 from tests.bucket_in_memory import Bucket, open_bucket
 from tests.cli_helpers import run
 from tests.conftest import Figures, UseAWS
+from tests.large_bucket import SIZES, LargeBucket
 from tests.s3_proxy import behind_proxy
 from tests.servers.s3 import S3Server
 from tests.strict_gcs import StrictGCS
@@ -389,3 +394,25 @@ def test_what_is_removed_meanwhile_is_passed_over(
     monkeypatch.setattr(bucket, "list_objects", list_objects)
     del expected[removed]
     assert dict(open_bucket(bucket).crash_sizes()) == expected
+
+
+# Many
+
+
+def test_a_hundred_thousand_crashes_take_few_requests_more_than_they_have_pages() -> None:
+    bucket = LargeBucket(100_000)
+    assert sum(1 for _ in open_bucket(bucket).crash_sizes()) == 100_000
+    assert bucket.pages <= 1.1 * 4 * 100
+
+
+@pytest.mark.slow
+def test_the_sizes_of_many_crashes_take_little_memory(tmp_path: Path, figures: Figures) -> None:
+    count = 400_000
+    usual = sum(size for name, size in SIZES.items() if name != "dump_names")
+    command = [sys.executable, "-m", "tests.large_bucket", str(count)]
+    done = measure(command, os.environ, output=tmp_path / "said")
+    found, size, pages = map(int, (tmp_path / "said").read_text().split())
+    assert (found, size) == (count, count * usual)
+    assert pages < 1.1 * (count + 4 * 3 * count) / 1000  # four times all that has no day
+    assert done.memory < 75 << 20
+    figures(crashes=count)

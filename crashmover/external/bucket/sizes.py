@@ -20,7 +20,7 @@ from crashmover.pool import Pool
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 200_000  # crashes that are looked for in listings together
+_WINDOW = 100_000  # crashes that are looked for in listings together, in 20 MB of memory
 _AT_ONCE = 16  # requests
 _LOADED = 64  # crashes among which those that have to be are loaded at the same time
 _REQUESTS = {Kind.RAW_CRASH: 4, Kind.PROCESSED_CRASH: 1}
@@ -63,38 +63,46 @@ class Sizes:
         pool = Pool(_AT_ONCE, "sizes")
         undated = Undated(self._client, self._layout, self._kind, pool)
         try:
-            while window := list(islice(crash_ids, _WINDOW)):
-                yield from self._of_window(window, self._table(window, undated), pool)
+            while table := self._table(crash_ids):
+                is_filled = self._fill(table, undated)
+                yield from self._of_window(table, is_filled, pool)
+                del table  # before there is another one
         finally:
             undated.stop()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _table(self, window: list[str], undated: Undated) -> SizeTable | None:
-        """Return what the listings say; None where crashes have to be loaded.
+    def _table(self, crash_ids: Iterator[str]) -> SizeTable | None:
+        """Return a table of the next crashes; None where there are none."""
+        table = SizeTable(self._kind)
+        for crash_id in islice(crash_ids, _WINDOW):
+            table.add(crash_id, self.raw_crashes.pop(crash_id, None))
+        return table if table.rows else None
 
-        :raises StorageUnavailable: the bucket cannot be listed in passing, or no longer
+    def _fill(self, table: SizeTable, undated: Undated) -> bool:
+        """List what there is of these crashes; return False where they have to be loaded.
+
+        :raises StorageUnavailable: the server does not answer as it should
         """
         try:
-            most = _REQUESTS[self._kind] * len(window)
-            return undated.table(window, self.raw_crashes, most)
+            return undated.fill(table, _REQUESTS[self._kind] * len(table.rows))
         except StorageError as error:  # a policy may allow less than all; a key may be odd
             if isinstance(error, StorageUnavailable):
                 raise
             logger.info("crashes are loaded one by one: %s", error)
-            return None
+            return False
 
     def _of_window(
-        self, window: list[str], table: SizeTable | None, pool: Pool
+        self, table: SizeTable, is_filled: bool, pool: Pool
     ) -> Iterator[tuple[str, Size]]:
-        rows = iter(enumerate(window))
+        rows = iter(table.rows.items())
         while batch := list(islice(rows, _LOADED)):
             proved = self._unfounded < _UNFOUNDED
-            known = [table.size(row, proved=proved) if table else None for row, _ in batch]
-            asked = [each for (_, each), size in zip(batch, known, strict=True) if size is None]
+            known = [table.size(row, proved=proved) if is_filled else None for _, row in batch]
+            asked = [each for (each, _), size in zip(batch, known, strict=True) if size is None]
             loaded = pool.map(self._load, asked)
-            for (row, crash_id), listed in zip(batch, known, strict=True):
+            for (crash_id, row), listed in zip(batch, known, strict=True):
                 size = next(loaded) if listed is None else listed
-                if table and listed is None and size == table.size(row):
+                if is_filled and listed is None and size == table.size(row):
                     self._unfounded += size is not None
                 if size is not None:
                     yield crash_id, size

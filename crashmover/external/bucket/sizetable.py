@@ -7,7 +7,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice, permutations
 
@@ -21,38 +21,36 @@ _NO_LIST = -1
 
 
 class SizeTable:
-    """Adds up the objects of some crashes.  It has about 150 bytes for each of them.
+    """Adds up the objects of some crashes.  It has about 200 bytes for each of them.
 
-    :param crash_ids: the crashes, in their order
-    :param raw_crashes: the bytes of raw crashes by id: those of these crashes are taken out
-    :param dumps: the names of the dumps that any crash has
     :param kind: `RAW_CRASH`, where a crash has to have a raw crash and a list of dumps, or
         `PROCESSED_CRASH`, where only that counts
     """
 
-    def __init__(
-        self,
-        crash_ids: Sequence[str],
-        raw_crashes: dict[str, int],
-        dumps: Iterable[str],
-        kind: Kind,
-    ) -> None:
-        self.rows = {crash_id: row for row, crash_id in enumerate(crash_ids)}
-        """By id the crash's row, in the order of the crashes."""
-        found = [raw_crashes.pop(crash_id, None) for crash_id in crash_ids]
+    def __init__(self, kind: Kind) -> None:
+        self.rows: dict[str, int] = {}
+        """By id the crash's row, in the order in which the crashes were added."""
         self._kind = kind
-        self._names = tuple(dumps)
-        self._bits = {name: 1 << bit for bit, name in enumerate(self._names)}
-        self._bytes = array("q", (size or 0 for size in found))
-        self._is_there = bytearray(size is not None for size in found)
-        self._dumps = [0] * len(found)  # by bits, as most crashes have the same names
-        self._lists = array("q", [_NO_LIST]) * len(found)  # the bytes of each list of dumps
-        self._checksums = array("q", [0]) * len(found)  # hashes of theirs; 0: the server tells none
+        self._bits: dict[str, int] = {}  # of the names of dumps
+        self._bytes = array("q")
+        self._is_there = bytearray()
+        self._dumps: list[int] = []  # by bits, as most crashes have the same names
+        self._lists = array("q")  # the bytes of each list of dumps
+        self._checksums = array("q")  # hashes of theirs; 0: the server tells none
         self._sample = ""
+
+    def add(self, crash_id: str, raw_crash: int | None) -> None:
+        """Add a crash, with the bytes of its raw crash if these are known."""
+        self.rows[crash_id] = len(self.rows)
+        self._bytes.append(raw_crash or 0)
+        self._is_there.append(raw_crash is not None)
+        self._dumps.append(0)
+        self._lists.append(_NO_LIST)
+        self._checksums.append(0)
 
     def add_dumps(self, name: str, page: Iterable[Listed]) -> None:
         """Take note of the dumps of this name, from a listing with ids in place of keys."""
-        bit = self._bits[name]
+        bit = self._bits.setdefault(name, 1 << len(self._bits))
         for crash_id, size, _ in page:
             if (row := self.rows.get(crash_id)) is not None:
                 self._dumps[row] |= bit
@@ -96,7 +94,7 @@ class SizeTable:
 
     def _named(self, row: int) -> tuple[str, ...]:
         there = self._dumps[row]
-        return tuple(name for name in self._names if there & self._bits[name])
+        return tuple(name for name, bit in self._bits.items() if there & bit)
 
 
 @lru_cache(maxsize=1024)

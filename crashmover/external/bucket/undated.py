@@ -46,7 +46,6 @@ class Undated:
     def __init__(self, client: BucketClient, layout: BucketLayout, kind: Kind, pool: Pool) -> None:
         self._client = client
         self._layout = layout
-        self._kind = kind
         self._pool = pool
         self._lock = Lock()
         self._left = 0  # pages that may still be listed
@@ -56,32 +55,27 @@ class Undated:
             self._begun.append(self._begin(DUMP_NAMES, SizeTable.add_lists))
             self._dumps = pool.submit(self._begin_dumps)
 
-    def table(
-        self, crash_ids: list[str], raw_crashes: dict[str, int], most: int
-    ) -> SizeTable | None:
-        """Return what listings say of these crashes; None where that would take more pages than
-        `most`, or has taken as many.
+    def fill(self, table: SizeTable, most: int) -> bool:
+        """Take note of what there is of the crashes in a table.  Return False, with a part of that
+        at most, where it would take more pages than `most`, or has taken as many.
 
-        :param raw_crashes: as for `SizeTable`
         :raises StorageError: the directories cannot be listed
         """
         dumps = self._dumps.result() if self._dumps else {}
         directories = [begun.result() for begun in chain(self._begun, dumps.values())]
-        low, high = min(crash_ids), max(crash_ids)
+        low, high = min(table.rows), max(table.rows)
         if sum(each.pages_between(low, high) for each in directories) > most:
-            return None
-        table = SizeTable(crash_ids, raw_crashes, dumps, self._kind)
+            return False
         for each in directories:
             for page in each.pages:
                 each.add(table, page)
         self._left = most
         ranges = [part for each in directories for part in each.ranges(low, high)]
         try:
-            is_complete = all(list(self._pool.map(partial(self._list, table), ranges)))
+            return all(list(self._pool.map(partial(self._list, table), ranges)))
         except StorageError:
             self.stop()
             raise
-        return table if is_complete else None
 
     def stop(self) -> None:
         """List no further page."""
