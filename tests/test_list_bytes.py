@@ -314,6 +314,19 @@ def test_where_the_first_pages_mislead_it_takes_at_most_twice_as_many_requests(
     assert bucket.requests.count("look raw_crash") == len(wanted)
 
 
+def test_a_listing_of_a_day_takes_few_requests(bucket: PagedBucket, figures: Figures) -> None:
+    """Those before the first crash are four: two for crashes without a day, one for the days of
+    each version of the layout."""
+    ids = fill(bucket, 500, days=DAYS[:1])
+    assert list(open_bucket(bucket).new_crashes()) == list(ids)
+    figures(few_crashes=len(bucket.requests))
+    assert len(bucket.requests) <= 4
+    large = LargeBucket(100_000)
+    assert sum(1 for _ in open_bucket(large).new_crashes()) == 100_000
+    assert large.pages <= 100 + 10
+    figures(hundred_thousand_crashes=large.pages)
+
+
 # Servers of their own kind
 
 

@@ -9,7 +9,7 @@ They are listed from one crash to another, all at the same time, and a large one
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, pairwise
@@ -71,11 +71,14 @@ class Undated:
                 each.add(table, page)
         self._left = most
         ranges = [part for each in directories for part in each.ranges(low, high)]
+        listed = [self._pool.submit(self._list, table, part) for part in ranges]
         try:
-            return all(list(self._pool.map(partial(self._list, table), ranges)))
+            are_complete = [each.result() for each in listed]
         except StorageError:
             self.stop()
+            wait(listed)
             raise
+        return all(are_complete)
 
     def stop(self) -> None:
         """List no further page."""
