@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Set
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -325,6 +325,33 @@ def test_a_listing_of_a_day_takes_few_requests(bucket: PagedBucket, figures: Fig
     assert sum(1 for _ in open_bucket(large).new_crashes()) == 100_000
     assert large.pages <= 100 + 10
     figures(hundred_thousand_crashes=large.pages)
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"v1/raw_crash", "v2/raw_crash"},
+        {f"v1/raw_crash/20{day}" for day in DAYS},
+        {"v1/raw_crash", "v1", "v1/dump_names", "v1/processed_crash"},
+    ],
+    ids=["for the days", "of the days", "beside them"],
+)
+def test_what_has_no_order_is_asked_for_at_the_same_time(
+    bucket: PagedBucket, monkeypatch: pytest.MonkeyPatch, together: set[str]
+) -> None:
+    expected = fill(bucket, 30)
+    waiting, met = set(together), Barrier(len(together), timeout=10)
+    ask = bucket.ask
+
+    def ask_together(verb: str, key: str) -> None:
+        if key in waiting:
+            waiting.remove(key)
+            met.wait()
+        ask(verb, key)
+
+    monkeypatch.setattr(bucket, "ask", ask_together)
+    assert dict(open_bucket(bucket).crash_sizes()) == expected
+    assert not waiting
 
 
 # Servers of their own kind

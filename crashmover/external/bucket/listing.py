@@ -139,8 +139,10 @@ class Catalog:
         """
         with CrashIDs() as others:
             if self._layout.reads_older:
-                days = self._list_undated(others)
-                directories, _ = self._client.list_directory(OLD_RAW_CRASHES)
+                with Pool(1, "list") as pool:  # two listings, and at the same time the third
+                    older = pool.submit(self._client.list_directory, OLD_RAW_CRASHES)
+                    days = self._list_undated(others)
+                    directories, _ = older.result()
                 old_days = self._days(directories)
                 self._list_by_start(filter(layouts.is_entropy, directories), others)
             else:
