@@ -388,6 +388,18 @@ def test_a_server_that_is_down_ends_the_listing(
         list(open_bucket(bucket).crash_sizes())
 
 
+def test_what_was_listed_before_a_listing_fails_comes_with_its_size(
+    bucket: PagedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fill(bucket, 90)
+    disturb(bucket, monkeypatch, f"v1/raw_crash/20{DAYS[2]}", "denied")
+    found = open_bucket(bucket).crash_sizes()
+    before = [each for each in expected if not each.endswith(DAYS[2])]
+    assert dict(islice(found, len(before))) == {each: expected[each] for each in before}
+    with pytest.raises(StorageDenied):
+        next(found)
+
+
 def disturb(bucket: PagedBucket, monkeypatch: pytest.MonkeyPatch, place: str, trouble: str) -> None:
     """Let one directory not be listed as it should be."""
     inner, inner_directory = bucket.list_objects, bucket.list_directory

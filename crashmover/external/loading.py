@@ -6,8 +6,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import partial
-from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from crashmover.crash import ALL_KINDS, Crash, Kind
 from crashmover.errors import CrashIDNotFound, StorageError, StorageUnavailable
@@ -15,6 +14,8 @@ from crashmover.external.tuning import Tuning
 
 Size = int | StorageError
 """How many bytes a crash has, or why that could not be found out."""
+
+T = TypeVar("T")
 
 _AT_ONCE = 500  # crashes that are loaded to be measured: for some stores that is one request
 
@@ -56,13 +57,30 @@ def given(found: Crash | Exception) -> Crash:
     return found
 
 
+def batches(listed: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Yield so many of what is listed at a time.  If the listing fails, yield those that came
+    before, and then raise what it raised."""
+    batch: list[T] = []
+    try:
+        for each in listed:
+            batch.append(each)
+            if len(batch) == count:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
 def sizes_of(
     source: Loads, crash_ids: Iterable[str], kinds: Set[Kind]
 ) -> Iterator[tuple[str, Size]]:
     """Yield each crash with the bytes of its parts of these kinds, as `size_of` finds them out.
     Pass over a crash that is no longer there."""
-    ids = iter(crash_ids)
-    while batch := list(islice(ids, _AT_ONCE)):
+    for batch in batches(crash_ids, _AT_ONCE):
         found = each_loaded(source, batch, kinds)
         for crash_id, crash in zip(batch, found, strict=True):
             size = size_of(source, crash_id, kinds, crash)
@@ -71,10 +89,7 @@ def sizes_of(
 
 
 def size_of(
-    source: Loads,
-    crash_id: str,
-    kinds: Set[Kind],
-    found: Crash | Exception | None = None,
+    source: Loads, crash_id: str, kinds: Set[Kind], found: Crash | Exception | None = None
 ) -> Size | None:
     """Load a crash, as often as its store's policy of retries says, and return how many bytes its
     parts of these kinds have.  Return None if the crash is not there.

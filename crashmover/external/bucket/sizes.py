@@ -15,7 +15,7 @@ from crashmover.external.bucket.client import BucketClient
 from crashmover.external.bucket.layouts import BucketLayout
 from crashmover.external.bucket.sizetable import SizeTable
 from crashmover.external.bucket.undated import Undated
-from crashmover.external.loading import Size
+from crashmover.external.loading import Size, batches
 from crashmover.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -63,20 +63,16 @@ class Sizes:
         pool = Pool(_AT_ONCE, "sizes")
         undated = Undated(self._client, self._layout, self._kind, pool)
         try:
-            while table := self._table(crash_ids):
+            raw_crashes = ((each, self.raw_crashes.pop(each, None)) for each in crash_ids)
+            for window in batches(raw_crashes, _WINDOW):
+                table = SizeTable(window, self._kind)
+                window.clear()  # the table has the ids
                 is_filled = self._fill(table, undated)
                 yield from self._of_window(table, is_filled, pool)
                 del table  # before there is another one
         finally:
             undated.stop()
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def _table(self, crash_ids: Iterator[str]) -> SizeTable | None:
-        """Return a table of the next crashes; None where there are none."""
-        table = SizeTable(self._kind)
-        for crash_id in islice(crash_ids, _WINDOW):
-            table.add(crash_id, self.raw_crashes.pop(crash_id, None))
-        return table if table.rows else None
 
     def _fill(self, table: SizeTable, undated: Undated) -> bool:
         """List what there is of these crashes; return False where they have to be loaded.

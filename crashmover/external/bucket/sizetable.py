@@ -7,7 +7,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice, permutations
 
@@ -23,30 +23,23 @@ _NO_LIST = -1
 class SizeTable:
     """Adds up the objects of some crashes.  It has about 200 bytes for each of them.
 
+    :param crashes: their ids, each with the bytes of its raw crash if these are known
     :param kind: `RAW_CRASH`, where a crash has to have a raw crash and a list of dumps, or
         `PROCESSED_CRASH`, where only that counts
     """
 
-    def __init__(self, kind: Kind) -> None:
-        self.rows: dict[str, int] = {}
-        """By id the crash's row, in the order in which the crashes were added."""
+    def __init__(self, crashes: Sequence[tuple[str, int | None]], kind: Kind) -> None:
+        count = len(crashes)
+        self.rows = {crash_id: row for row, (crash_id, _) in enumerate(crashes)}
+        """By id the crash's row, in the order of the crashes."""
         self._kind = kind
         self._bits: dict[str, int] = {}  # of the names of dumps
-        self._bytes = array("q")
-        self._is_there = bytearray()
-        self._dumps: list[int] = []  # by bits, as most crashes have the same names
-        self._lists = array("q")  # the bytes of each list of dumps
-        self._checksums = array("q")  # hashes of theirs; 0: the server tells none
+        self._bytes = array("q", (size or 0 for _, size in crashes))
+        self._is_there = bytearray(size is not None for _, size in crashes)
+        self._dumps = [0] * count  # by bits, as most crashes have the same names
+        self._lists = array("q", [_NO_LIST]) * count  # the bytes of each list of dumps
+        self._checksums = array("q", [0]) * count  # hashes of theirs; 0: the server tells none
         self._sample = ""
-
-    def add(self, crash_id: str, raw_crash: int | None) -> None:
-        """Add a crash, with the bytes of its raw crash if these are known."""
-        self.rows[crash_id] = len(self.rows)
-        self._bytes.append(raw_crash or 0)
-        self._is_there.append(raw_crash is not None)
-        self._dumps.append(0)
-        self._lists.append(_NO_LIST)
-        self._checksums.append(0)
 
     def add_dumps(self, name: str, page: Iterable[Listed]) -> None:
         """Take note of the dumps of this name, from a listing with ids in place of keys."""
