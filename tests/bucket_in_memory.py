@@ -20,6 +20,7 @@ from crashmover.external.bucket.client import (
     SHA256,
     ObjectChanged,
     ObjectExists,
+    Pages,
     StoredObject,
     subject,
 )
@@ -147,14 +148,22 @@ class Bucket:
             self.there.pop(key, None)
         return left
 
-    def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = True
-    ) -> Iterator[list[str]]:
+    def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
         self.ask("list", prefix)
         below = f"{prefix}/" if prefix else ""
         keys = iter(sorted(key for key in self.there if key.startswith(below) and key > after))
         while page := list(islice(keys, self.page)):
-            yield page
+            yield [(key, *self._shown(key)) for key in page if key in self.there]
+
+    def _shown(self, key: str) -> tuple[int, str]:
+        data = self.there[key][0]
+        return len(data), hashlib.md5(data).hexdigest()
+
+    def list_keys(
+        self, prefix: str, after: str = "", *, surely: bool = True
+    ) -> Iterator[list[str]]:
+        for page in self.list_objects(prefix, after, surely=surely):
+            yield [key for key, _, _ in page]
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         self.ask("list", prefix)

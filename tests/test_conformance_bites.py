@@ -24,6 +24,7 @@ from crashmover.crash import ALL_KINDS, MAIN_DUMP, MARKERS, Crash, Kind, Part
 from crashmover.errors import CrashIDNotFound, StorageError
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.fs.crashstorage import FSPermanentStorage
+from crashmover.external.loading import Size, sizes_of
 from crashmover.external.roles import Store
 from crashmover.testing import StorageConformance, all_cases, held_by
 from tests import broken_creates, broken_keeps, broken_removals
@@ -357,6 +358,15 @@ class ListsDumps(FSPermanentStorage):
         return super().new_crashes(since, until, kind if kind in MARKERS else Kind.RAW_CRASH)
 
 
+class CountsEveryPart(FSPermanentStorage):
+    """Adds the raw crash and the dumps to the size of a processed crash."""
+
+    def crash_sizes(
+        self, since: date | None = None, until: date | None = None, kind: Kind = Kind.RAW_CRASH
+    ) -> Iterator[tuple[str, Size]]:
+        yield from sizes_of(self, self.new_crashes(since, until, kind), ALL_KINDS)
+
+
 class NeedsItsRoot(FSPermanentStorage):
     """Cannot be listed before the first save."""
 
@@ -478,6 +488,7 @@ BREAKS: dict[str, Broken] = {
     "test_saving_twice_is_saving_once": RefusesSecondSave,
     "test_the_crash_is_visible_only_when_all_of_it_is_saved": CommitsEarly,
     "test_the_main_dump_has_one_name": RenamesMainDump,
+    "test_the_size_of_a_crash_is_that_of_all_its_parts": CountsEveryPart,
     "test_what_a_collector_makes_is_replaced_together": KeepsOldDumps,
     "test_what_a_crash_lacks_is_not_found": InventsCrashes,
     "test_what_is_not_there_is_not_found": InventsCrashes,

@@ -134,6 +134,32 @@ def test_listings_are_merged_in_order() -> None:
     assert list(PolyCrashStorage(children).new_crashes()) == [CRASH_ID, NEIGHBOUR, OTHER]
 
 
+def test_the_size_of_a_crash_is_that_of_the_first_child_that_can_tell_it() -> None:
+    broken, good = FaultyStorage("load_crash", error=denied()), InMemoryCrashStorage()
+    for crash_id in (CRASH_ID, OTHER):
+        broken.save_crash(crash_of({RAW: b"{}"}, crash_id))
+    for crash_id, raw in ((CRASH_ID, b"longer"), (NEIGHBOUR, b"")):
+        good.save_crash(crash_of({RAW: raw}, crash_id))
+    *known, (last, error) = PolyCrashStorage([broken, good]).crash_sizes()
+    assert (known, last) == ([(CRASH_ID, 6), (NEIGHBOUR, 0)], OTHER)
+    assert isinstance(error, PolyCrashStorageError)
+    assert (error.exceptions, error.crash_id) == ((broken.error,), OTHER)
+    *known, one = PolyCrashStorage([InMemoryCrashStorage(), good, broken]).crash_sizes()
+    assert (known, one[0]) == ([(CRASH_ID, 6), (NEIGHBOUR, 0)], OTHER)
+
+
+def test_sizes_that_are_not_complete_say_so_at_their_end() -> None:
+    torn, good = FaultyStorage("new_crashes, after one"), InMemoryCrashStorage()
+    for store, crash_id in ((torn, CRASH_ID), (torn, OTHER), (good, NEIGHBOUR)):
+        store.save_crash(crash_of({RAW: b"{}"}, crash_id))
+    found = PolyCrashStorage([torn, good]).crash_sizes()
+    assert next(found) == (CRASH_ID, 2)
+    assert next(found) == (NEIGHBOUR, 2)
+    with pytest.raises(PolyCrashStorageError) as caught:
+        next(found)
+    assert caught.value.exceptions == (torn.error,)
+
+
 def test_a_listing_that_is_not_complete_says_so_at_its_end() -> None:
     torn = FaultyStorage("new_crashes, after one")
     for crash_id in (CRASH_ID, OTHER):

@@ -25,6 +25,7 @@ from crashmover.errors import (
     StorageError,
     StorageUnavailable,
 )
+from crashmover.external.bucket.client import Pages
 from crashmover.external.bucket.layouts import SOCORRO as keys
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.memory import InMemoryCrashStorage
@@ -571,12 +572,12 @@ def test_a_bucket_that_lists_out_of_order_is_refused(
 ) -> None:
     fast.fill([keys.raw_crash_keys(_id(number))[0] for number in range(3)])
     with open_storage(fast.uri()) as storage:
-        pages: Callable[..., Iterator[list[str]]] = storage._client.list_keys  # type: ignore[attr-defined]
+        pages: Callable[..., Pages] = storage._client.list_objects  # type: ignore[attr-defined]
 
-        def reversed_pages(*args: str, **options: bool) -> Iterator[list[str]]:
+        def reversed_pages(*args: str, **options: bool) -> Pages:
             return (page[::-1] for page in pages(*args, **options))
 
-        monkeypatch.setattr(storage._client, "list_keys", reversed_pages)  # type: ignore[attr-defined]
+        monkeypatch.setattr(storage._client, "list_objects", reversed_pages)  # type: ignore[attr-defined]
         with pytest.raises(StorageError, match="out of order"):
             list(storage.new_crashes())
 

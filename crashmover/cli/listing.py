@@ -6,10 +6,9 @@
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 
 import click
 
@@ -19,14 +18,11 @@ from crashmover.cli.console import inform, require_output, say, warn
 from crashmover.cli.exit_codes import ExitCode
 from crashmover.cli.options import Settings, check_range, range_options, source_option
 from crashmover.cli.selecting import expect_some_option, verdict, word_for
-from crashmover.crash import ALL_KINDS, MARKERS, Crash, Kind
-from crashmover.engine.loading import each_loaded, given
-from crashmover.errors import CrashIDNotFound, StorageError
+from crashmover.crash import MARKERS, Kind
 from crashmover.external.roles import ListedSource
 from crashmover.registry import open_listed_source
 
 _KINDS = {word_for(kind): kind for kind in MARKERS}
-_AT_ONCE = 64
 
 
 @dataclass
@@ -72,7 +68,7 @@ class Count:
     "--bytes",
     "with_bytes",
     is_flag=True,
-    help="Say how many bytes they have.  What the store does not know is read, which takes long.",
+    help="Say how many bytes they have: their parts, or with --kind processed that part.",
 )
 @expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")
@@ -108,10 +104,7 @@ def command(
         require_output()
         warn(storage.reading_risks())
         marker = _KINDS[kind]
-        ids = storage.new_crashes(since, until, marker)
-        kinds = ALL_KINDS if marker is Kind.RAW_CRASH else frozenset({marker})
-        sized = _sized(storage, kinds, ids) if with_bytes else ((each, None) for each in ids)
-        total = _print(sized, by_day, as_json)
+        total = _print(_listed(storage, since, until, marker, with_bytes), by_day, as_json)
         code = verdict(storage, total.crashes, expect_some=expect_some, was_listed=True)
     crashes, size = total.texts()
     inform(f"listed {crashes}" + (f"; {size}" if size else ""), **total.as_dict())
@@ -142,24 +135,22 @@ def _line(crash_id: str, day: dt.date, size: int | None, as_json: bool) -> str:
     return crash_id if size is None else f"{crash_id}  {size}"
 
 
-def _sized(
-    storage: ListedSource, kinds: frozenset[Kind], crash_ids: Iterator[str]
+def _listed(
+    storage: ListedSource,
+    since: dt.date | None,
+    until: dt.date | None,
+    kind: Kind,
+    with_bytes: bool,
 ) -> Iterator[tuple[str, int | None]]:
-    """Yield each with the bytes of its parts of these kinds; None where that could not be read,
-    which is said.  What has been removed since it was listed is passed over."""
-    while batch := list(islice(crash_ids, _AT_ONCE)):
-        found = each_loaded(storage, batch, kinds)
-        for crash_id, crash in zip(batch, found, strict=True):
-            first = partial(_size, partial(given, crash))
-            again = partial(_size, partial(storage.load_crash, crash_id, kinds))
-            try:
-                yield crash_id, storage.tuning.retry.call(again, first=first)
-            except CrashIDNotFound:
-                continue
-            except StorageError as error:
-                say(f"{crash_id}: {error.brief()}", crash_id=crash_id)
-                yield crash_id, None
-
-
-def _size(load: Callable[[], Crash]) -> int:
-    return sum(part.find_size() for part in load().parts)
+    """Yield each crash with its bytes; with None where these were not asked for, or cannot be
+    found out.  Of the latter, say why."""
+    if not with_bytes:
+        for crash_id in storage.new_crashes(since, until, kind):
+            yield crash_id, None
+        return
+    for crash_id, size in storage.crash_sizes(since, until, kind):
+        if isinstance(size, int):
+            yield crash_id, size
+        else:
+            say(f"{crash_id}: {size.brief()}", crash_id=crash_id)
+            yield crash_id, None

@@ -16,9 +16,10 @@ from crashmover.comparison import Difference, MeasuredCrash, compare, has_same_s
 from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
-from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
+from crashmover.engine.loading import kinds_to_load, measured
 from crashmover.engine.workers import Workers
 from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
+from crashmover.external.loading import each_loaded, given
 from crashmover.external.roles import CrashSource
 from crashmover.retry import RetryPolicy, is_retryable
 

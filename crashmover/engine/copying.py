@@ -16,7 +16,7 @@ from crashmover.comparison import MeasuredCrash
 from crashmover.crash import Crash
 from crashmover.engine.destination import Destination, DestinationResult
 from crashmover.engine.guard import Guard, outage
-from crashmover.engine.loading import each_loaded, given, kinds_to_load, measured
+from crashmover.engine.loading import kinds_to_load, measured
 from crashmover.engine.plan import CopyOptions
 from crashmover.errors import (
     CorruptCrash,
@@ -29,6 +29,7 @@ from crashmover.errors import (
     describe,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.loading import each_loaded, given
 from crashmover.external.roles import CrashSource
 from crashmover.retry import is_retryable
 

@@ -4,15 +4,15 @@
 
 """What is read of a crash: loaded as far as it is needed, redacted, held against its own word."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Set
 from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO, assert_never
 
 from crashmover import documents
 from crashmover.comparison import MeasuredCrash
-from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, Part
+from crashmover.crash import COLLECTED, MARKERS, Crash, Kind, Part
 from crashmover.documents import json_object, json_part
-from crashmover.errors import CrashIDNotFound, StorageUnavailable
+from crashmover.errors import CrashIDNotFound
 from crashmover.external.roles import CrashSource
 from crashmover.redaction import Redactor
 from crashmover.soundness import demand_soundness, note_lacking
@@ -85,27 +85,3 @@ def load_alone(storage: CrashSource, crash_id: str) -> Crash:
         with suppress(CrashIDNotFound):
             return storage.load_crash(crash_id, {marker})
     return storage.load_crash(crash_id, {last})
-
-
-def each_loaded(
-    source: CrashSource, crash_ids: Sequence[str], kinds: Set[Kind] = ALL_KINDS
-) -> Iterator[Crash | Exception]:
-    """As `CrashSource.load_crashes`.  If the store breaks that promise, and yields too few crashes
-    or another one, `StorageUnavailable` stands for each that is missing: it is loaded by itself."""
-    found = source.load_crashes(crash_ids, kinds)
-    for crash_id in crash_ids:
-        try:
-            crash = next(found, None)
-        except Exception as error:  # and nothing comes after it
-            crash = error
-        if not isinstance(crash, Exception) and (crash is None or crash.crash_id != crash_id):
-            reason = "it was not loaded together with others"
-            crash = StorageUnavailable(reason, crash_id=crash_id, uri=source.uri)
-        yield crash
-
-
-def given(found: Crash | Exception) -> Crash:
-    """Return a crash as `load_crashes` yields it, or raise what it yields in its place."""
-    if isinstance(found, Exception):
-        raise found
-    return found

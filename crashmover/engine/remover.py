@@ -15,9 +15,10 @@ from typing import Self
 
 from crashmover.crash import Crash
 from crashmover.engine.guard import Guard
-from crashmover.engine.loading import each_loaded, given, load_alone
+from crashmover.engine.loading import load_alone
 from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.loading import each_loaded, given
 from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 

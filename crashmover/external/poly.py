@@ -25,6 +25,7 @@ from crashmover.errors import (
     StorageError,
 )
 from crashmover.external.crashstorage_base import CrashStorageBase, Removed, never
+from crashmover.external.loading import Size
 from crashmover.external.roles import (
     CrashDestination,
     CrashSource,
@@ -180,6 +181,32 @@ class PolyListedSource(PolySource, ListedSource):
     ) -> Iterator[str]:
         kind = check_listing(since, until, kind)
         return self._listed(since, until, kind)
+
+    def crash_sizes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[tuple[str, Size]]:
+        """The size is that of the crash in the first child that can tell it."""
+        kind = check_listing(since, until, kind)
+        return self._sized(since, until, kind)
+
+    def _sized(
+        self, since: dt.date | None, until: dt.date | None, kind: Kind
+    ) -> Iterator[tuple[str, Size]]:
+        errors: list[Exception] = []
+        sized = [
+            _collecting(child.crash_sizes(since, until, kind), errors) for child in self.children
+        ]
+        in_order = heapq.merge(*sized, key=lambda each: crashid.sort_key(each[0]))
+        for crash_id, found in groupby(in_order, key=itemgetter(0)):
+            sizes = [size for _, size in found]
+            known = [size for size in sizes if isinstance(size, int)]
+            failed = [size for size in sizes if not isinstance(size, int)]
+            yield crash_id, known[0] if known else PolyCrashStorageError(failed, crash_id=crash_id)
+        if errors:
+            raise PolyCrashStorageError(errors)
 
     def _listed(self, since: dt.date | None, until: dt.date | None, kind: Kind) -> Iterator[str]:
         errors: list[Exception] = []

@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, COLLECTED, MARKERS, Crash, Kind, marker_of
 from crashmover.errors import CrashExists, CrashIDNotFound, StorageError
+from crashmover.external.loading import Size, sizes_of
 from crashmover.external.probing import unfinished_crash, verify_unfinished
 from crashmover.external.socorro import SocorroReader
 from crashmover.external.tuning import Tuning
@@ -211,6 +212,25 @@ class ListedSource(CrashSource):
         :raises ValueError: no listing is of this kind
         """
 
+    def crash_sizes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[tuple[str, Size]]:
+        """Yield the crashes that `new_crashes` yields, each with how many bytes its parts have in
+        all; of a listing of processed crashes, only these count.  Where the size of a crash cannot
+        be found out, the `StorageError` that says why stands in its place.  A crash that is removed
+        meanwhile is passed over.
+
+        This default loads each crash.  A store whose listings show sizes overrides this.
+
+        :raises TypeError: as `new_crashes`
+        :raises ValueError: as `new_crashes`
+        """
+        kind = check_listing(since, until, kind)
+        return sizes_of(self, self.new_crashes(since, until, kind), kinds_of(kind))
+
     def all_crashes(self, since: dt.date, until: dt.date) -> Iterator[str]:
         """Yield, as `new_crashes` does, the crashes that have a raw or a processed crash."""
         yield from crashid.merged(*(self.new_crashes(since, until, kind) for kind in MARKERS))
@@ -365,6 +385,11 @@ def check_listing(since: object, until: object, kind: Kind | str) -> Kind:
     if kind not in MARKERS:
         raise ValueError(f"a listing is of {' or '.join(MARKERS)}, not of {str(kind)!r}")
     return Kind(kind)
+
+
+def kinds_of(listing: Kind) -> Set[Kind]:
+    """Return the kinds of parts whose bytes count in a listing of this kind."""
+    return ALL_KINDS if listing is Kind.RAW_CRASH else {listing}
 
 
 def results_of(do: Callable[[T], None], things: Sequence[T]) -> list[Exception | None]:

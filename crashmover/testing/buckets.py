@@ -4,9 +4,11 @@
 
 """What every client of a bucket promises: `BucketClientConformance`."""
 
+import base64
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
 from typing import Any, BinaryIO
 
 import pytest
@@ -51,6 +53,12 @@ def read(client: BucketClient, key: str) -> bytes:
     assert found is not None
     with found[1] as file:
         return file.read()
+
+
+def _crc32c(data: bytes) -> str:
+    """Return the CRC-32C in base64, which needs a library of Google's."""
+    google_crc32c = pytest.importorskip("google_crc32c")
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4)).decode()
 
 
 def listed(client: BucketClient, prefix: str, after: str = "") -> list[str]:
@@ -228,6 +236,22 @@ class BucketClientConformance:
         directories, names = client.list_directory("v1/dump")
         assert (directories, sorted(names)) == ([], [key[8:] for key in sorted(keys)])
         assert client.list_directory("v1/nothing") == ([], [])
+
+    def test_an_object_is_listed_with_its_size(self, client: BucketClient) -> None:
+        bodies = {OTHER: b"", KEY: b"a body", f"v1/dump_names/{CRASH_ID}": b"[]"}
+        for key, data in bodies.items():
+            put(client, key, data)
+        for directory in ("v1/dump", "v1/dump_names"):
+            found = [each for page in client.list_objects(directory) for each in page]
+            assert [key for key, _, _ in found] == listed(client, directory)
+            for key, size, checksum in found:
+                assert size == len(bodies[key])
+                assert checksum in ("", md5(bodies[key]).hexdigest(), _crc32c(bodies[key]))
+        put(client, KEY, bytes(LARGE))
+        [page] = client.list_objects("v1/dump")
+        assert {key: size for key, size, _ in page} == {KEY: LARGE, OTHER: 0}
+        [page] = client.list_objects("v1/dump", min(KEY, OTHER))
+        assert [key for key, _, _ in page] == [max(KEY, OTHER)]
 
     def test_where_a_key_is_begins_with_where_the_bucket_is(self, client: BucketClient) -> None:
         assert client.location(KEY) == client.location("") + KEY

@@ -179,6 +179,31 @@ class ListedSourceConformance(SourceConformance):
             with pytest.raises(ValueError, match=kind):
                 list(source.new_crashes(kind=kind))
 
+    def test_the_size_of_a_crash_is_that_of_all_its_parts(
+        self, source: ListedSource, put: Put
+    ) -> None:
+        some = (
+            {RAW: b"{}"},
+            contents(),
+            without(contents(), PROCESSED),
+            {PROCESSED: b"alone"},
+            {RAW: b"", MAIN: b"", BROWSER: bytes(100_000)},
+        )
+        ids = some_ids()
+        sizes: dict[Kind, list[tuple[str, int]]] = {marker: [] for marker in MARKERS}
+        for number, crash_id in enumerate(ids):
+            parts = some[number % len(some)]
+            put(crash_of(parts, crash_id))
+            if RAW in parts:
+                sizes[Kind.RAW_CRASH].append((crash_id, sum(map(len, parts.values()))))
+            if PROCESSED in parts:
+                sizes[Kind.PROCESSED_CRASH].append((crash_id, len(parts[PROCESSED])))
+        for kind, expected in sizes.items():
+            assert list(source.crash_sizes(kind=kind)) == expected
+        day = crashid.date_of(ids[0])
+        of_day = [each for each in sizes[Kind.RAW_CRASH] if crashid.date_of(each[0]) == day]
+        assert list(source.crash_sizes(day, day)) == of_day
+
 
 class DestinationConformance:
     """The promises of `CrashDestination`; give it fixtures `destination` and `held`."""

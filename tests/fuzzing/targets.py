@@ -30,7 +30,7 @@ from crashmover.errors import (
     InvalidDumpName,
     InvalidURI,
 )
-from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.client import BucketClient, Pages
 from crashmover.external.bucket.layouts import SOCORRO, format_dump_names, parse_dump_names
 from crashmover.external.bucket.listing import Catalog, MissingCache
 from crashmover.external.crashqueue_base import parse_body
@@ -274,12 +274,16 @@ class FakeObjects:
     def __init__(self, keys: list[str]) -> None:
         self._keys = sorted(set(keys), key=str.encode)
 
+    def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
+        found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
+        for start in range(0, len(found), 3):
+            yield [(key, 0, "") for key in found[start : start + 3]]
+
     def list_keys(
         self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
-        found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
-        for start in range(0, len(found), 3):
-            yield found[start : start + 3]
+        for page in self.list_objects(prefix, after, surely=surely):
+            yield [key for key, _, _ in page]
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         below = [k[len(prefix) + 1 :] for k in self._keys if k.startswith(f"{prefix}/")]

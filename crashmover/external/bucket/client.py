@@ -58,6 +58,14 @@ class StoredObject:
         return io.BytesIO(self.body or b"")
 
 
+Listed = tuple[str, int, str]
+"""An object as a listing shows it: its key; how many bytes it has; and a checksum of these, as the
+provider tells it: the MD5 in hex or the CRC-32C in base64.  "" where it tells none.  Some servers
+tell what looks like an MD5 and is none."""
+
+Pages = Iterator[list[Listed]]
+
+
 class BucketClient(Protocol):
     """The objects of one bucket below a prefix.  It knows keys and bytes, and nothing of crashes.
 
@@ -119,16 +127,19 @@ class BucketClient(Protocol):
         were left because they have another.  A missing key is no error.  A server that knows no
         conditions deletes any version."""
 
-    def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = True
-    ) -> Iterator[list[str]]:
-        """Yield the keys below a prefix, page by page, in their order.
+    def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
+        """Yield the objects below a prefix, page by page, in the order of their keys.
 
         :param prefix: whole steps of a key, without a slash at its end
         :param after: begin behind this key
         :param surely: whether to make sure that an answer which ends the listing is a listing, and
             no page of a proxy, for example, if that costs a further request
         """
+
+    def list_keys(
+        self, prefix: str, after: str = "", *, surely: bool = True
+    ) -> Iterator[list[str]]:
+        """As `list_objects`; yield the keys alone."""
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""

@@ -89,6 +89,12 @@ class BucketClientBase(BucketClient, ABC):
     def honours_conditions(self) -> bool | None:
         return True
 
+    def list_keys(
+        self, prefix: str, after: str = "", *, surely: bool = True
+    ) -> Iterator[list[str]]:
+        for page in self.list_objects(prefix, after, surely=surely):
+            yield [key for key, _, _ in page]
+
     # The requests.  All raise `StorageError`, but for what reading a part raises.
 
     @abstractmethod

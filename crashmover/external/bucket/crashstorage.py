@@ -23,13 +23,15 @@ from crashmover.external.bucket.putting import Putter
 from crashmover.external.bucket.reading import Reader
 from crashmover.external.bucket.removing import Remover
 from crashmover.external.bucket.sameness import is_same_bucket
+from crashmover.external.bucket.sizes import Sizes
 from crashmover.external.bucket.stamps import SaveAttempt
 from crashmover.external.bucket.surroundings import look_around
 from crashmover.external.bucket.writing import Writer
 from crashmover.external.crashstorage_base import CrashStorageBase
+from crashmover.external.loading import Size, size_of
 from crashmover.external.passed_over import PassedOver
 from crashmover.external.probing import probe_id
-from crashmover.external.roles import Store, check_listing, results_of
+from crashmover.external.roles import Store, check_listing, kinds_of, results_of
 from crashmover.external.tuning import Tuning
 from crashmover.pool import Pool
 from crashmover.uri import StorageURI
@@ -142,9 +144,30 @@ class BucketCrashStorage(CrashStorageBase):
         kind: Kind = Kind.RAW_CRASH,
     ) -> Iterator[str]:
         """One request brings about a thousand crashes."""
+        return self._listed(since, until, check_listing(since, until, kind))
+
+    def crash_sizes(
+        self,
+        since: dt.date | None = None,
+        until: dt.date | None = None,
+        kind: Kind = Kind.RAW_CRASH,
+    ) -> Iterator[tuple[str, Size]]:
+        """Sizes come from listings, and are those of the objects that are there.  A crash whose
+        list of dumps does not fit these objects is loaded."""
         kind = check_listing(since, until, kind)
+        load = partial(size_of, self, kinds=kinds_of(kind))
+        sizes = Sizes(self._client, self._layout, kind, load)
+        return sizes.of(self._listed(since, until, kind, sizes.raw_crashes))
+
+    def _listed(
+        self,
+        since: dt.date | None,
+        until: dt.date | None,
+        kind: Kind,
+        sizes: dict[str, int] | None = None,
+    ) -> Iterator[str]:
         since, until = since or dt.date.min, until or dt.date.max
-        catalog = Catalog(self._client, self._layout, since, until, self._missing)
+        catalog = Catalog(self._client, self._layout, since, until, self._missing, sizes)
         self._passed_over = catalog.passed_over
         if kind is Kind.PROCESSED_CRASH:
             return catalog.processed_crashes()

@@ -70,6 +70,17 @@ class BucketLayout:
         """
         return f"v1/{'dump' if name == MAIN_DUMP else name}/{crash_id}"
 
+    def dump_name(self, directory: str) -> str | None:
+        """Return the canonical name of the dumps in a directory below ``v1``; None where no dump
+        has its key."""
+        if directory == "dump":
+            return MAIN_DUMP
+        try:
+            name = canonical_dump_name(directory)
+        except InvalidDumpName:
+            return None
+        return name if name == directory != MAIN_DUMP else None
+
     def processed_crash_key(self, crash_id: str) -> str:
         """Return the key of a processed crash."""
         return f"{PROCESSED_CRASHES}/{crash_id}"

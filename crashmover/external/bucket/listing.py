@@ -6,8 +6,8 @@
 
 import datetime as dt
 import heapq
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Set
+from itertools import chain, islice
 from posixpath import basename
 from threading import Lock
 from time import monotonic
@@ -16,7 +16,8 @@ from typing import NamedTuple
 from crashmover import crashid
 from crashmover.errors import StorageError
 from crashmover.external.bucket import layouts
-from crashmover.external.bucket.client import BucketClient
+from crashmover.external.bucket.ahead import begun_ahead
+from crashmover.external.bucket.client import BucketClient, Pages
 from crashmover.external.bucket.layouts import OLD_RAW_CRASHES, RAW_CRASHES, BucketLayout
 from crashmover.external.passed_over import PassedOver
 from crashmover.idset import CrashIDs
@@ -42,9 +43,14 @@ class MissingCache:
         """Take note that of these days only those that were found have crashes."""
         self._days = _Days(monotonic(), since, until, frozenset(found))
 
-    def add_span(self, day: dt.date, after: str, last: str | None, found: Iterable[str]) -> None:
-        """Take note of the names behind one name up to another, or of a day's last ones."""
-        span = _Span(monotonic(), day, after, last, frozenset(found))
+    def add_span(
+        self, when: float, day: dt.date, after: str, last: str | None, found: Iterable[str]
+    ) -> None:
+        """Take note of the names behind one name up to another, or of a day's last ones.
+
+        :param when: the monotonic time before they were listed
+        """
+        span = _Span(when, day, after, last, frozenset(found))
         self._spans = (*self._spans[1 - _SPANS :], span)
 
     def take(self, crash_id: str) -> bool:
@@ -87,6 +93,15 @@ class _Span(NamedTuple):
         return self.day == day and is_within and crash_id not in self.found
 
 
+class _DayListing(NamedTuple):
+    """A listing of a day's directory that has begun."""
+
+    place: str
+    day: dt.date
+    when: float
+    pages: Pages
+
+
 class Catalog:
     """The crashes of some days.
 
@@ -94,6 +109,8 @@ class Catalog:
     :param since: the first day
     :param until: the last day
     :param missing: is told what is not there
+    :param sizes: gets the bytes of each raw crash that is listed where it is written, by its id;
+        the caller takes them out
     """
 
     def __init__(
@@ -103,12 +120,14 @@ class Catalog:
         since: dt.date,
         until: dt.date,
         missing: MissingCache,
+        sizes: dict[str, int] | None = None,
     ) -> None:
         self.passed_over = PassedOver()
         """What looks like a crash, and was not yielded."""
         self._client = client
         self._layout = layout
         self._missing = missing
+        self._sizes = sizes
         self._since = since
         self._until = until
 
@@ -120,17 +139,16 @@ class Catalog:
         """
         with CrashIDs() as others:
             if self._layout.reads_older:
-                days = self._list_undated(others)
-                directories, _ = self._client.list_directory(OLD_RAW_CRASHES)
+                with Pool(1, "list") as pool:  # two listings, and at the same time the third
+                    older = pool.submit(self._client.list_directory, OLD_RAW_CRASHES)
+                    days = self._list_undated(others)
+                    directories, _ = older.result()
                 old_days = self._days(directories)
                 self._list_by_start(filter(layouts.is_entropy, directories), others)
             else:
                 days, old_days = self._days(self._client.list_directory(RAW_CRASHES)[0]), set()
             self._missing.add_days(self._since, self._until, days | old_days)
-            dated = chain.from_iterable(
-                self._of_day(day, day in days, day in old_days) for day in sorted(days | old_days)
-            )
-            yield from crashid.merged(dated, others.by_day())
+            yield from crashid.merged(self._dated(days, old_days), others.by_day())
 
     def processed_crashes(self) -> Iterator[str]:
         """Yield the ids of those that have a processed crash.
@@ -138,16 +156,16 @@ class Catalog:
         Their keys have no day in them: all are listed, however few days are asked for.
         """
         with CrashIDs() as ids:
-            for names in self._names(layouts.PROCESSED_CRASHES):
-                ids.add(*self._of_range(names))
+            for page in self._pages(layouts.PROCESSED_CRASHES):
+                ids.add(*self._of_range(name for name, _, _ in page))
             yield from ids.by_day()
 
-    def _names(self, directory: str) -> Iterator[list[str]]:
-        """Yield what the keys in a directory have behind its name, page by page, from the first
+    def _pages(self, directory: str) -> Pages:
+        """Yield what is in a directory, page by page, with names in place of keys, from the first
         that may be a crash id: before that are keys that stand for the directory itself, and
         such as the client cannot read."""
-        for page in self._client.list_keys(directory, f"{directory}/0"):
-            yield [key[len(directory) + 1 :] for key in page]
+        for page in self._client.list_objects(directory, f"{directory}/0"):
+            yield [(key[len(directory) + 1 :], size, checksum) for key, size, checksum in page]
 
     # In directories of days
 
@@ -164,16 +182,34 @@ class Catalog:
             if crashid.is_impossible_day(name) and first.zfill(8) <= name <= last:
                 self.passed_over.note(name, "", "a day that no calendar has")
 
-    def _of_day(self, day: dt.date, new: bool, old: bool) -> Iterator[str]:
-        places = [RAW_CRASHES] * new + [OLD_RAW_CRASHES] * old
-        return heapq.merge(*(self._of_directory(place, day) for place in places))
+    def _dated(self, days: Set[dt.date], old_days: Set[dt.date]) -> Iterator[str]:
+        """Yield the ids of what lies in directories of days, day by day."""
+        places = ((RAW_CRASHES, days), (OLD_RAW_CRASHES, old_days))
+        found = {
+            day: [(place, day) for place, there in places if day in there]
+            for day in sorted(days | old_days)
+        }
+        begun = begun_ahead(self._begin, [*chain.from_iterable(found.values())])
+        for of_day in found.values():
+            listings = islice(begun, len(of_day))
+            yield from heapq.merge(*map(self._of_directory, listings))
 
-    def _of_directory(self, place: str, day: dt.date) -> Iterator[str]:
-        last = ""
+    def _begin(self, where: tuple[str, dt.date]) -> "_DayListing":
+        place, day = where
+        when, pages = monotonic(), self._pages(f"{place}/{crashid.day_name(day)}")
+        first = list(islice(pages, 1))
+        return _DayListing(place, day, when, chain(first, pages))
+
+    def _of_directory(self, listing: "_DayListing") -> Iterator[str]:
+        place, day, when, pages = listing
+        last, seen = "", when
         is_written = place == RAW_CRASHES  # what is saved is saved here
-        for names in self._names(f"{place}/{crashid.day_name(day)}"):
+        for page in pages:
+            names = [name for name, _, _ in page]
             if is_written:
-                self._missing.add_span(day, last, names[-1], names)
+                if self._sizes is not None:
+                    self._sizes.update((name, size) for name, size, _ in page)
+                self._missing.add_span(when, day, last, names[-1], names)
             for name in names:
                 if name < last:  # then neither merging nor going on after a page is possible
                     reason = "the server lists its keys out of order: name the crash ids instead"
@@ -183,8 +219,9 @@ class Catalog:
                     yield name
                 else:
                     self.passed_over.note_id(name, f"{place}/{crashid.day_name(day)}")
+            seen, when = when, monotonic()  # before this page was asked for, and the next one
         if is_written:
-            self._missing.add_span(day, last, None, ())
+            self._missing.add_span(seen, day, last, None, ())
 
     # Elsewhere
 

@@ -22,8 +22,10 @@ import google_crc32c
 from crashmover.errors import StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, crc32c_text, joined
 from crashmover.external.bucket.client import (
+    Listed,
     ObjectChanged,
     ObjectExists,
+    Pages,
     StoredObject,
     replaced,
     subject,
@@ -39,7 +41,7 @@ T = TypeVar("T")
 Read = Callable[[Answer], T]
 
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
-_PAGE = "kind,prefixes,items(name),nextPageToken"
+_PAGE = "kind,prefixes,items(name,size,crc32c),nextPageToken"
 _DELETED = (200, 204, 404, 412)
 _AS_STORED = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}  # and from no cache
 
@@ -265,28 +267,25 @@ class GCSClient(BucketClientBase):
 
     # Listing
 
-    def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = True
-    ) -> Iterator[list[str]]:
+    def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
         start = {"startOffset": self._prefix + after} if after else {}
-        for names, _ in self._pages(prefix, **start):
-            if keys := [name for name in names if name != after]:
-                yield keys
+        pages = (found for found, _ in self._pages(prefix, **start))
+        yield from filter(None, ([each for each in page if each[0] != after] for page in pages))
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
-        names = [name.rpartition("/")[2] for names, _ in pages for name in names]
+        names = [key.rpartition("/")[2] for objects, _ in pages for key, *_ in objects]
         return [name for _, found in pages for name in found], [*filter(None, names)]
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[str], list[str]]]:
-        """Yield the names and the directories on each page of a listing."""
+    def _pages(self, prefix: str, **options: str) -> Iterator[tuple[list[Listed], list[str]]]:
+        """Yield the objects and the directories on each page of a listing."""
         path = self._prefix + (f"{prefix}/" if prefix else "")
         query = {"prefix": path, "fields": _PAGE, "maxResults": "1000", **options}
         page = None
         while page is None or page[2] not in (None, query.get("pageToken")):
             query |= {"pageToken": page[2] or ""} if page else {}
             page = self._session.ask("GET", f"{self._bucket}/o", query, read=_page)
-            yield [name[len(self._prefix) :] for name in page[0]], page[1]
+            yield [(key[len(self._prefix) :], size, crc) for key, size, crc in page[0]], page[1]
 
     def _path(self, key: str) -> str:
         return f"{self._bucket}/o/{self._quoted(key)}"
@@ -295,15 +294,16 @@ class GCSClient(BucketClientBase):
         return quote(self._prefix + key).replace("/", "%2F")
 
 
-def _page(answer: Answer) -> tuple[list[str], list[str], str | None]:
-    """Return the names and the directories on a page of a listing, and which one comes next."""
+def _page(answer: Answer) -> tuple[list[Listed], list[str], str | None]:
+    """Return the objects and the directories on a page of a listing, and which one comes next."""
     page = answer.object()
     if page["kind"] != "storage#objects":  # which every page says, whatever is on it
         raise ValueError(page["kind"])
-    names = [str(item["name"]) for item in page.get("items", [])]
+    items = page.get("items", [])
+    found = [(str(x["name"]), int(x.get("size", 0)), str(x.get("crc32c", ""))) for x in items]
     directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
     token = page.get("nextPageToken")
-    return names, directories, token and str(token)
+    return found, directories, token and str(token)
 
 
 def _stored(key: str, said: Mapping[str, Any]) -> StoredObject:

@@ -24,8 +24,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from crashmover.errors import StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE
 from crashmover.external.bucket.client import (
+    Listed,
     ObjectChanged,
     ObjectExists,
+    Pages,
     StoredObject,
     replaced,
     subject,
@@ -47,6 +49,7 @@ T = TypeVar("T")
 
 _STREAM = 256 << 10
 _PAGE = 1000  # keys, of a listing
+_MD5_TAG = 34  # characters of an ETag that is an MD5: 32 and the quotes
 _PAUSES = (0.2, 0.4, 0.8, 1.6)  # seconds at most, before a put that met another is repeated
 
 _UNMET = (AlreadyExistsError, PreconditionError, FileNotFoundError)
@@ -277,24 +280,22 @@ class S3Client(BucketClientBase):
     # (findings/obstore-page-for-a-listing.sh).  So where a listing ends with a whole page, or has
     # begun with its end, the server is asked whether that is the end.
 
-    def list_keys(
-        self, prefix: str, after: str = "", *, surely: bool = True
-    ) -> Iterator[list[str]]:
+    def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
         was_empty = False
         while True:
-            keys: list[str] = []
-            for keys in self._pages(prefix, after):
-                yield keys
-            if not surely or len(keys) % _PAGE:
+            page: list[Listed] = []
+            for page in self._pages(prefix, after):
+                yield page
+            if not surely or len(page) % _PAGE:
                 return
-            after = keys[-1] if keys else after
+            after = page[-1][0] if page else after
             if not self._has_more(prefix, after):
                 return
-            if was_empty and not keys:  # only some requests get such an answer, again and again
+            if was_empty and not page:  # only some requests get such an answer, again and again
                 raise self._context.wrong_server(None)
-            was_empty = not keys
+            was_empty = not page
 
-    def _pages(self, prefix: str, after: str) -> Iterator[list[str]]:
+    def _pages(self, prefix: str, after: str) -> Pages:
         client, path = self._context.client(), self._prefix + prefix
         offset = self._prefix + after if after else None
         pages: Iterator[Sequence[ObjectMeta]] | None = None
@@ -310,7 +311,10 @@ class S3Client(BucketClientBase):
         with self._translating():
             while page := self._repeat(ask):
                 offset = page[-1]["path"]
-                yield [meta["path"][len(self._prefix) :] for meta in page]
+                yield [
+                    (meta["path"][len(self._prefix) :], meta["size"], _md5(meta["e_tag"]))
+                    for meta in page
+                ]
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         client, path = self._context.client(), self._prefix + prefix
@@ -359,6 +363,12 @@ def _begin(result: "GetResult") -> tuple[Iterator[bytes], bytes]:
     """Return the pieces of a body, and the first one, which is asked for already."""
     stream = iter(result.stream(min_chunk_size=_STREAM))
     return stream, bytes(next(stream, b""))
+
+
+def _md5(e_tag: str | None) -> str:
+    """Return what as a rule is the MD5, of an ETag; "" where it is none, as after an upload in
+    parts."""
+    return e_tag[1:-1] if e_tag and len(e_tag) == _MD5_TAG else ""
 
 
 def _stored(key: str, result: "GetResult") -> StoredObject:
