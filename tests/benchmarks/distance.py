@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.benchmarks import gcs, s3
 from tests.benchmarks.buckets import BETWEEN, FROM_FS, TO_FS, Buckets, Peer, between, from_fs, to_fs
 from tests.benchmarks.chart import Curves, Panel
-from tests.benchmarks.contest import Results
+from tests.benchmarks.contest import OURS, Results
 from tests.benchmarks.corpus import Corpus
 from tests.benchmarks.measure import Argument
 from tests.benchmarks.memory import memory_row
@@ -74,7 +74,7 @@ def fastest(results: Results) -> str:
 def rows(work: str, results: Results, peer: str, goal: Goal) -> Iterator[Row]:
     yield row(work, results, peer, goal)
     yield row(f"{work}: CPU", results, peer, figure=CPU)
-    yield memory_row(f"{work}: memory", results.median("crashmover", MEMORY.of))
+    yield memory_row(f"{work}: memory", results.median(OURS, MEMORY.of))
 
 
 def far_s3(suite: Suite) -> Iterator[Row]:
