@@ -304,7 +304,7 @@ def test_metadata_that_no_header_can_hold_makes_no_object_unreadable(
         assert dump.find_size() == 10
         assert dump.read() == small()[MAIN]
         storage.remove_loaded(storage.load_crash(CRASH_ID))
-    assert server.data(bucket) == {}
+    assert server.objects(bucket) == {}
 
 
 @pytest.mark.parametrize("size", [10, 2 << 20])
