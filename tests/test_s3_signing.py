@@ -26,6 +26,7 @@ TIME = dt.datetime(2026, 11, 29, 0, 30, 7, tzinfo=dt.UTC)
 SERVERS = (
     "http://127.0.0.1:8080",
     "http://[::1]:8080",
+    "http://LocalHost:8080",
     "https://bucket.s3.eu-west-1.amazonaws.com",
     "https://bucket.s3.amazonaws.com:443",
     "http://storage.example:80",

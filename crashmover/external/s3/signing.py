@@ -46,7 +46,7 @@ def signed_headers(
         headers["X-Amz-Security-Token"] = token
     said = {name.lower(): " ".join(text.split()) for name, text in headers.items()}
     is_default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
-    host = parts.netloc.rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2].lower()
     said["host"] = host.rpartition(":")[0] if is_default and parts.port else host
     names = ";".join(sorted(said))
     lines = [method, parts.path or "/", _sorted(parts.query)]
