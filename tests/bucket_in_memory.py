@@ -42,6 +42,7 @@ class Bucket:
     """
 
     uri = "s3://bucket"
+    slowdowns = 0
     forgets = False
     page = 1000
 

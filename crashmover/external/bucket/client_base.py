@@ -8,18 +8,17 @@ import hashlib
 import io
 import secrets
 import sys
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import BoundedSemaphore, Lock
 from typing import BinaryIO, NamedTuple, cast
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
+from crashmover.external.bucket.budget import Budget
 from crashmover.external.bucket.client import (
     SHA256,
     BucketClient,
@@ -32,14 +31,18 @@ from crashmover.external.bucket.client import (
 PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"
 """A key that no object has: no crash has this id."""
 
+IN_PARTS = 3 * PART_SIZE
+"""Bytes in memory of a body that goes up in parts."""
+
 _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 
-_MIDDLING = 1 << 20  # of bodies larger than this only a few are on their way at a time
-_MIDDLING_AT_ONCE = 4
-_LARGE_AT_ONCE = 2  # of those that go up in parts, of which each has some in memory
-_KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
-_KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
+_WHOLE = 1 << 20  # bytes of a body that is read at once, or sent at once if more are not known of
+_KEPT_BODY = 256 << 10  # bytes; a smaller body comes along with the news that it is there
+
+# Bytes in memory, whatever threads hold them: of bodies that were read whole, of bodies up to
+# `_WHOLE` that are sent, and of larger ones that are sent.
+_WHOLE_BODIES, _SMALL, _LARGE = 16 << 20, 12 << 20, 32 << 20
 
 
 class Condition(NamedTuple):
@@ -82,9 +85,14 @@ class BucketClientBase(BucketClient, ABC):
         self._place = place
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
-        self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
-        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
-        self._kept = _MemoryBudget(_KEPT_BODIES)
+        self._whole = Budget(_WHOLE_BODIES)  # of what is read; no thread waits for it
+        # Of what is sent.  A thread that holds some of the first may wait for the second, and
+        # never the other way.
+        self._small, self._large = Budget(_SMALL), Budget(_LARGE)
+
+    @property
+    def slowdowns(self) -> int:
+        return 0
 
     def honours_conditions(self) -> bool | None:
         return True
@@ -131,27 +139,30 @@ class BucketClientBase(BucketClient, ABC):
     # Reading
 
     def get_small(self, key: str) -> StoredObject | None:
-        if not self._kept.has(_KEPT_BODY):
+        if not self._whole.has(_KEPT_BODY):
             return self.head(key)
         found = self._ask(key, _KEPT_BODY)
         if found is None:
             return None
         stored = found.stored
         if stored.size <= _KEPT_BODY:
-            stored = replace(stored, body=self._read_now(found))
-            self._kept.lend(stored, stored.size)
+            return self._whole.lend(stored.size, lambda: self._with_body(found)) or stored
         return stored
+
+    def _with_body(self, found: Download) -> StoredObject:
+        return replace(found.stored, body=self._read_now(found))
 
     def get(self, key: str) -> tuple[StoredObject, BinaryIO] | None:
         found = self._ask(key)
         if found is None:
             return None
         stored = found.stored
-        if stored.size > _MIDDLING:
-            check = Check(stored, self.uri)
-            body = Body(found.chunks(), check, partial(self._ask_from, stored))
-            return stored, cast(BinaryIO, body)
-        return stored, io.BytesIO(self._read_now(found))
+        if stored.size <= _WHOLE:
+            whole = self._whole.lend(stored.size, lambda: io.BytesIO(self._read_now(found)))
+            if whole is not None:
+                return stored, whole
+        body = Body(found.chunks(), Check(stored, self.uri), partial(self._ask_from, stored))
+        return stored, cast(BinaryIO, body)
 
     def _read_now(self, found: Download) -> bytes:
         """Return the bytes of a small object.
@@ -200,21 +211,27 @@ class BucketClientBase(BucketClient, ABC):
     def _send(
         self, key: str, body: bytes | Part, attributes: Mapping[str, str], condition: Condition
     ) -> str | None:
-        """As `put`.  What is large goes up in parts; of what is middling a few go up at a time."""
+        """As `put`.  What is large goes up in parts.  A thread waits until there is memory for its
+        body."""
         sha256 = attributes.get(SHA256)
         if isinstance(body, bytes):
             return self._send_small(key, body, attributes, condition, sha256)
-        if body.size is not None and body.size <= _MIDDLING and not sha256:
-            return self._send_small(key, body.read(), attributes, condition)
+        if body.size is not None and body.size <= _WHOLE and not sha256:
+            with self._small.of(body.size):
+                return self._send_small(key, body.read(), attributes, condition)
         upload = Upload(body, sha256=sha256)
-        if upload.read_ahead(_MIDDLING):
-            return self._send_small(key, b"".join(upload), attributes, condition)
-        is_large = upload.size is not None and upload.size > PART_SIZE
-        with nullcontext() if is_large else self._middling:
-            if not is_large and upload.read_ahead(PART_SIZE):
+        upload.read_ahead(0)  # a chunk: so the source has answered before memory is held
+        with self._small.of(_WHOLE) as shrink:
+            if upload.read_ahead(_WHOLE):
+                shrink(upload.count_ahead)
                 return self._send_small(key, b"".join(upload), attributes, condition)
-            put = partial(self._put_large, key, upload, condition=condition)
-            self._send_large(key, attributes, put)
+            with self._large.of(IN_PARTS) as shrink_large:
+                is_large = upload.size is not None and upload.size > PART_SIZE
+                if not is_large and upload.read_ahead(PART_SIZE):
+                    shrink_large(upload.count_ahead)
+                    return self._send_small(key, b"".join(upload), attributes, condition)
+                put = partial(self._put_large, key, upload, condition=condition)
+                self._send_large(key, attributes, put)
         return sha256
 
     def _send_small(
@@ -232,11 +249,11 @@ class BucketClientBase(BucketClient, ABC):
     def _send_large(
         self, key: str, attributes: Mapping[str, str], put: Callable[[Mapping[str, str]], None]
     ) -> None:
-        """Put an object by a function that is given the attributes."""
+        """Put an object by a function that is given the attributes.  The caller holds memory for
+        its parts, or for all of it."""
         word = secrets.token_hex(8)
         try:
-            with self._large:
-                put({**attributes, _UPLOAD: word})
+            put({**attributes, _UPLOAD: word})
         except (ObjectExists, ObjectChanged, StorageUnavailable):
             # An answer may have been lost: then this is what the object says to the next request.
             if not self._has_arrived(key, word):
@@ -256,23 +273,3 @@ class BucketClientBase(BucketClient, ABC):
             there = self.head(key)
             return there is not None and there.metadata.get(_UPLOAD) == word
         return False
-
-
-class _MemoryBudget:
-    """How many bytes of bodies may be kept, over all."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._lock = Lock()
-
-    def has(self, count: int) -> bool:
-        return self._left >= count
-
-    def lend(self, to: StoredObject, count: int) -> None:
-        """Count these bytes until `to` is no more."""
-        self._add(-count)
-        weakref.finalize(to, self._add, count).atexit = False
-
-    def _add(self, count: int) -> None:
-        with self._lock:
-            self._left += count

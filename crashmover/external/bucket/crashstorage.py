@@ -69,7 +69,8 @@ class BucketCrashStorage(CrashStorageBase):
         storage class: some cannot be read at once, or are paid for longer than a mark is there
     """
 
-    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
+    # Each worker waits for one request after the other.
+    tuning = Tuning(workers=16, savers=32, most_workers=400)
 
     def __init__(
         self,
@@ -91,6 +92,10 @@ class BucketCrashStorage(CrashStorageBase):
         self._passed_over = PassedOver()
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
+
+    @property
+    def slowdowns(self) -> int:
+        return self._client.slowdowns
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one place in one bucket, as `is_same_bucket` finds out.  One

@@ -66,6 +66,10 @@ class GCSClient(BucketClientBase):
         self._kms_key = kms_key
         self._bucket_is_there = False
 
+    @property
+    def slowdowns(self) -> int:
+        return self._session.slowdowns
+
     def verify_access(self) -> None:
         if self.head(PROBE):
             raise self._session.wrong_server(None)
