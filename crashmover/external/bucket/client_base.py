@@ -10,7 +10,7 @@ import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, NamedTuple, cast
@@ -37,12 +37,17 @@ IN_PARTS = 3 * PART_SIZE
 _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 
-_WHOLE = 1 << 20  # bytes of a body that is read at once, or sent at once if more are not known of
-_KEPT_BODY = 256 << 10  # bytes; a smaller body comes along with the news that it is there
+_WHOLE = 1 << 20  # bytes of a body that is read or sent at once
+_EXPECTED = 64 << 10  # bytes of a body, as long as none was read
+_REMEMBERED = 16  # bodies, by whose sizes the next one is judged
+_PATIENCE = 5.0  # seconds, as a caller that waits to read a body may hold others
 
-# Bytes in memory, whatever threads hold them: of bodies that were read whole, of bodies up to
-# `_WHOLE` that are sent, and of larger ones that are sent.
-_WHOLE_BODIES, _SMALL, _LARGE = 16 << 20, 12 << 20, 32 << 20
+# Bytes in memory, whatever threads hold them:
+_KEPT_BODY = 256 << 10  # of a body that is fetched along with the news that it is there ...
+_KEPT_BODIES = 12 << 20  # ... and of all those
+_READING = 8 << 20  # of bodies that are read
+_SMALL = 8 << 20  # of bodies up to `_WHOLE` that are sent
+_LARGE = 32 << 20  # of larger ones that are sent
 
 
 class Condition(NamedTuple):
@@ -85,10 +90,13 @@ class BucketClientBase(BucketClient, ABC):
         self._place = place
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
-        self._whole = Budget(_WHOLE_BODIES)  # of what is read; no thread waits for it
-        # Of what is sent.  A thread that holds some of the first may wait for the second, and
-        # never the other way.
-        self._small, self._large = Budget(_SMALL), Budget(_LARGE)
+        self._kept = Budget(_KEPT_BODIES)
+        # A thread that holds some of one of these may wait for one further down, and never the
+        # other way.
+        self._reading = Budget(_READING)
+        self._expected = _EXPECTED
+        self._small = Budget(_SMALL)
+        self._large = Budget(_LARGE)
 
     @property
     def slowdowns(self) -> int:
@@ -139,30 +147,45 @@ class BucketClientBase(BucketClient, ABC):
     # Reading
 
     def get_small(self, key: str) -> StoredObject | None:
-        if not self._whole.has(_KEPT_BODY):
+        if not self._kept.has(_KEPT_BODY):
             return self.head(key)
         found = self._ask(key, _KEPT_BODY)
         if found is None:
             return None
-        stored = found.stored
-        if stored.size <= _KEPT_BODY:
-            return self._whole.lend(stored.size, lambda: self._with_body(found)) or stored
+        share = self._kept.take_now(found.stored.size) if found.stored.size <= _KEPT_BODY else None
+        if share is None:
+            return found.stored
+        with ExitStack() as unless_all_is_well:
+            unless_all_is_well.enter_context(share)
+            stored = replace(found.stored, body=self._read_now(found))
+            unless_all_is_well.pop_all()
+        share.end_with(stored)
         return stored
 
-    def _with_body(self, found: Download) -> StoredObject:
-        return replace(found.stored, body=self._read_now(found))
-
     def get(self, key: str) -> tuple[StoredObject, BinaryIO] | None:
-        found = self._ask(key)
-        if found is None:
-            return None
-        stored = found.stored
-        if stored.size <= _WHOLE:
-            whole = self._whole.lend(stored.size, lambda: io.BytesIO(self._read_now(found)))
-            if whole is not None:
-                return stored, whole
-        body = Body(found.chunks(), Check(stored, self.uri), partial(self._ask_from, stored))
-        return stored, cast(BinaryIO, body)
+        """What the server sends is in memory before it is read.  So room for it is waited for
+        before it is asked for; by how much that was with the last ones."""
+        with ExitStack() as unless_all_is_well:
+            share = self._reading.take(self._expected, _PATIENCE)
+            unless_all_is_well.enter_context(share)
+            found = self._ask(key)
+            if found is None:
+                return None
+            size = min(found.stored.size, _WHOLE)
+            self._expected += (size - self._expected) // _REMEMBERED
+            share.resize(size)
+            body = self._whole(found) if found.stored.size <= _WHOLE else self._stream(found)
+            unless_all_is_well.pop_all()
+        share.end_with(body)
+        return found.stored, body
+
+    def _whole(self, found: Download) -> BinaryIO:
+        return io.BytesIO(self._read_now(found))
+
+    def _stream(self, found: Download) -> BinaryIO:
+        check = Check(found.stored, self.uri)
+        body = Body(found.chunks(), check, partial(self._ask_from, found.stored))
+        return cast(BinaryIO, body)
 
     def _read_now(self, found: Download) -> bytes:
         """Return the bytes of a small object.
@@ -217,18 +240,18 @@ class BucketClientBase(BucketClient, ABC):
         if isinstance(body, bytes):
             return self._send_small(key, body, attributes, condition, sha256)
         if body.size is not None and body.size <= _WHOLE and not sha256:
-            with self._small.of(body.size):
+            with self._small.take(body.size):
                 return self._send_small(key, body.read(), attributes, condition)
         upload = Upload(body, sha256=sha256)
         upload.read_ahead(0)  # a chunk: so the source has answered before memory is held
-        with self._small.of(_WHOLE) as shrink:
+        with self._small.take(_WHOLE) as share:
             if upload.read_ahead(_WHOLE):
-                shrink(upload.count_ahead)
+                share.resize(upload.count_ahead)
                 return self._send_small(key, b"".join(upload), attributes, condition)
-            with self._large.of(IN_PARTS) as shrink_large:
+            with self._large.take(IN_PARTS) as share_of_large:
                 is_large = upload.size is not None and upload.size > PART_SIZE
                 if not is_large and upload.read_ahead(PART_SIZE):
-                    shrink_large(upload.count_ahead)
+                    share_of_large.resize(upload.count_ahead)
                     return self._send_small(key, b"".join(upload), attributes, condition)
                 put = partial(self._put_large, key, upload, condition=condition)
                 self._send_large(key, attributes, put)

@@ -70,7 +70,7 @@ class BucketCrashStorage(CrashStorageBase):
     """
 
     # Each worker waits for one request after the other.
-    tuning = Tuning(workers=16, savers=32, most_workers=400)
+    tuning = Tuning(workers=16, savers=32, most_workers=256)
 
     def __init__(
         self,
@@ -216,6 +216,8 @@ class BucketCrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """Several at a time: each waits for one request after the other."""
+        if len(crash_ids) == 1:
+            return results_of(self.remove, crash_ids)
         with Pool(self.tuning.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 

@@ -110,7 +110,7 @@ class PolicyClient(S3Client):
                 raise ObjectChanged
 
         sha256 = attributes.get(SHA256)
-        with self._large.of(IN_PARTS):
+        with self._large.take(IN_PARTS):
             chunks: Iterable[bytes]
             chunks = [body] if isinstance(body, bytes) else Upload(body, sha256=sha256)
             if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
