@@ -128,13 +128,22 @@ class _Crew:
 
 
 def _work(tasks: _Tasks, crew: _Crew) -> None:
-    while task := tasks.get():
+    task = tasks.get()
+    while task:
         task()
         del task  # what it holds is not needed while this waits
         if crew.lets_go():
             return
-        crew.idle.release()
+        task = _next(tasks, crew)
     tasks.put(None)  # for the next thread
+
+
+def _next(tasks: _Tasks, crew: _Crew) -> "partial[None] | None":
+    """Return the next task; the thread is idle if none waits."""
+    with suppress(Empty):
+        return tasks.get_nowait()
+    crew.idle.release()
+    return tasks.get()
 
 
 def _fulfil(future: "Future[Any]", call: Callable[[], Any]) -> None:
