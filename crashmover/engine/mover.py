@@ -87,7 +87,7 @@ class Mover:
             *(store.tuning.savers or store.tuning.workers for store in stores),
         )
         self._pace = pace_for(everywhere, default, workers, self._batch_for)
-        self._pool = Pool(self._pace.most * len(stores), "store")
+        self._pool = Pool(max(default * len(stores), self._pace.most), "store")
         self._copier = Copier(self._source, self._destinations, options, self._pool)
         self._workers: Workers[list[CrashCopy], list[Outcome]] | None = None
         self._by_listing = existing is Existing.SKIP and not verify and self.marker in options.kinds

@@ -70,7 +70,7 @@ class BucketCrashStorage(CrashStorageBase):
     """
 
     # Each worker waits for one request after the other.
-    tuning = Tuning(workers=16, savers=32, most_workers=256)
+    tuning = Tuning(workers=16, savers=32, most_workers=192)
 
     def __init__(
         self,
