@@ -90,6 +90,16 @@ def run(server: Server, pace: Pace, crashes: int) -> float:
     return now
 
 
+class Fixed(Pace):
+    """A number that nothing changes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, number)
+
+    def finish(self, *_args: object) -> None:
+        """Learn nothing."""
+
+
 SERVERS: dict[str, Callable[[int], Server]] = {
     "near, or a busy client": lambda seed: Server(0.001, 370, seed=seed),
     "30 ms away": lambda seed: Server(0.15, 370, seed=seed),
@@ -105,7 +115,7 @@ SERVERS: dict[str, Callable[[int], Server]] = {
 @pytest.mark.parametrize("kind", SERVERS)
 def test_the_rate_comes_near_that_of_the_best_fixed_number(kind: str, figures: Figures) -> None:
     crashes = 6000
-    best = min(run(SERVERS[kind](1), Pace(n, n), crashes) for n in FIXED)
+    best = min(run(SERVERS[kind](1), Fixed(n), crashes) for n in FIXED)
     ours = [run(SERVERS[kind](seed), Pace(16, MOST), crashes) for seed in range(1, 6)]
     figures(**{f"percent of the best rate, {kind}": round(100 * best / max(ours))})
     assert max(ours) <= 1.2 * best
@@ -128,7 +138,7 @@ def test_a_server_that_asks_for_fewer_requests_gets_fewer_of_them(figures: Figur
     ours, theirs = Server(0.05, allowed=50), Server(0.05, allowed=50)
     pace = Pace(16, MOST)
     run(ours, pace, 2000)
-    run(theirs, Pace(MOST, MOST), 2000)
+    run(theirs, Fixed(MOST), 2000)
     figures(slowdowns=ours.slowdowns, without=theirs.slowdowns)
     assert ours.slowdowns < theirs.slowdowns / 5
     assert pace.limit < 16
@@ -146,9 +156,12 @@ def test_a_fixed_number_stays_and_has_whole_batches() -> None:
 
 
 def test_even_a_fixed_number_is_lowered_where_a_server_asks_for_that() -> None:
-    pace = Pace(4, 4)
-    pace.finish(pace.begin(), 1, 1.0, 4, 1)
-    assert (pace.limit, pace.most) == (2, 4)
+    pace = Pace(8, 8, lambda workers: 64 // workers)
+    pace.finish(pace.begin(), 1, 1.0, 8, 1)
+    assert (pace.limit, pace.highest, pace.batch) == (4, 8, 8)
+    for _ in range(30):
+        samples(pace, 6)
+    assert (pace.limit, pace.highest, pace.batch) == (8, 8, 8)
 
 
 def test_it_is_lowered_once_for_all_that_were_sent_before_that() -> None:

@@ -38,8 +38,8 @@ class _Level(NamedTuple):
 class Pace:
     """How many batches may be in flight, and how many crashes the next batch has.
 
-    Where `start` is `most`, the limit changes only if a server asks for fewer requests.  Not safe
-    for threads: the caller holds a lock.
+    Where `start` is `most`, the limit is lower only after a server has asked for fewer requests.
+    Not safe for threads: the caller holds a lock.
 
     :param start: how many batches may be in flight at first
     :param most: how many at most
@@ -62,15 +62,21 @@ class Pace:
         self._samples: list[float] = []  # seconds for each crash
         self._before: _Level | None = None  # while another limit is on trial: the one before it
         self._settled: float | None = None  # the rate of a limit that is on trial no more
-        self._waited = 0  # rounds since a limit was on trial
+        self._is_new = True  # as long as no other limit was on trial
+        self._waited = 0  # rounds since one was
         self._patience = _ROUNDS
         self._slowed_in = -1  # the last round in which servers asked for fewer requests
         self._too_many: int | None = None  # the limit at which they did
 
     @property
     def can_grow(self) -> bool:
-        """Whether the limit follows the rate."""
+        """Whether there may ever be more than at first."""
         return self.most > self._start
+
+    @property
+    def _follows_rate(self) -> bool:
+        """Whether the limit follows the rate now."""
+        return self.can_grow or self.limit < self._start
 
     @property
     def batch(self) -> int:
@@ -95,7 +101,7 @@ class Pace:
             self.slowdowns = slowdowns
             if began > self._slowed_in:  # else it is about requests of before the limit was lower
                 self._slow_down()
-        elif self.can_grow and crashes and began == self._round and busy >= _USED * self.limit:
+        elif self._follows_rate and crashes and began == self._round and busy >= _USED * self.limit:
             self._samples.append(seconds / crashes)
             if len(self._samples) >= max(_SAMPLES, self.limit // 2):
                 self._end_round(max(median(self._samples), 1e-6))
@@ -113,6 +119,7 @@ class Pace:
     def _slow_down(self) -> None:
         self._slowed_in, self._too_many = self._round, self.limit
         self._settled = None
+        self._patience = _ROUNDS
         self._begin_round(self.limit // 2)
 
     def _begin_round(self, limit: float, *, before: _Level | None = None) -> None:
@@ -124,22 +131,29 @@ class Pace:
 
     def _end_round(self, seconds: float) -> None:
         here = _Level(self.limit, self.limit / seconds)
-        batch = max(1, min(int(_BATCH_SECONDS / seconds), self._batch_for(1)))
-        if not self._batch / _BATCH_CHANGE < batch < self._batch * _BATCH_CHANGE:
-            before, self._batch = self.batch, batch
-            if self.batch != before:
-                self._settled = None
-                self._begin_round(self.limit)
-                return
         self._waited += 1
         if self._too_many:
             self._recover(self._too_many)
         elif self._before:
             self._judge(self._before, here)
-        elif self._settled is None and not self._waited > 1:
+        elif self._has_other_batch(seconds):
+            self._settled = None
+            self._begin_round(self.limit)
+        elif self._is_new:
+            self._is_new = False
             self._try(here, _FIRST_STEP)
         else:
             self._stay(here)
+
+    def _has_other_batch(self, seconds: float) -> bool:
+        """Choose how many crashes a batch has; return whether that makes rates incomparable."""
+        if not self.can_grow:
+            return False
+        batch = max(1, min(int(_BATCH_SECONDS / seconds), self._batch_for(1)))
+        if self._batch / _BATCH_CHANGE < batch < self._batch * _BATCH_CHANGE:
+            return False
+        before, self._batch = self.batch, batch
+        return self.batch != before
 
     def _try(self, here: _Level, step: float) -> None:
         """Put another limit on trial, if there is one."""
@@ -179,7 +193,7 @@ class Pace:
     def _recover(self, too_many: int) -> None:
         """Approach the limit again at which servers asked for fewer requests."""
         if self.limit >= 7 * too_many // 8:
-            self._too_many, self._waited = None, 1
+            self._too_many, self._is_new, self._waited = None, False, 0
             self._begin_round(self.limit)
         else:
             self._begin_round(min(self.limit + max(1, self.limit // 8), 7 * too_many // 8))
