@@ -14,8 +14,9 @@ from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
-_FIRST_STEP = 6.0  # the limit is multiplied by, as a crash from far away takes long to tell
-_LARGE_STEP, _STEP = 4.0, 2.0  # the limit is multiplied by then; the large one, if all is gained
+_LARGE_STEP, _STEP = 4.0, 2.0  # the limit is multiplied by; the large one, if all is gained
+_FIRST_STEP = 1.5, 6.0  # at least and at most; where a crash takes little, more seldom help
+_NEAR = 0.08  # seconds: of a crash that takes as long, the first step would be 1
 _ALL, _ENOUGH = 0.7, 0.35  # of a step that the rate has to gain, for a large step and for a step
 _SOME = 1.15  # of the rate before: so much is gained if a step was too large
 _ROOM = 1.2  # what was found to be right has so much room, as crashes take unequally long
@@ -141,7 +142,8 @@ class Pace:
             self._begin_round(self.limit)
         elif self._is_new:
             self._is_new = False
-            self._try(here, _FIRST_STEP)
+            least, most = _FIRST_STEP
+            self._try(here, max(least, min(seconds / _NEAR, most)))
         else:
             self._stay(here)
 
