@@ -33,15 +33,24 @@ class Pool(Executor):
     """
 
     def __init__(self, most: int, name: str) -> None:
-        self._most = most
         self._name = name
         self._threads: list[Thread] = []
         self._tasks: _Tasks = SimpleQueue()
-        self._idle = Semaphore(0)
-        self._lock = Lock()
+        self._crew = _Crew(most)
+        self._lock = self._crew.lock
         self._is_closed = False
         # Also when the pool is dropped without `shutdown`, and at exit.
         self._end = weakref.finalize(self, self._tasks.put, None)
+
+    @property
+    def most(self) -> int:
+        """How many threads there may be.  If that is lowered, a thread that is one too many ends
+        after the task that it has."""
+        return self._crew.most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._crew.most = most
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
         """Let a thread call `fn`; return its future.
@@ -62,19 +71,23 @@ class Pool(Executor):
 
     def _has_thread(self) -> bool:
         """Start a thread if none is idle; return whether there is any."""
-        if len(self._threads) < self._most and not self._idle.acquire(blocking=False):
+        crew = self._crew
+        if crew.count < crew.most and not crew.idle.acquire(blocking=False):
             # A daemon: at exit, an idle thread is not waited for.  It must not keep the pool alive.
             thread = Thread(
                 target=_work,
-                args=(self._tasks, self._idle),
-                name=f"{self._name}_{len(self._threads)}",
+                args=(self._tasks, crew),
+                name=f"{self._name}_{crew.count}",
                 daemon=True,
             )
             try:
                 thread.start()
             except RuntimeError:  # "can't start new thread"
-                return bool(self._threads)
+                return crew.count > 0
+            if len(self._threads) > crew.count:
+                self._threads = [each for each in self._threads if each.is_alive()]
             self._threads.append(thread)
+            crew.count += 1
         return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -95,12 +108,42 @@ class Pool(Executor):
                 thread.join()
 
 
-def _work(tasks: _Tasks, idle: Semaphore) -> None:
-    while task := tasks.get():
+class _Crew:
+    """The threads of a pool, as each of them knows it: a thread must not keep the pool alive."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.count = 0
+        self.idle = Semaphore(0)
+        self.lock = Lock()
+
+    def lets_go(self) -> bool:
+        """Return True if the thread that asks has to end, as there are too many."""
+        if self.count <= self.most:  # which is nearly always so, and needs no lock
+            return False
+        with self.lock:
+            is_surplus = self.count > self.most
+            self.count -= is_surplus
+        return is_surplus
+
+
+def _work(tasks: _Tasks, crew: _Crew) -> None:
+    task = tasks.get()
+    while task:
         task()
         del task  # what it holds is not needed while this waits
-        idle.release()
+        if crew.lets_go():
+            return
+        task = _next(tasks, crew)
     tasks.put(None)  # for the next thread
+
+
+def _next(tasks: _Tasks, crew: _Crew) -> "partial[None] | None":
+    """Return the next task; the thread is idle if none waits."""
+    with suppress(Empty):
+        return tasks.get_nowait()
+    crew.idle.release()
+    return tasks.get()
 
 
 def _fulfil(future: "Future[Any]", call: Callable[[], Any]) -> None:

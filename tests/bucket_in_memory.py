@@ -43,6 +43,7 @@ class Bucket:
     """
 
     uri = "s3://bucket"
+    slowdowns = 0
     forgets = False
     page = 1000
 

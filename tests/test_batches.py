@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from crashmover.engine.batches import Batches
+from crashmover.engine.pace import Pace
 from crashmover.engine.workers import Workers
 from crashmover.errors import WorkerKilled
 
@@ -28,7 +29,7 @@ class Result:
 def batches_of(
     work: Callable[[list[int]], Result] = Result, count: int = 1
 ) -> Iterator[Batches[int, Result]]:
-    workers = Workers(work, count, processes=False)
+    workers = Workers(work, Pace(count, count), processes=False)
     try:
         with Batches(workers) as batches:
             yield batches

@@ -205,7 +205,7 @@ def test_a_worker_that_is_killed_fails_each_crash_of_its_batch_and_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Killed(Workers[object, object]):
-        def submit(self, task: object) -> "Future[object]":
+        def submit(self, task: object, crashes: int = 1) -> "Future[object]":
             future: Future[object] = Future()
             future.set_exception(WorkerKilled("a worker was killed"))
             return future

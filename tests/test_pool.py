@@ -6,6 +6,7 @@
 
 import gc
 import threading
+import time
 from concurrent.futures import Future
 from threading import Event, Thread, current_thread
 
@@ -59,6 +60,30 @@ def test_threads_start_as_they_are_needed_and_end_with_the_pool() -> None:
     assert threading.active_count() == before
     with pytest.raises(RuntimeError):
         pool.submit(end.wait)
+
+
+def test_a_pool_grows_and_shrinks_while_it_works() -> None:
+    before = threading.active_count()
+    end = Event()
+    pool = Pool(2, "test")
+    futures = [pool.submit(end.wait) for _ in range(8)]
+    assert threading.active_count() == before + 2
+    pool.most = 5
+    futures += [pool.submit(end.wait) for _ in range(8)]
+    assert threading.active_count() == before + 5
+    pool.most = 1
+    end.set()
+    assert all(future.result() for future in futures)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before + 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert threading.active_count() == before + 1
+    pool.most = 3
+    together = threading.Barrier(3, timeout=10)
+    for future in [pool.submit(together.wait) for _ in range(3)]:
+        future.result()
+    pool.shutdown()
+    assert threading.active_count() == before
 
 
 def test_what_was_not_begun_can_be_cancelled() -> None:

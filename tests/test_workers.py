@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from crashmover.engine.pace import Pace
 from crashmover.engine.workers import Workers
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 
 HEAD = """
 import os, signal, sys, threading, time
+from crashmover.engine.pace import Pace
 from crashmover.engine.workers import Workers
 from crashmover.errors import WorkerKilled
 """
@@ -30,7 +32,7 @@ from crashmover.errors import WorkerKilled
 
 @contextmanager
 def workers_of(work: Callable[[int], Any], count: int = 2) -> Iterator[Workers[int, Any]]:
-    workers = Workers(work, count, processes=False)
+    workers = Workers(work, Pace(count, count), processes=False)
     try:
         yield workers
     finally:
@@ -87,7 +89,7 @@ def test_closing_waits_for_what_was_submitted() -> None:
 PIDS = """
 def work(task):
     return task, os.getpid()
-workers = Workers(work, {count}, processes={processes})
+workers = Workers(work, Pace({count}, {count}), processes={processes})
 results = [future.result() for future in [workers.submit(n) for n in range(20)]]
 workers.close()
 assert [task for task, _ in results] == list(range(20))
@@ -121,7 +123,7 @@ together = get_context("fork").Barrier(3)
 def meet(_task):
     together.wait(10)
     return os.getpid()
-workers = Workers(meet, 3, processes=True)
+workers = Workers(meet, Pace(3, 3), processes=True)
 print(len({future.result() for future in [workers.submit(n) for n in range(3)]}))
 workers.close()
 """
@@ -131,7 +133,7 @@ workers.close()
 @only_linux
 def test_large_tasks_and_results_pass_between_processes() -> None:
     script = """
-workers = Workers(lambda task: task[::-1], 2, processes=True)
+workers = Workers(lambda task: task[::-1], Pace(2, 2), processes=True)
 tasks = [os.urandom(1 << 20) for _ in range(6)]
 futures = [workers.submit(task) for task in tasks]
 print(all(future.result() == task[::-1] for task, future in zip(tasks, futures)))
@@ -147,7 +149,7 @@ def work(task):
     if task == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
-workers = Workers(work, 2, processes=True)
+workers = Workers(work, Pace(2, 2), processes=True)
 for future in [workers.submit(n) for n in range(4)]:
     try:
         print(future.result())
@@ -166,7 +168,7 @@ workers.close()
 @only_linux
 def test_workers_that_were_all_killed_at_rest_are_said_and_closed() -> None:
     script = """
-workers = Workers(lambda task: os.getpid(), 2, processes=True)
+workers = Workers(lambda task: os.getpid(), Pace(2, 2), processes=True)
 pids = set()
 while len(pids) < 2:
     pids |= {future.result() for future in [workers.submit(n) for n in range(2)]}
@@ -182,7 +184,7 @@ workers.close()
 @only_linux
 def test_closing_leaves_no_process_behind() -> None:
     script = """
-workers = Workers(lambda task: task, 3, processes=True)
+workers = Workers(lambda task: task, Pace(3, 3), processes=True)
 workers.submit(1).result()
 workers.close()
 try:
@@ -200,7 +202,7 @@ def test_a_worker_leaves_signals_to_its_parent(number: signal.Signals) -> None:
 def work(task):
     os.kill(os.getpid(), {number:d})
     return task
-workers = Workers(work, 2, processes=True)
+workers = Workers(work, Pace(2, 2), processes=True)
 print([future.result() for future in [workers.submit(n) for n in range(4)]])
 workers.close()
 """
@@ -222,7 +224,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(busy: bool) -> None:
 def work(task):
     os.write(1, b"%d\\n" % os.getpid())
     time.sleep({60 if busy else 0.1})
-workers = Workers(work, 2, processes=True)
+workers = Workers(work, Pace(2, 2), processes=True)
 futures = [workers.submit(n) for n in range(2)]
 if not {busy}:
     [future.result() for future in futures]

@@ -192,7 +192,8 @@ def _drop_output() -> None:
     "-v",
     "--verbose",
     count=True,
-    help="Say what is tried again; twice: also what becomes of every crash.",
+    help="Say what is tried again, and how many crashes were in flight; twice: also what becomes"
+    " of every crash.",
 )
 @click.option(
     "--quiet",

@@ -58,7 +58,8 @@ from crashmover.registry import open_source
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Work on N batches of crashes at a time; the stores know best.",
+    help="Work on N batches of crashes at a time; between buckets and file systems, at"
+    " most.  Without it: as many as raise the rate, as far as the stores allow.",
 )
 @expect_some_option
 @click.option("--json", "as_json", is_flag=True, help="Print an object for each, one a line.")

@@ -103,7 +103,8 @@ from crashmover.selection import QueuedIDs
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Work on N crashes (or batches of them) at a time; the stores know best.",
+    help="Work on N crashes (or batches of them) at a time; between buckets and file systems, at"
+    " most.  Without it: as many as raise the rate, as far as the stores allow.",
 )
 @click.option(
     "--max-duration",

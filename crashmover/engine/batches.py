@@ -40,9 +40,13 @@ class Batches(Generic[T, R]):
         """How many items the batches in hand have."""
         return sum(map(len, self._in_hand.values()))
 
+    def have_room(self, ahead: int) -> bool:
+        """Return True if fewer are in hand than `ahead` for each worker."""
+        return len(self) < ahead * self._workers.count
+
     def submit(self, batch: list[T]) -> None:
         """Give a batch to the next free worker."""
-        future = self._workers.submit(batch)
+        future = self._workers.submit(batch, len(batch))
         self._in_hand[future] = batch
         future.add_done_callback(self._finished.put)
 

@@ -17,7 +17,7 @@ from crashmover.crash import ALL_KINDS, Crash, Kind, marker_of
 from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
 from crashmover.engine.loading import kinds_to_load, measured
-from crashmover.engine.workers import Workers
+from crashmover.engine.workers import Workers, are_processes, pace_for
 from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
 from crashmover.external.loading import each_loaded, given
 from crashmover.external.roles import CrashSource
@@ -75,7 +75,8 @@ class Checker:
     :param digest: read every part on both sides and compare SHA-256; a crash also differs where
         the source's raw or processed crash is not a JSON object, or where its dumps are missing or
         differ by the checksums in its own raw crash
-    :param workers: how many batches of crashes at a time; the stores know a good number
+    :param workers: how many batches of crashes at a time, at most; None: as many as the stores
+        allow, as long as more of them raise the rate
     """
 
     def __init__(
@@ -93,9 +94,10 @@ class Checker:
         self._source = Guard(source, retry)
         self._stores = [Guard(store, retry) for store in destination.stores]
         everywhere = (*source.stores, *destination.stores)
-        self._worker_count = workers or max(store.tuning.workers for store in everywhere)
-        self._in_processes = all(store.tuning.processes for store in everywhere)
-        self._batch_size = max(store.tuning.batch for store in everywhere)
+        self._in_processes = are_processes(everywhere)
+        default = max(store.tuning.workers for store in everywhere)
+        size = max(store.tuning.batch for store in everywhere)
+        self._pace = pace_for(everywhere, default, workers, lambda _workers: size)
         self._is_stopped = False
         self._workers: Workers[list[str], _Checked] | None = None
 
@@ -117,7 +119,9 @@ class Checker:
             guard.retry.call(guard.store.verify_access)
 
     def __enter__(self) -> Self:
-        self._workers = Workers(self._check, self._worker_count, processes=self._in_processes)
+        guards = [self._source, *self._stores]
+        processes = self._in_processes
+        self._workers = Workers(self._check, self._pace, processes=processes, guards=guards)
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -138,16 +142,17 @@ class Checker:
             assert self._workers
             batches = stack.enter_context(Batches(self._workers))
             yield from self._findings(iter(crash_ids), batches)
+            self._workers.tell()
 
     def _findings(
         self, crash_ids: Iterator[str], batches: Batches[str, _Checked]
     ) -> Iterator[Finding]:
         unlisted: CrashMoverError | None = None
         while True:
-            while len(batches) < _AHEAD * self._worker_count and not self._is_stopped:
+            while batches.have_room(_AHEAD) and not self._is_stopped:
                 batch: list[str] = []
                 try:
-                    batch.extend(islice(crash_ids, self._batch_size))
+                    batch.extend(islice(crash_ids, self._pace.batch))
                 except CrashMoverError as error:  # what was listed before is well all the same
                     unlisted = error
                 if not batch:

@@ -16,7 +16,7 @@ from crashmover.engine.destination import Destination
 from crashmover.engine.distinct import refuse_same_stores, require_two_stores
 from crashmover.engine.guard import Guard, outage
 from crashmover.engine.plan import CopyOptions, Existing, check_copy, is_listed
-from crashmover.engine.workers import Workers
+from crashmover.engine.workers import Workers, are_processes, pace_for
 from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
 from crashmover.pool import Pool
@@ -51,7 +51,8 @@ class Mover:
     :param redactor: what to take out of processed crashes
     :param dry_run: change nothing
     :param limit: how many crashes at most; those that are skipped do not count
-    :param workers: how many crashes or batches at a time; the stores know a good number
+    :param workers: how many crashes or batches at a time, at most; None: as many as the stores
+        allow, as long as more of them raise the rate
     :param retry: what to try again; each store knows a good policy
     :raises ValueError: what was asked for would lose data, or a store has not the role for it
     """
@@ -79,16 +80,14 @@ class Mover:
         stores = destination.stores
         self._destinations = [Destination(store, options, retry) for store in stores]
         everywhere = (*source.stores, *stores)
-        self._worker_count = workers or max(
+        self._in_processes = are_processes(everywhere)
+        self._prefetch = max(store.tuning.prefetch for store in source.stores)
+        default = max(
             *(store.tuning.workers for store in source.stores),
             *(store.tuning.savers or store.tuning.workers for store in stores),
         )
-        self._in_processes = all(store.tuning.processes for store in everywhere)
-        self._batch_size = max(
-            *(store.tuning.prefetch for store in source.stores),
-            *(store.tuning.batch_for(self._worker_count) for store in stores),
-        )
-        self._pool = Pool(self._worker_count * len(stores), "store")
+        self._pace = pace_for(everywhere, default, workers, self._batch_for)
+        self._pool = Pool(max(default * len(stores), self._pace.most), "store")
         self._copier = Copier(self._source, self._destinations, options, self._pool)
         self._workers: Workers[list[CrashCopy], list[Outcome]] | None = None
         self._by_listing = existing is Existing.SKIP and not verify and self.marker in options.kinds
@@ -100,8 +99,14 @@ class Mover:
 
     @property
     def batch_size(self) -> int:
-        """How many crashes are begun at once."""
-        return min(self._batch_size, self._limit or self._batch_size)
+        """How many crashes are begun at once, at most."""
+        size = self._batch_for(self._pace.limit)
+        return min(size, self._limit or size)
+
+    def _batch_for(self, workers: int) -> int:
+        """Return how many crashes a batch may have where so many workers work at once."""
+        stores = [destination.store for destination in self._destinations]
+        return max(self._prefetch, *(store.tuning.batch_for(workers) for store in stores))
 
     @property
     def marker(self) -> Kind:
@@ -151,7 +156,7 @@ class Mover:
     def __enter__(self) -> Self:
         self._workers = Workers(
             self._copier.copy,
-            self._worker_count,
+            self._pace,
             processes=self._in_processes,
             guards=[self._source, *self._guards()],
         )
@@ -193,7 +198,8 @@ class Mover:
                     if is_listed(destination.store):
                         destination.use_listing(listings(destination.store))
             batches = stack.enter_context(Batches(self._workers))
-            yield from self._outcomes(iter(crash_ids), batches, ahead * self._worker_count)
+            yield from self._outcomes(iter(crash_ids), batches, ahead)
+            self._workers.tell()
         if failure := self._outage() or self._unlisted:
             raise failure
 
@@ -201,12 +207,12 @@ class Mover:
         self,
         crash_ids: Iterator[str | None],
         batches: Batches[CrashCopy, list[Outcome]],
-        most: int,
+        ahead: int,
     ) -> Iterator[Outcome]:
         done_count = 0
         while True:
-            if len(batches) < most:
-                room = self._batch_size
+            if batches.have_room(ahead):
+                room = self._pace.batch
                 if self._limit is not None:
                     room = min(room, self._limit - done_count - batches.item_count)
                 batch, passed = self._next_batch(crash_ids, room)

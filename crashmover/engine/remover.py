@@ -14,15 +14,17 @@ from itertools import islice, takewhile
 from typing import Self
 
 from crashmover.crash import Crash
+from crashmover.engine.batches import Batches
 from crashmover.engine.guard import Guard
 from crashmover.engine.loading import load_alone
+from crashmover.engine.workers import Workers, pace_for
 from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.loading import each_loaded, given
-from crashmover.pool import Pool
 from crashmover.retry import RetryPolicy, is_retryable
 
-_AT_ONCE = 128  # crashes that are named
+_IN_HAND = 128  # crashes that are named, where the number of workers is fixed
+_AHEAD = 2  # batches in hand for each worker
 
 
 class Status(StrEnum):
@@ -48,7 +50,7 @@ class RemovalResult:
 class Remover:
     """Removes crashes from a store; from a `PolyCrashStorage`, from each of its stores.
 
-    A context manager, whose threads look at crashes before these are removed.
+    A context manager, whose threads look at crashes and remove them.
 
     :param dry_run: change nothing
     :param retry: what to try again
@@ -60,16 +62,19 @@ class Remover:
         self._storage = storage
         self._dry_run = dry_run
         self._guard = Guard(storage, retry, write=True)
-        self._threads = max(store.tuning.workers for store in storage.stores)
+        default = max(store.tuning.workers for store in storage.stores)
+        size = -(-_IN_HAND // default)
+        self._pace = pace_for(storage.stores, default, None, lambda _workers: size)
         self._is_stopped = False
 
     def __enter__(self) -> Self:
-        self._pool = Pool(self._threads, "look")
+        guards = [self._guard]
+        self._workers = Workers(self._remove, self._pace, processes=False, guards=guards)
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.stop()
-        self._pool.shutdown()
+        self._workers.close()
 
     def stop(self) -> None:
         """Begin with no further crash.  From any thread or signal."""
@@ -95,15 +100,21 @@ class Remover:
         :raises StorageError: at the end, when a store went down: some were then not tried
         """
         left = iter(crash_ids)
-        while not self._is_over and (batch := list(islice(left, _AT_ONCE))):
-            there = self._parts_of_each(batch)
-            if self._dry_run:
-                yield from map(self._would_remove, batch, there)
-            elif not self._is_over:
-                removed = self._storage.remove_crashes(batch)
-                yield from map(self._removed, batch, removed, there)
+        with Batches(self._workers) as batches:
+            while True:
+                while batches.have_room(_AHEAD) and (batch := self._next_batch(left)):
+                    batches.submit(batch)
+                if self._is_over:
+                    batches.drop_waiting()
+                if not batches:
+                    break
+                yield from batches.oldest()
+        self._workers.tell()
         if self._guard.down:
             raise self._guard.down
+
+    def _next_batch(self, crash_ids: Iterator[str]) -> list[str]:
+        return [] if self._is_over else list(islice(crash_ids, self._pace.batch))
 
     def days(self, since: dt.date, until: dt.date) -> Iterator[RemovalResult]:
         """Remove all crashes of these days; yield what became of each, ordered by
@@ -121,17 +132,17 @@ class Remover:
         if self._guard.down:
             raise self._guard.down
 
-    # What is there
+    # In a worker
 
-    def _parts_of_each(self, crash_ids: Sequence[str]) -> list[Sequence[str] | Exception]:
-        """Return for each crash the names of its parts, or why they are not known."""
-
-        def parts_of(piece: Sequence[str]) -> list[Sequence[str] | Exception]:
-            return list(map(self._parts, piece, each_loaded(self._storage, piece)))
-
-        size = -(-len(crash_ids) // self._threads)
-        pieces = [crash_ids[at : at + size] for at in range(0, len(crash_ids), size)]
-        return [found for piece in self._pool.map(parts_of, pieces) for found in piece]
+    def _remove(self, crash_ids: list[str]) -> list[RemovalResult]:
+        """Look at these crashes, and remove them; return what became of each, or none, if the store
+        has gone down before any was removed."""
+        there = list(map(self._parts, crash_ids, each_loaded(self._storage, crash_ids)))
+        if self._dry_run:
+            return list(map(self._would_remove, crash_ids, there))
+        if self._is_over:
+            return []
+        return list(map(self._removed, crash_ids, self._storage.remove_crashes(crash_ids), there))
 
     def _parts(self, crash_id: str, found: Crash | Exception) -> Sequence[str] | Exception:
         def load(found: Crash | Exception | None = None) -> Crash:

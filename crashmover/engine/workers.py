@@ -9,8 +9,10 @@ fails all that is in hand; here only the batch of that process fails.  And it ta
 on a batch of 64 crashes, in place of 0.4 ms (Python 3.11, 4 processes on 2 cores).
 """
 
+import logging
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -18,12 +20,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from crashmover import documents
 from crashmover.engine.guard import Guard
+from crashmover.engine.pace import Pace
 from crashmover.errors import StorageError, WorkerKilled
+from crashmover.external.roles import Store
 from crashmover.pool import Pool
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,50 +39,118 @@ _Downs = list[StorageError | None]
 _Asked = tuple[T, _Downs]
 _Answered = tuple[R, _Downs]
 
+_FILES_EACH = 8  # open files and connections that a worker may need at the same time
+
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def pace_for(
+    stores: Sequence[Store], default: int, asked: int | None, batch_for: Callable[[int], int]
+) -> Pace:
+    """Return the pace of a run with these stores.
+
+    :param default: how many workers are right where nothing is known of the distance
+    :param asked: how many the user allows; None: as many as the stores do.  Where the stores allow
+        no more than the default, there are as many as the user says
+    :param batch_for: as `Pace` has it
+    """
+    mosts = [store.tuning.most_workers or 0 for store in stores]
+    if min(mosts) <= default or are_processes(stores):
+        count = asked or default
+        return Pace(count, count, batch_for)
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = max(default, files // _FILES_EACH) if files > 0 else sys.maxsize  # -1: no limit
+    most = min(asked or min(mosts), granted)
+    return Pace(min(default, most), most, batch_for)
+
+
+def are_processes(stores: Sequence[Store]) -> bool:
+    """Return True if workers that use these stores had better be processes."""
+    return all(store.tuning.processes for store in stores)
 
 
 class Workers(Generic[T, R]):
     """Workers that all do the same, each one task at a time.
 
     :param work: what they do
-    :param count: how many there are; fewer where the system does not grant as many
+    :param pace: how many there are: threads as many as its limit is at any time, processes as many
+        as it is at first; fewer where the system does not grant as many
     :param processes: whether processes are better than threads.  They are forked at once.  Where
         forking is not safe, the workers are threads all the same: beside other threads, which may
         hold a lock at that moment, and on systems whose libraries do not survive it.
-    :param guards: of the stores that are used.  What a process finds down, all others learn.
+    :param guards: of the stores that are used.  What a process finds down, all others learn; and
+        a server of theirs that asks for fewer requests has an effect on `pace`.
     """
 
     def __init__(
         self,
         work: Callable[[T], R],
-        count: int,
+        pace: Pace,
         *,
         processes: bool,
         guards: Sequence[Guard[Any]] = (),
     ) -> None:
         self._work = work
         self._guards = guards
+        self._pace = pace
+        self._stores = [store for guard in guards for store in guard.store.stores]
+        self._slowdowns_before = self._slowdowns()
+        self._busy = 0
+        self._lock = threading.Lock()
         self._processes: SimpleQueue[_Process[_Asked[T], _Answered[R]]] | None = None
+        count = pace.limit
         if processes and count > 1 and sys.platform == "linux" and threading.active_count() == 1:
             if found := _fork(self._answer, count):
                 self._processes = SimpleQueue()
                 for process in found:
                     self._processes.put(process)
                 count = len(found)
-        self.count = count
         self._threads = Pool(count, "worker")
 
-    def submit(self, task: T) -> "Future[R]":
-        """Let a worker do it; the future raises `WorkerKilled` if a process was killed."""
-        return self._threads.submit(self._work if self._processes is None else self._ask, task)
+    @property
+    def count(self) -> int:
+        """How many there may be now."""
+        return self._threads.most
+
+    def submit(self, task: T, crashes: int = 1) -> "Future[R]":
+        """Let a worker do it; the future raises `WorkerKilled` if a process was killed.
+
+        :param crashes: how many crashes the task has
+        """
+        if self._processes is not None:
+            return self._threads.submit(self._ask, task)
+        return self._threads.submit(self._timed, task, crashes)
 
     def close(self) -> None:
         """Return when all have finished."""
         self._threads.shutdown()
         while self._processes and not self._processes.empty():
             self._processes.get().close()
+
+    def tell(self) -> None:
+        """Log how many were in flight, if that has changed."""
+        if text := self._pace.text():
+            logger.info("%s", text)
+
+    def _timed(self, task: T, crashes: int) -> R:
+        """Do it, and let the pace know how long it took."""
+        with self._lock:
+            self._busy += 1
+            began = self._pace.begin()
+        start = monotonic()
+        try:
+            return self._work(task)
+        finally:
+            seconds = monotonic() - start
+            with self._lock:
+                slowdowns = self._slowdowns() - self._slowdowns_before
+                self._pace.finish(began, crashes, seconds, self._busy, slowdowns)
+                self._busy -= 1
+                self._threads.most = self._pace.limit
+
+    def _slowdowns(self) -> int:
+        return sum(store.slowdowns for store in self._stores)
 
     def _ask(self, task: T) -> R:
         """Let a process do it: in a thread of the parent, which has one for each process."""

@@ -59,6 +59,7 @@ Asker = Callable[[Mapping[str, str] | None], Mapping[str, str]]
 
 _TIMES = 20  # read_timeout, which a request as a whole may take
 _THREADS = 2  # of pyreqwest: one sends, another asks for the addresses of hosts
+_SLOW_DOWN = (429, 503)  # the statuses by which a server asks for fewer requests
 _PLAIN = ",()/:"  # in a query these need not be quoted, which takes time
 _PIECE = 64 << 10  # bytes; with 256 KiB, a copy by 16 threads takes twice the memory
 _SHORT = 1 << 20  # bytes: if any of a body up to this length is missing, it is asked for again
@@ -130,6 +131,8 @@ class HTTPSession:
         self._secrets: set[str] = set()
         self._lock = Lock()
         self._client: SyncClient | None = None
+        self.slowdowns = 0
+        """How often the server has asked for fewer requests."""
 
     def ask(
         self,
@@ -253,6 +256,9 @@ class HTTPSession:
             builder = self._connected().request(method, url).headers({**asker, **(headers or {})})
             request = (builder if body is None else builder.body_bytes(body)).build_streamed()
             response = self._call(request.__enter__, crash_id)
+            if response.status in _SLOW_DOWN:
+                with self._lock:
+                    self.slowdowns += 1
             if response.status != 401 or is_last:
                 break
             _close(request)

@@ -41,6 +41,12 @@ class Store(ABC):
     tuning: Tuning = Tuning()
     """How it likes to be used."""
 
+    @property
+    def slowdowns(self) -> int:
+        """How often, up to now, its server has asked for fewer requests: by 429 or 503 over HTTP.
+        A run that sees this grow has fewer requests in flight from then on."""
+        return 0
+
     @classmethod
     @abstractmethod
     def from_uri(cls, uri: StorageURI) -> Self:

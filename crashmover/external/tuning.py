@@ -27,6 +27,9 @@ class Tuning:
         the limit.  Such a store holds no thread, and in a forked process uses nothing of what it
         held before
     :param retry: what is tried again, how often and for how long
+    :param most_workers: how many workers there may be at once, while each further one raises the
+        rate, if every store of a run allows that; None: no more than the stores ask for by
+        `workers` and `savers`
     :raises ValueError: a number is less than 1
     """
 
@@ -37,9 +40,10 @@ class Tuning:
     least_batch: int | None = None
     processes: bool = False
     retry: RetryPolicy = _RETRY
+    most_workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("workers", "savers", "batch", "prefetch", "least_batch"):
+        for name in ("workers", "savers", "most_workers", "batch", "prefetch", "least_batch"):
             count = getattr(self, name)
             if count is not None and count < 1:  # a copy would end before its first crash
                 raise ValueError(f"Tuning: {name} is {count}, and at least 1 is needed")

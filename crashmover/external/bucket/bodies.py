@@ -139,13 +139,18 @@ class Upload:
 
     def read_ahead(self, count: int) -> bool:
         """Read so many bytes, or a few more; return whether these are all."""
-        missing = count - sum(map(len, self._ahead))
+        missing = count - self.count_ahead
         for chunk in self._chunks:
             self._ahead.append(chunk)
             missing -= len(chunk)
             if missing < 0:
                 return False
         return True
+
+    @property
+    def count_ahead(self) -> int:
+        """How many bytes were read ahead."""
+        return sum(map(len, self._ahead))
 
     def __iter__(self) -> Iterator[bytes]:
         digest = hashlib.sha256() if self._sha256 else None

@@ -76,6 +76,10 @@ class BucketClient(Protocol):
 
     uri: str
 
+    @property
+    def slowdowns(self) -> int:
+        """How often, up to now, the server has asked for fewer requests, by 429 or 503."""
+
     def location(self, key: str) -> str:
         """Return where a key is, as its provider writes it: ``s3://bucket/prefix/key``."""
 

@@ -8,18 +8,17 @@ import hashlib
 import io
 import secrets
 import sys
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import BoundedSemaphore, Lock
 from typing import BinaryIO, NamedTuple, cast
 
 from crashmover.crash import Part
 from crashmover.errors import CorruptCrash, StorageError, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, Body, Check, Upload
+from crashmover.external.bucket.budget import Budget
 from crashmover.external.bucket.client import (
     SHA256,
     BucketClient,
@@ -32,14 +31,23 @@ from crashmover.external.bucket.client import (
 PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"
 """A key that no object has: no crash has this id."""
 
+IN_PARTS = 3 * PART_SIZE
+"""Bytes in memory of a body that goes up in parts."""
+
 _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 
-_MIDDLING = 1 << 20  # of bodies larger than this only a few are on their way at a time
-_MIDDLING_AT_ONCE = 4
-_LARGE_AT_ONCE = 2  # of those that go up in parts, of which each has some in memory
-_KEPT_BODY = 256 << 10  # a smaller body is fetched along with the news that it is there ...
-_KEPT_BODIES = 24 << 20  # ... while all that are kept for later come to less than this
+_WHOLE = 1 << 20  # bytes of a body that is read or sent at once
+_EXPECTED = 64 << 10  # bytes of a body, as long as none was read
+_REMEMBERED = 16  # bodies, by whose sizes the next one is judged
+_PATIENCE = 5.0  # seconds, as a caller that waits to read a body may hold others
+
+# Bytes in memory, whatever threads hold them:
+_KEPT_BODY = 256 << 10  # of a body that is fetched along with the news that it is there ...
+_KEPT_BODIES = 12 << 20  # ... and of all those
+_READING = 6 << 20  # of bodies that are read
+_SMALL = 8 << 20  # of bodies up to `_WHOLE` that are sent
+_LARGE = 32 << 20  # of larger ones that are sent
 
 
 class Condition(NamedTuple):
@@ -82,9 +90,17 @@ class BucketClientBase(BucketClient, ABC):
         self._place = place
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
-        self._middling = BoundedSemaphore(_MIDDLING_AT_ONCE)
-        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
-        self._kept = _MemoryBudget(_KEPT_BODIES)
+        self._kept = Budget(_KEPT_BODIES)
+        # A thread that holds some of one of these may wait for one further down, and never the
+        # other way.
+        self._reading = Budget(_READING)
+        self._expected = _EXPECTED
+        self._small = Budget(_SMALL)
+        self._large = Budget(_LARGE)
+
+    @property
+    def slowdowns(self) -> int:
+        return 0
 
     def honours_conditions(self) -> bool | None:
         return True
@@ -142,22 +158,40 @@ class BucketClientBase(BucketClient, ABC):
         found = self._ask(key, _KEPT_BODY)
         if found is None:
             return None
-        stored = found.stored
-        if stored.size <= _KEPT_BODY:
-            stored = replace(stored, body=self._read_now(found))
-            self._kept.lend(stored, stored.size)
+        share = self._kept.take_now(found.stored.size) if found.stored.size <= _KEPT_BODY else None
+        if share is None:
+            return found.stored
+        with ExitStack() as unless_all_is_well:
+            unless_all_is_well.enter_context(share)
+            stored = replace(found.stored, body=self._read_now(found))
+            unless_all_is_well.pop_all()
+        share.end_with(stored)
         return stored
 
     def get(self, key: str) -> tuple[StoredObject, BinaryIO] | None:
-        found = self._ask(key)
-        if found is None:
-            return None
-        stored = found.stored
-        if stored.size > _MIDDLING:
-            check = Check(stored, self.uri)
-            body = Body(found.chunks(), check, partial(self._ask_from, stored))
-            return stored, cast(BinaryIO, body)
-        return stored, io.BytesIO(self._read_now(found))
+        """What the server sends is in memory before it is read.  So room for it is waited for
+        before it is asked for; by how much that was with the last ones."""
+        with ExitStack() as unless_all_is_well:
+            share = self._reading.take(self._expected, _PATIENCE)
+            unless_all_is_well.enter_context(share)
+            found = self._ask(key)
+            if found is None:
+                return None
+            size = min(found.stored.size, _WHOLE)
+            self._expected += (size - self._expected) // _REMEMBERED
+            share.resize(size)
+            body = self._whole(found) if found.stored.size <= _WHOLE else self._stream(found)
+            unless_all_is_well.pop_all()
+        share.end_with(body)
+        return found.stored, body
+
+    def _whole(self, found: Download) -> BinaryIO:
+        return io.BytesIO(self._read_now(found))
+
+    def _stream(self, found: Download) -> BinaryIO:
+        check = Check(found.stored, self.uri)
+        body = Body(found.chunks(), check, partial(self._ask_from, found.stored))
+        return cast(BinaryIO, body)
 
     def _read_now(self, found: Download) -> bytes:
         """Return the bytes of a small object.
@@ -206,21 +240,27 @@ class BucketClientBase(BucketClient, ABC):
     def _send(
         self, key: str, body: bytes | Part, attributes: Mapping[str, str], condition: Condition
     ) -> str | None:
-        """As `put`.  What is large goes up in parts; of what is middling a few go up at a time."""
+        """As `put`.  What is large goes up in parts.  A thread waits until there is memory for its
+        body."""
         sha256 = attributes.get(SHA256)
         if isinstance(body, bytes):
             return self._send_small(key, body, attributes, condition, sha256)
-        if body.size is not None and body.size <= _MIDDLING and not sha256:
-            return self._send_small(key, body.read(), attributes, condition)
+        if body.size is not None and body.size <= _WHOLE and not sha256:
+            with self._small.take(body.size):
+                return self._send_small(key, body.read(), attributes, condition)
         upload = Upload(body, sha256=sha256)
-        if upload.read_ahead(_MIDDLING):
-            return self._send_small(key, b"".join(upload), attributes, condition)
-        is_large = upload.size is not None and upload.size > PART_SIZE
-        with nullcontext() if is_large else self._middling:
-            if not is_large and upload.read_ahead(PART_SIZE):
+        upload.read_ahead(0)  # a chunk: so the source has answered before memory is held
+        with self._small.take(_WHOLE) as share:
+            if upload.read_ahead(_WHOLE):
+                share.resize(upload.count_ahead)
                 return self._send_small(key, b"".join(upload), attributes, condition)
-            put = partial(self._put_large, key, upload, condition=condition)
-            self._send_large(key, attributes, put)
+            with self._large.take(IN_PARTS) as share_of_large:
+                is_large = upload.size is not None and upload.size > PART_SIZE
+                if not is_large and upload.read_ahead(PART_SIZE):
+                    share_of_large.resize(upload.count_ahead)
+                    return self._send_small(key, b"".join(upload), attributes, condition)
+                put = partial(self._put_large, key, upload, condition=condition)
+                self._send_large(key, attributes, put)
         return sha256
 
     def _send_small(
@@ -238,11 +278,11 @@ class BucketClientBase(BucketClient, ABC):
     def _send_large(
         self, key: str, attributes: Mapping[str, str], put: Callable[[Mapping[str, str]], None]
     ) -> None:
-        """Put an object by a function that is given the attributes."""
+        """Put an object by a function that is given the attributes.  The caller holds memory for
+        its parts, or for all of it."""
         word = secrets.token_hex(8)
         try:
-            with self._large:
-                put({**attributes, _UPLOAD: word})
+            put({**attributes, _UPLOAD: word})
         except (ObjectExists, ObjectChanged, StorageUnavailable):
             # An answer may have been lost: then this is what the object says to the next request.
             if not self._has_arrived(key, word):
@@ -262,23 +302,3 @@ class BucketClientBase(BucketClient, ABC):
             there = self.head(key)
             return there is not None and there.metadata.get(_UPLOAD) == word
         return False
-
-
-class _MemoryBudget:
-    """How many bytes of bodies may be kept, over all."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-        self._lock = Lock()
-
-    def has(self, count: int) -> bool:
-        return self._left >= count
-
-    def lend(self, to: StoredObject, count: int) -> None:
-        """Count these bytes until `to` is no more."""
-        self._add(-count)
-        weakref.finalize(to, self._add, count).atexit = False
-
-    def _add(self, count: int) -> None:
-        with self._lock:
-            self._left += count

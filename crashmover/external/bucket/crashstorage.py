@@ -71,7 +71,8 @@ class BucketCrashStorage(CrashStorageBase):
         storage class: some cannot be read at once, or are paid for longer than a mark is there
     """
 
-    tuning = Tuning(workers=16, savers=32)  # each waits for one request after the other
+    # Each worker waits for one request after the other.
+    tuning = Tuning(workers=16, savers=32, most_workers=192)
 
     def __init__(
         self,
@@ -93,6 +94,10 @@ class BucketCrashStorage(CrashStorageBase):
         self._passed_over = PassedOver()
         self._locks = [Lock() for _ in range(_LOCKS)]
         self._denied: StorageDenied | None = None
+
+    @property
+    def slowdowns(self) -> int:
+        return self._client.slowdowns
 
     def is_same_store(self, other: Store, *, probe: bool = False) -> bool | None:
         """Return whether both are one place in one bucket, as `is_same_bucket` finds out.  One
@@ -234,6 +239,8 @@ class BucketCrashStorage(CrashStorageBase):
 
     def remove_crashes(self, crash_ids: Sequence[str]) -> list[Exception | None]:
         """Several at a time: each waits for one request after the other."""
+        if len(crash_ids) == 1:
+            return results_of(self.remove, crash_ids)
         with Pool(self.tuning.workers, "remove") as pool:
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 

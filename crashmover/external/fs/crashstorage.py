@@ -63,6 +63,7 @@ class FSPermanentStorage(CrashStorageBase):
         batch=64,
         least_batch=_SYNCFS_FROM,  # which are forced to the disk together all the same
         processes=True,  # a crash is a hundred small system calls
+        most_workers=1024,  # which wait for another store: threads then
     )
 
     def __init__(

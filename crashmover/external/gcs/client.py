@@ -42,6 +42,7 @@ Read = Callable[[Answer], T]
 
 _OBJECT = "size,generation,crc32c,timeCreated,metadata"
 _PAGE = "kind,prefixes,items(name,size,crc32c),nextPageToken"
+_FOUND = (200, 404)
 _DELETED = (200, 204, 404, 412)
 _AS_STORED = {"Accept-Encoding": "gzip", "Cache-Control": "no-cache"}  # and from no cache
 
@@ -74,6 +75,10 @@ class GCSClient(BucketClientBase):
         self._kms_key = kms_key
         self._bucket_is_there = False
 
+    @property
+    def slowdowns(self) -> int:
+        return self._session.slowdowns
+
     def verify_access(self) -> None:
         if self.head(PROBE):
             raise self._session.wrong_server(None)
@@ -88,9 +93,7 @@ class GCSClient(BucketClientBase):
             return None
 
         path, fields, about = self._path(key), {"fields": _OBJECT}, subject(key)
-        found = self._session.ask(
-            "GET", path, fields, read=read, allowed=(200, 404), crash_id=about
-        )
+        found = self._session.ask("GET", path, fields, read=read, allowed=_FOUND, crash_id=about)
         if found is None and not self._bucket_is_there:
             next(self._pages("", maxResults="1"))  # the answer may not say that it is missing
         self._bucket_is_there = True
@@ -110,10 +113,9 @@ class GCSClient(BucketClientBase):
         payer = self._session.query.get("userProject")
         headers = _AS_STORED | ({"X-Goog-User-Project": payer} if payer else {})
         headers |= {"Range": f"bytes=0-{at_most - 1}"} if at_most < sys.maxsize else {}
-        path, about = f"/{self._name}/{self._quoted(key)}", subject(key)
-        answer, chunks = self._session.stream(
-            path, headers=headers, allowed=ANSWERS, crash_id=about
-        )
+        path = f"/{self._name}/{self._quoted(key)}"
+        send, about = self._session.stream, subject(key)
+        answer, chunks = send(path, headers=headers, allowed=ANSWERS, crash_id=about)
         if answer.status == 416 and at_most < sys.maxsize:  # of nothing there is no first byte
             return self._ask_once(key, sys.maxsize)
         if says_missing(answer):
@@ -196,8 +198,6 @@ class GCSClient(BucketClientBase):
     def _begin(
         self, key: str, attributes: Mapping[str, str], condition: Condition
     ) -> ResumableUpload[StoredObject]:
-        """Begin an upload in pieces."""
-
         def made(answer: Answer) -> StoredObject | None:
             self._check_met(key, condition, answer)
             return _stored(key, answer.object()) if answer.status in (200, 201) else None
@@ -269,8 +269,8 @@ class GCSClient(BucketClientBase):
 
     def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
         start = {"startOffset": self._prefix + after} if after else {}
-        pages = (found for found, _ in self._pages(prefix, **start))
-        yield from filter(None, ([each for each in page if each[0] != after] for page in pages))
+        pages = ([x for x in page if x[0] != after] for page, _ in self._pages(prefix, **start))
+        yield from filter(None, pages)
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         pages = list(self._pages(prefix, delimiter="/"))
@@ -302,8 +302,7 @@ def _page(answer: Answer) -> tuple[list[Listed], list[str], str | None]:
     items = page.get("items", [])
     found = [(str(x["name"]), int(x.get("size", 0)), str(x.get("crc32c", ""))) for x in items]
     directories = [str(path).split("/")[-2] for path in page.get("prefixes", [])]
-    token = page.get("nextPageToken")
-    return found, directories, token and str(token)
+    return found, directories, str(page.get("nextPageToken", "")) or None
 
 
 def _stored(key: str, said: Mapping[str, Any]) -> StoredObject:

@@ -15,7 +15,7 @@ from crashmover.crash import Part
 from crashmover.errors import StorageDenied, StorageUnavailable
 from crashmover.external.bucket.bodies import PART_SIZE, Upload
 from crashmover.external.bucket.client import SHA256, ObjectChanged, ObjectExists, subject
-from crashmover.external.bucket.client_base import Condition
+from crashmover.external.bucket.client_base import IN_PARTS, Condition
 from crashmover.external.s3.client import S3Client
 from crashmover.external.s3.deleting import NO_ETAG
 from crashmover.external.s3.uploading import headers_of
@@ -110,12 +110,14 @@ class PolicyClient(S3Client):
                 raise ObjectChanged
 
         sha256 = attributes.get(SHA256)
-        chunks: Iterable[bytes] = [body] if isinstance(body, bytes) else Upload(body, sha256=sha256)
-        if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
-            chunks = [b"".join(chunks)]
-        if isinstance(chunks, list):
-            sha256 = hashlib.sha256(chunks[0]).hexdigest()
-        known = {**attributes, SHA256: sha256} if sha256 else attributes
-        put = partial(self._put_large, key, chunks, condition=_CREATE, before_end=make_room)
-        self._send_large(key, known, put)
+        with self._large.take(IN_PARTS):
+            chunks: Iterable[bytes]
+            chunks = [body] if isinstance(body, bytes) else Upload(body, sha256=sha256)
+            if isinstance(chunks, Upload) and chunks.read_ahead(PART_SIZE):
+                chunks = [b"".join(chunks)]
+            if isinstance(chunks, list):
+                sha256 = hashlib.sha256(chunks[0]).hexdigest()
+            known = {**attributes, SHA256: sha256} if sha256 else attributes
+            put = partial(self._put_large, key, chunks, condition=_CREATE, before_end=make_room)
+            self._send_large(key, known, put)
         return sha256
