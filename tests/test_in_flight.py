@@ -193,7 +193,7 @@ def test_the_summary_says_that_a_server_has_asked_for_fewer_requests(
 ) -> None:
     put(tmp_path, *samples(30))
     with proxy_of(gcs.endpoint_url) as proxy:
-        uri = gcs.uri(gcs.new_bucket(), endpoint_url=f"http://{proxy.host}:{proxy.port}")
+        uri = gcs.uri(gcs.new_bucket(), endpoint_url=proxy.endpoint_url)
         proxy.fail(Replies(b"{}", status), "/upload/", times=4)
         result = run("-v", "copy", "-s", tmp_path, "-d", uri)
     assert result.exit_code == 0
@@ -204,7 +204,7 @@ def test_the_summary_says_that_a_server_has_asked_for_fewer_requests(
 
 def test_a_store_says_how_often_its_server_has_asked(gcs: StrictGCS) -> None:
     with proxy_of(gcs.endpoint_url) as proxy:
-        uri = gcs.uri(gcs.new_bucket(), endpoint_url=f"http://{proxy.host}:{proxy.port}")
+        uri = gcs.uri(gcs.new_bucket(), endpoint_url=proxy.endpoint_url)
         with open_storage(uri) as storage:
             proxy.fail(Replies(b"{}", 503), "", times=1)
             assert not storage.has_crash(IDS[0])
