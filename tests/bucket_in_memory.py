@@ -25,6 +25,7 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import MARKS
+from crashmover.external.bucket.rounds import Rounds
 from crashmover.uri import StorageURI
 
 HONOURING = ("amazon", "honours")
@@ -50,6 +51,7 @@ class Bucket:
         self.deletes_versions = deletes_versions
         if deletes_versions is None:
             self.deletes_versions = create in HONOURING
+        self.rounds = Rounds()
         self.there: dict[str, tuple[bytes, Mapping[str, str], str]] = {}
         self.requests: list[str] = []
         self.before: Callable[[int], None] = lambda number: None
@@ -155,6 +157,9 @@ class Bucket:
         keys = iter(sorted(key for key in self.there if key.startswith(below) and key > after))
         while page := list(islice(keys, self.page)):
             yield page
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        return any(self.list_keys(prefix, after))
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         self.ask("list", prefix)

@@ -20,6 +20,7 @@ from crashmover.engine.loading import each_loaded, given, kinds_to_load, measure
 from crashmover.engine.workers import Workers
 from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
 from crashmover.external.roles import CrashSource
+from crashmover.pool import at_once
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AHEAD = 3  # batches in hand, for each worker: so the slowest holds up the others for no long
@@ -112,8 +113,8 @@ class Checker:
 
         :raises StorageError: one cannot
         """
-        for guard in (self._source, *self._stores):
-            guard.retry.call(guard.store.verify_access)
+        guards = (self._source, *self._stores)
+        at_once([partial(guard.retry.call, guard.store.verify_access) for guard in guards])
 
     def __enter__(self) -> Self:
         self._workers = Workers(self._check, self._worker_count, processes=self._in_processes)

@@ -18,7 +18,7 @@ from crashmover.engine.guard import Guard
 from crashmover.engine.loading import each_loaded, given, load_alone
 from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
-from crashmover.pool import Pool
+from crashmover.pool import Pool, at_once
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AT_ONCE = 128  # crashes that are named
@@ -84,9 +84,13 @@ class Remover:
 
         :raises StorageError: one cannot
         """
-        for store in self._storage.stores:
-            self._guard.retry.call(store.verify_access)
-            self._guard.retry.call(partial(store.verify_access, write=True))
+        at_once(
+            [
+                partial(self._guard.retry.call, partial(store.verify_access, write=write))
+                for store in self._storage.stores
+                for write in (False, True)
+            ]
+        )
 
     def crashes(self, crash_ids: Iterable[str]) -> Iterator[RemovalResult]:
         """Remove these crashes, each once among them; yield what became of each, in this order.

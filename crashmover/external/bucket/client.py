@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from crashmover import crashid
 from crashmover.crash import Part
 from crashmover.errors import StorageUnavailable
+from crashmover.external.bucket.rounds import Rounds
 
 SHA256 = "sha256"
 """The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
@@ -65,6 +66,9 @@ class BucketClient(Protocol):
     """
 
     uri: str
+
+    rounds: Rounds
+    """Sends requests that have no order among them."""
 
     def location(self, key: str) -> str:
         """Return where a key is, as its provider writes it: ``s3://bucket/prefix/key``."""
@@ -127,6 +131,9 @@ class BucketClient(Protocol):
         :param surely: whether to make sure that an answer which ends the listing is a listing, and
             no page of a proxy, for example, if that costs a further request
         """
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        """Return True if `list_keys` would yield a key.  One request, surely answered."""
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""

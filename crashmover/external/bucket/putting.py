@@ -6,7 +6,8 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from threading import Lock
 
 from crashmover.crash import Crash, Part
@@ -51,23 +52,41 @@ class Putter:
     def put_new_dumps(
         self, crash: Crash, sha256: str | None, *, added: bool = False
     ) -> dict[str, str | None]:
-        """Put dumps that are not there; return, by their keys, their SHA-256 if it is known.
+        """Put dumps that are not there, and the processed crash if there is one; return the SHA-256
+        of the dumps if it is known, by their keys.
 
-        :raises StorageUnavailable: another is there
+        :raises StorageUnavailable: another dump is there
         """
         create, metadata = bool(self.conditions), stamps.of_save(sha256, added=added)
-        put: dict[str, str | None] = {}
-        for dump in crash.dumps:
-            key = self._layout.dump_key(crash.crash_id, dump.name)
+
+        def put(dump: Part) -> str | None:
             try:
-                put[key] = self.put_dump(dump, crash.crash_id, metadata, create=create)
+                return self.put_dump(dump, crash.crash_id, metadata, create=create)
             except ObjectExists:
                 there = self._finder.dump(crash.crash_id, dump.name)
                 is_ours = there and is_of(there, sha256)
                 if not there or not is_ours or not self._finder.has(dump, crash.crash_id):
                     raise self.busy(crash.crash_id, OVERWRITE) from None
-                put[key] = there.metadata.get(SHA256)
-        return put
+                return there.metadata.get(SHA256)
+
+        return self._put_beside(crash, put)
+
+    def put_dumps(self, crash: Crash, metadata: Metadata) -> dict[str, str | None]:
+        """Put dumps, and the processed crash if there is one, in the place of what is there; return
+        as `put_new_dumps`."""
+        return self._put_beside(crash, lambda dump: self.put_dump(dump, crash.crash_id, metadata))
+
+    def _put_beside(self, crash: Crash, put: Callable[[Part], str | None]) -> dict[str, str | None]:
+        """Put everything but the raw crash and the list of dumps, which has no order."""
+        with self._client.rounds() as begin:
+            dumps = {
+                self._layout.dump_key(crash.crash_id, dump.name): begin(partial(put, dump))
+                for dump in crash.dumps
+            }
+            put_processed = begin(partial(self.put_processed, crash))
+            sha256s = {key: answer() for key, answer in dumps.items()}
+            put_processed()
+            return sha256s
 
     def put_dump(
         self, dump: Part, crash_id: str, metadata: Metadata, *, create: bool = False
@@ -143,14 +162,18 @@ class Putter:
     def is_whole(self, attempt: SaveAttempt) -> bool:
         """Return True if everything that was put is still there, and of this save."""
         crash_id = attempt.crash_id
-        there = self._finder.raw_crash(crash_id)
-        dumps = (self._finder.dump(crash_id, part.name) for part in attempt.crash.dumps)
-        return (
-            there is not None
-            and there.metadata.get(SHA256, attempt.sha256) == attempt.sha256
-            and all(dump is not None and attempt.has_put_dump(dump) for dump in dumps)
-            and self._is_listed(attempt)
-        )
+        with self._client.rounds() as begin:
+            ask_raw = begin(partial(self._finder.raw_crash, crash_id))
+            look = partial(self._finder.dump, crash_id)
+            dumps = [begin(partial(look, part.name)) for part in attempt.crash.dumps]
+            is_listed = begin(partial(self._is_listed, attempt))
+            there = ask_raw()
+            return (
+                there is not None
+                and there.metadata.get(SHA256, attempt.sha256) == attempt.sha256
+                and all((dump := ask()) and attempt.has_put_dump(dump) for ask in dumps)
+                and is_listed()
+            )
 
     def learn(self, names: set[str], crash_id: str, metadata: Metadata) -> None:
         """Find out whether the server honours conditions, by putting a list of dumps that is there
