@@ -128,13 +128,12 @@ class Adder:
 
     def add(self, crash: Crash) -> None:
         """Save dumps and the processed crash, in the place of those of the same names."""
-        if not crash.dumps:
-            self._putter.put_processed(crash)
-            return
-        raw = self._raw_crash_for_dumps(crash.crash_id)
-        sha256 = stamps.sha256_of_dumps(raw.metadata)
-        self._putter.put_dumps(crash, stamps.of_save(sha256, added=True))
-        self._add_to_list(crash, raw)
+        if crash.dumps:
+            raw = self._raw_crash_for_dumps(crash.crash_id)
+            metadata = stamps.of_save(stamps.sha256_of_dumps(raw.metadata), added=True)
+            self._putter.put_dumps(crash, metadata)
+            self._add_to_list(crash, raw)
+        self._putter.put_processed(crash)
 
     def create(self, crash: Crash) -> None:
         """Save dumps that are not there, and the processed crash.
@@ -154,6 +153,7 @@ class Adder:
         if found is None:
             self._putter.put_list(listed, crash_id, stamps.of_save(sha256))
         self._putter.learn(listed, crash_id, stamps.of_save(sha256))
+        self._putter.put_processed(crash)
         self._putter.put_new_dumps(crash, sha256, added=True)
         self._add_to_list(crash, raw)
 

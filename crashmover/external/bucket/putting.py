@@ -52,10 +52,9 @@ class Putter:
     def put_new_dumps(
         self, crash: Crash, sha256: str | None, *, added: bool = False
     ) -> dict[str, str | None]:
-        """Put dumps that are not there, and the processed crash if there is one; return the SHA-256
-        of the dumps if it is known, by their keys.
+        """Put dumps that are not there; return, by their keys, their SHA-256 if it is known.
 
-        :raises StorageUnavailable: another dump is there
+        :raises StorageUnavailable: another is there
         """
         create, metadata = bool(self.conditions), stamps.of_save(sha256, added=added)
 
@@ -69,24 +68,18 @@ class Putter:
                     raise self.busy(crash.crash_id, OVERWRITE) from None
                 return there.metadata.get(SHA256)
 
-        return self._put_beside(crash, put)
+        return self._put_each(crash, put)
 
     def put_dumps(self, crash: Crash, metadata: Metadata) -> dict[str, str | None]:
-        """Put dumps, and the processed crash if there is one, in the place of what is there; return
-        as `put_new_dumps`."""
-        return self._put_beside(crash, lambda dump: self.put_dump(dump, crash.crash_id, metadata))
+        """Put dumps in the place of what is there; return as `put_new_dumps`."""
+        return self._put_each(crash, lambda dump: self.put_dump(dump, crash.crash_id, metadata))
 
-    def _put_beside(self, crash: Crash, put: Callable[[Part], str | None]) -> dict[str, str | None]:
-        """Put everything but the raw crash and the list of dumps, which has no order."""
-        with self._client.rounds() as begin:
-            dumps = {
-                self._layout.dump_key(crash.crash_id, dump.name): begin(partial(put, dump))
-                for dump in crash.dumps
-            }
-            put_processed = begin(partial(self.put_processed, crash))
-            sha256s = {key: answer() for key, answer in dumps.items()}
-            put_processed()
-            return sha256s
+    def _put_each(self, crash: Crash, put: Callable[[Part], str | None]) -> dict[str, str | None]:
+        """Put each dump.  The processed crash does not go along: readers would find it, though a
+        dump could not be read and the save has failed."""
+        keys = (self._layout.dump_key(crash.crash_id, dump.name) for dump in crash.dumps)
+        put_all = self._client.rounds.together(*(partial(put, dump) for dump in crash.dumps))
+        return dict(zip(keys, put_all, strict=True))
 
     def put_dump(
         self, dump: Part, crash_id: str, metadata: Metadata, *, create: bool = False

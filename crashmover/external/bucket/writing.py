@@ -151,6 +151,7 @@ class Writer:
             if is_alone and self._withdraw(attempt):
                 raise self._putter.exists(crash_id) from None
             raise
+        self._putter.put_processed(attempt.crash)
         if not self._putter.put_raw_crash(attempt, create=bool(self._putter.conditions)):
             if is_new:
                 self._withdraw(attempt)
@@ -257,6 +258,7 @@ class Writer:
             return True if there was none
         """
         attempt.put |= self._putter.put_dumps(attempt.crash, stamps.of_save(attempt.sha256))
+        self._putter.put_processed(attempt.crash)
         return self._putter.put_raw_crash(attempt, create=create and bool(self._putter.conditions))
 
 
