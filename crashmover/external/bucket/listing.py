@@ -7,6 +7,7 @@
 import datetime as dt
 import heapq
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from posixpath import basename
 from threading import Lock
@@ -120,8 +121,10 @@ class Catalog:
         """
         with CrashIDs() as others:
             if self._layout.reads_older:
-                days = self._list_undated(others)
-                directories, _ = self._client.list_directory(OLD_RAW_CRASHES)
+                with self._client.rounds() as begin:
+                    undated = begin(partial(self._list_undated, others))
+                    old = begin(partial(self._client.list_directory, OLD_RAW_CRASHES))
+                    days, (directories, _) = undated(), old()
                 old_days = self._days(directories)
                 self._list_by_start(filter(layouts.is_entropy, directories), others)
             else:
