@@ -12,6 +12,7 @@ from crashmover.crash import Crash, Part
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
 from crashmover.external.roles import CrashSource
+from crashmover.retry import is_retryable
 from crashmover.soundness import (
     Checksums,
     mismatch,
@@ -85,6 +86,7 @@ def telling_what_is_there(storage: CrashSource, crash_id: str) -> Iterator[None]
         dumps = "1 dump is" if len(names) == 1 else f"{len(names):,} dumps are"
         reason = f"{_NO_CRASH} ({dumps} there, but no raw crash)"
         raise CrashIDNotFound(crash_id, uri=error.uri, reason=reason) from error
-    except StorageError:
-        storage.verify_access()
+    except StorageError as error:
+        if not is_retryable(error):  # which was tried often enough
+            storage.verify_access()
         raise
