@@ -23,7 +23,7 @@ T = TypeVar("T")
 FAR_AWAY = 0.005
 """Seconds that each request takes, where requests go together."""
 
-_MOST = 128  # threads that send requests beside those that ask for the answers
+_MOST = 64  # threads that send requests beside those that ask for the answers
 _FORGETS = 1.1  # by so much the fastest request counts as slower, with each that comes after it
 
 
