@@ -26,6 +26,7 @@ from crashmover.external.bucket.client import (
 )
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import MARKS
+from crashmover.external.bucket.rounds import Rounds
 from crashmover.uri import StorageURI
 
 HONOURING = ("amazon", "honours")
@@ -52,6 +53,7 @@ class Bucket:
         self.deletes_versions = deletes_versions
         if deletes_versions is None:
             self.deletes_versions = create in HONOURING
+        self.rounds = Rounds()
         self.there: dict[str, tuple[bytes, Mapping[str, str], str]] = {}
         self.requests: list[str] = []
         self.before: Callable[[int], None] = lambda number: None
@@ -165,6 +167,9 @@ class Bucket:
     ) -> Iterator[list[str]]:
         for page in self.list_objects(prefix, after, surely=surely):
             yield [key for key, _, _ in page]
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        return any(self.list_keys(prefix, after))
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         self.ask("list", prefix)

@@ -4,6 +4,7 @@
 
 """Fixtures that many tests share: the servers, each started when it is first needed."""
 
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from typing import NoReturn
 import pytest
 from _pytest.mark import ParameterSet
 
+from crashmover.external.bucket import rounds
 from crashmover.external.fs.mounts import mounts_of
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
@@ -148,6 +150,21 @@ def mostly_slow(values: Iterable[object], quick: Container[object]) -> list[Para
 
 
 Figures = Callable[..., None]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_by_one() -> Iterator[None]:
+    """The requests of a crash go one after the other, however slow a server is at this moment: so
+    tests can count them, and hold them one by one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "FAR_AWAY", math.inf)
+        yield
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests of a crash go together, as if each server were far away."""
+    monkeypatch.setattr(rounds, "FAR_AWAY", 0)
 
 
 @pytest.fixture

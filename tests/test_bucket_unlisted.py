@@ -263,8 +263,8 @@ def test_a_crash_with_a_list_costs_no_further_request() -> None:
     storage.save_crash(Crash(CRASH_ID, [Part.of_bytes(Kind.RAW_CRASH, raw_crash())]))
     bucket.requests.clear()
     storage.load_crash(CRASH_ID)
-    lists = ["look dump_names", "get dump_names"]  # from a server that is one request
-    assert bucket.requests == ["look raw_crash", *lists, "look processed_crash"]
+    looks = ["look raw_crash", "look dump_names", "look processed_crash"]
+    assert bucket.requests == [*looks, "get dump_names"]  # from a server the list comes along
 
 
 def test_a_new_raw_crash_that_names_no_dumps_keeps_those_that_were_not_listed(

@@ -94,23 +94,24 @@ def command(
     """
     _check_usage(output, as_json, what)
     unredacted = what["unredacted"]
-    with settings.open(open_source, sources) as storage:
-        storage.tuning.retry.call(storage.verify_access)
-        with telling_what_is_there(storage, crash_id):
-            if what["everything"]:
-                _write_all(storage, crash_id, unredacted, output or Path(crash_id))
-            elif what["dump"] is not None:
-                _write_dump(storage, crash_id, canonical_dump_name(what["dump"]), output)
-            elif what["raw_crash"]:
-                _write(storage, lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
-            elif what["processed_crash"]:
-                _write(storage, lambda: _processed(storage, crash_id, unredacted), output)
-            else:
-                shown = storage.tuning.retry.call(lambda: overview(storage, crash_id))
-                require_output()
-                click.echo(json.dumps(shown) if as_json else as_text(shown))
-                damaged = [part for part in shown["parts"] if "error" in part]
-                _end_if_damaged(shown["store"], crash_id, list(map(_damage, damaged)))
+    with (
+        settings.open(open_source, sources) as storage,
+        telling_what_is_there(storage, crash_id),
+    ):
+        if what["everything"]:
+            _write_all(storage, crash_id, unredacted, output or Path(crash_id))
+        elif what["dump"] is not None:
+            _write_dump(storage, crash_id, canonical_dump_name(what["dump"]), output)
+        elif what["raw_crash"]:
+            _write(storage, lambda: _find(storage, crash_id, Kind.RAW_CRASH), output)
+        elif what["processed_crash"]:
+            _write(storage, lambda: _processed(storage, crash_id, unredacted), output)
+        else:
+            shown = storage.tuning.retry.call(lambda: overview(storage, crash_id))
+            require_output()
+            click.echo(json.dumps(shown) if as_json else as_text(shown))
+            damaged = [part for part in shown["parts"] if "error" in part]
+            _end_if_damaged(shown["store"], crash_id, list(map(_damage, damaged)))
 
 
 def _damage(part: Mapping[str, Any]) -> str:

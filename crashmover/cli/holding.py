@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from crashmover.cli.console import say
 from crashmover.crash import Crash, Part
 from crashmover.documents import LargeDocument
-from crashmover.errors import CorruptCrash, CrashIDNotFound
+from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageError
 from crashmover.external.roles import CrashSource
+from crashmover.retry import is_retryable
 from crashmover.soundness import (
     Checksums,
     mismatch,
@@ -68,10 +69,15 @@ def _processed_fault(crash: Crash) -> str | None:
 @contextmanager
 def telling_what_is_there(storage: CrashSource, crash_id: str) -> Iterator[None]:
     """Where there is no crash, say if there are dumps of it, and what the store holds instead of
-    crashes."""
+    crashes.
+
+    :raises StorageError: if reading failed and the store as a whole cannot be read, why that is so.
+        To ask for that before would cost a request that is hardly ever needed.
+    """
     try:
         yield
     except CrashIDNotFound as error:
+        storage.tuning.retry.call(storage.verify_access)
         names = storage.dumps_alone(crash_id) if error.reason == _NO_CRASH else ()
         for line in storage.tuning.retry.call(lambda: list(storage.strangers())):
             say(f"crashmover: {line}")
@@ -80,3 +86,7 @@ def telling_what_is_there(storage: CrashSource, crash_id: str) -> Iterator[None]
         dumps = "1 dump is" if len(names) == 1 else f"{len(names):,} dumps are"
         reason = f"{_NO_CRASH} ({dumps} there, but no raw crash)"
         raise CrashIDNotFound(crash_id, uri=error.uri, reason=reason) from error
+    except StorageError as error:
+        if not is_retryable(error):  # which was tried often enough
+            storage.verify_access()
+        raise

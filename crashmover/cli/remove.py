@@ -71,8 +71,7 @@ def command(settings: Settings, /, crash_ids: tuple[str, ...], **options: Any) -
         ids = stack.enter_context(named_ids(crash_ids, options["ids_from"]))
         storage = stack.enter_context(settings.open(open_storage, options["sources"]))
         remover = stack.enter_context(Remover(storage, dry_run=options["dry_run"]))
-        remover.verify_access()
-        console.warn(storage.reading_risks(removing=not options["dry_run"]))
+        console.warn(remover.verify_access())
         if not options["dry_run"] and not options["yes"]:
             _ask(storage, ids, options)
         if options["since"] and _is_no_store(storage, options):

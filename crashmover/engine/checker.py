@@ -21,6 +21,7 @@ from crashmover.engine.workers import Workers, are_processes, pace_for
 from crashmover.errors import CorruptCrash, CrashIDNotFound, CrashMoverError, in_brief
 from crashmover.external.loading import each_loaded, given
 from crashmover.external.roles import CrashSource
+from crashmover.pool import at_once
 from crashmover.retry import RetryPolicy, is_retryable
 
 _AHEAD = 3  # batches in hand, for each worker: so the slowest holds up the others for no long
@@ -115,8 +116,8 @@ class Checker:
 
         :raises StorageError: one cannot
         """
-        for guard in (self._source, *self._stores):
-            guard.retry.call(guard.store.verify_access)
+        guards = (self._source, *self._stores)
+        at_once([partial(guard.retry.call, guard.store.verify_access) for guard in guards])
 
     def __enter__(self) -> Self:
         guards = [self._source, *self._stores]

@@ -81,13 +81,20 @@ class Destination:
         self._next: str | None = None
 
     def verify_access(self) -> None:
-        """Take note when the store cannot be written to; log what it will keep otherwise than was
-        asked for."""
+        """Take note when the store cannot be written to."""
         try:
             self.guard.retry.call(lambda: self.store.verify_access(write=True))
-            if not self._options.dry_run:
-                for difference in self.guard.retry.call(self.store.try_saving):
-                    logger.warning("%s", difference)
+        except StorageError as error:
+            self.guard.down = error
+
+    def try_saving(self) -> None:
+        """Log what the store will keep otherwise than was asked for; take note when it cannot keep
+        that at all."""
+        if self._options.dry_run or self.guard.down:
+            return
+        try:
+            for difference in self.guard.retry.call(self.store.try_saving):
+                logger.warning("%s", difference)
         except StorageError as error:
             self.guard.down = error
 

@@ -7,6 +7,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
+from functools import partial
 from typing import Self
 
 from crashmover.crash import ALL_KINDS, Kind, marker_of
@@ -19,7 +20,7 @@ from crashmover.engine.plan import CopyOptions, Existing, check_copy, is_listed
 from crashmover.engine.workers import Workers, are_processes, pace_for
 from crashmover.errors import CrashMoverError, WorkerKilled
 from crashmover.external.roles import CrashDestination, CrashSource, ListedSource
-from crashmover.pool import Pool
+from crashmover.pool import Pool, at_once
 from crashmover.redaction import Redactor
 from crashmover.retry import RetryPolicy
 
@@ -125,10 +126,11 @@ class Mover:
         :raises NotTwoStores: they are one; or, where the source is removed, that they are two
             cannot be proved
         """
-        source = self._source.store
-        self._source.retry.call(lambda: source.verify_access(write=self._options.remove_source))
+        verify = partial(self._source.store.verify_access, write=self._options.remove_source)
+        verify_source: Callable[[], None] = partial(self._source.retry.call, verify)
+        at_once([verify_source, *(each.verify_access for each in self._destinations)])
         for destination in self._destinations:
-            destination.verify_access()
+            destination.try_saving()
         if failure := self._outage():
             raise failure
         self._refuse_same_stores()

@@ -5,7 +5,7 @@
 """Remover: crash ids or days in, and out what became of each crash."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +21,7 @@ from crashmover.engine.workers import Workers, pace_for
 from crashmover.errors import CorruptCrash, CrashIDNotFound, in_brief
 from crashmover.external.crashstorage_base import CrashStorageBase
 from crashmover.external.loading import each_loaded, given
+from crashmover.pool import at_once
 from crashmover.retry import RetryPolicy, is_retryable
 
 _IN_HAND = 128  # crashes that are named, where the number of workers is fixed
@@ -85,14 +86,24 @@ class Remover:
         """Whether no further crash is begun with: a store is down, or `stop` was called."""
         return self._is_stopped or self._guard.down is not None
 
-    def verify_access(self) -> None:
-        """Make sure that each of the stores is there, and can be removed from.
+    def verify_access(self) -> list[str]:
+        """Make sure that each of the stores is there, and can be removed from; return what the user
+        should know before that, as `CrashSource.reading_risks` yields it.
 
         :raises StorageError: one cannot
         """
-        for store in self._storage.stores:
-            self._guard.retry.call(store.verify_access)
-            self._guard.retry.call(partial(store.verify_access, write=True))
+        call, stores = self._guard.retry.call, self._storage.stores
+        at_once([partial(call, store.verify_access) for store in stores])
+        risks: list[str] = []
+
+        def find_risks() -> None:
+            risks.extend(self._storage.reading_risks(removing=not self._dry_run))
+
+        verify: list[Callable[[], None]] = [
+            partial(call, partial(store.verify_access, write=True)) for store in stores
+        ]
+        at_once([*verify, find_risks])
+        return risks
 
     def crashes(self, crash_ids: Iterable[str]) -> Iterator[RemovalResult]:
         """Remove these crashes, each once among them; yield what became of each, in this order.

@@ -131,8 +131,7 @@ class Adder:
         if crash.dumps:
             raw = self._raw_crash_for_dumps(crash.crash_id)
             metadata = stamps.of_save(stamps.sha256_of_dumps(raw.metadata), added=True)
-            for dump in crash.dumps:
-                self._putter.put_dump(dump, crash.crash_id, metadata)
+            self._putter.put_dumps(crash, metadata)
             self._add_to_list(crash, raw)
         self._putter.put_processed(crash)
 

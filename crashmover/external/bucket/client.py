@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from crashmover import crashid
 from crashmover.crash import Part
 from crashmover.errors import StorageUnavailable
+from crashmover.external.bucket.rounds import Rounds
 
 SHA256 = "sha256"
 """The name, in an object's metadata, of the SHA-256 of its bytes, in hex."""
@@ -75,6 +76,9 @@ class BucketClient(Protocol):
     """
 
     uri: str
+
+    rounds: Rounds
+    """Sends requests that have no order among them."""
 
     @property
     def slowdowns(self) -> int:
@@ -144,6 +148,9 @@ class BucketClient(Protocol):
         self, prefix: str, after: str = "", *, surely: bool = True
     ) -> Iterator[list[str]]:
         """As `list_objects`; yield the keys alone."""
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        """Return True if `list_keys` would yield a key.  One request, surely answered."""
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
         """Return the names of the directories and of the objects directly below a prefix."""

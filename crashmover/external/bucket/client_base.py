@@ -27,6 +27,7 @@ from crashmover.external.bucket.client import (
     StoredObject,
     replaced,
 )
+from crashmover.external.bucket.rounds import Rounds
 
 PROBE = "v1/dump_names/00000000-0000-0000-0000-000000000000"
 """A key that no object has: no crash has this id."""
@@ -87,6 +88,7 @@ class BucketClientBase(BucketClient, ABC):
         self, uri: str, place: str, prefix: str, attributes: Mapping[str, str] | None = None
     ) -> None:
         self.uri = uri
+        self.rounds = Rounds()
         self._place = place
         self._prefix = f"{prefix}/" if prefix else ""
         self._attributes = attributes or {}
@@ -218,6 +220,9 @@ class BucketClientBase(BucketClient, ABC):
         check.finish()
         return data
 
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        return any(self.list_keys(prefix, after))
+
     def location(self, key: str) -> str:
         return f"{self._place}/{self._prefix}{key}"
 
@@ -287,6 +292,15 @@ class BucketClientBase(BucketClient, ABC):
             # An answer may have been lost: then this is what the object says to the next request.
             if not self._has_arrived(key, word):
                 raise
+
+    def _left(
+        self, versions: Mapping[str, str | None], delete: Callable[[str, str | None], bool]
+    ) -> list[str]:
+        """Delete each object by its key and version, by a function that says whether it is gone;
+        return the keys of those that are not."""
+        calls = (partial(delete, key, version) for key, version in versions.items())
+        are_gone = self.rounds.together(*calls)
+        return [key for key, is_gone in zip(versions, are_gone, strict=True) if not is_gone]
 
     def _is_there(self, key: str, size: int, metadata: Mapping[str, str]) -> bool:
         """Return True if an object is there of this size and with this metadata, in which its

@@ -114,7 +114,7 @@ class BucketCrashStorage(CrashStorageBase):
     def verify_access(self, *, write: bool = False) -> None:
         """Write nothing: whether it can be saved to shows when it is.  A refusal is remembered
         until a save succeeds."""
-        self._client.verify_access()
+        self._client.rounds.timed(self._client.verify_access)
         if write and self._denied:
             raise self._denied
 

@@ -5,7 +5,9 @@
 """Finder: which objects of a crash there are."""
 
 import hashlib
+from collections.abc import Iterable
 from functools import partial
+from itertools import compress
 from math import inf
 from threading import Lock
 from time import monotonic
@@ -56,23 +58,30 @@ class Finder:
         """
         look = self.client.get_small if body else self.client.head
         written, *older = self.layout.raw_crash_keys(crash_id)
-        if (found := look(written)) or not older or not (surely or self._older.are_used()):
+        with self.client.rounds() as begin:
+            ask = begin(partial(look, written))
+            if older and not body and not self._older.are_known:
+                begin(self._older.are_used)  # in vain if it is there, which is not likely
+            found = ask()
+        if found or not older or not (surely or self._older.are_used()):
             return found
-        return next(filter(None, map(look, older)), None)
+        with self.client.rounds() as begin:
+            answers = [begin(partial(look, key)) for key in older]
+            return next(filter(None, (answer() for answer in answers)), None)
 
-    def raw_crashes_behind(
-        self, crash_id: str, first: StoredObject | None, *, surely: bool = False
-    ) -> list[StoredObject]:
+    def raw_crashes_behind(self, crash_id: str, first: StoredObject) -> list[StoredObject]:
         """Look for further raw crashes under the older keys, which the first one hides.
 
         :param first: the first, as `raw_crash` found it
-        :param surely: as for `raw_crash`
         """
         keys = self.layout.raw_crash_keys(crash_id)
-        behind = keys[keys.index(first.key) + 1 :] if first else keys
-        if not behind or not (surely or self._older.are_used()):
-            return []
-        return list(filter(None, map(self.client.head, behind)))
+        behind = keys[keys.index(first.key) + 1 :]
+        return self.those_there(behind) if behind and self._older.are_used() else []
+
+    def those_there(self, keys: Iterable[str]) -> list[StoredObject]:
+        """Return what is known of those of these objects that are there."""
+        found = self.client.rounds.together(*(partial(self.client.head, key) for key in keys))
+        return list(filter(None, found))
 
     # Dumps
 
@@ -109,7 +118,10 @@ class Finder:
         """
         crash_id = raw.key.rpartition("/")[2]
         names = dict.fromkeys([MAIN_DUMP, *self._named(raw)])
-        return [name for name in names if self._is_beside(raw, crash_id, name)]
+        are_beside = self.client.rounds.together(
+            *(partial(self._is_beside, raw, crash_id, name) for name in names)
+        )
+        return list(compress(names, are_beside))
 
     def _named(self, raw: StoredObject) -> list[str]:
         open_raw = partial(self.open_as_found, raw)
@@ -179,6 +191,11 @@ class OlderKeys:
         self._are_used = False
         self._believed_until = 0.0
 
+    @property
+    def are_known(self) -> bool:
+        """Whether `are_used` sends no request."""
+        return monotonic() < self._believed_until
+
     def are_used(self) -> bool:
         """Return True unless a listing of the last minute has found no raw crash there."""
         with self._lock:
@@ -197,8 +214,14 @@ class OlderKeys:
             return True, inf
 
     def _are_found(self) -> bool:
-        for directory, after in ((RAW_CRASHES, PAST_ALL_DAYS), (OLD_RAW_CRASHES, "")):
-            if next(self._client.list_keys(directory, after), []):
-                return True
+        with self._client.rounds() as begin:
+            answers = [
+                begin(partial(self._client.has_key, RAW_CRASHES, PAST_ALL_DAYS)),
+                begin(partial(self._client.has_key, OLD_RAW_CRASHES)),
+                begin(self._has_undated),
+            ]
+            return any(answer() for answer in answers)
+
+    def _has_undated(self) -> bool:
         _, names = self._client.list_directory(RAW_CRASHES)
         return any(map(crashid.is_valid, names))

@@ -7,6 +7,7 @@
 import datetime as dt
 import heapq
 from collections.abc import Iterable, Iterator, Set
+from functools import partial
 from itertools import chain, islice
 from posixpath import basename
 from threading import Lock
@@ -139,10 +140,10 @@ class Catalog:
         """
         with CrashIDs() as others:
             if self._layout.reads_older:
-                with Pool(1, "list") as pool:  # two listings, and at the same time the third
-                    older = pool.submit(self._client.list_directory, OLD_RAW_CRASHES)
-                    days = self._list_undated(others)
-                    directories, _ = older.result()
+                with self._client.rounds() as begin:
+                    undated = begin(partial(self._list_undated, others))
+                    old = begin(partial(self._client.list_directory, OLD_RAW_CRASHES))
+                    days, (directories, _) = undated(), old()
                 old_days = self._days(directories)
                 self._list_by_start(filter(layouts.is_entropy, directories), others)
             else:

@@ -6,7 +6,8 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from threading import Lock
 
 from crashmover.crash import Crash, Part
@@ -56,18 +57,29 @@ class Putter:
         :raises StorageUnavailable: another is there
         """
         create, metadata = bool(self.conditions), stamps.of_save(sha256, added=added)
-        put: dict[str, str | None] = {}
-        for dump in crash.dumps:
-            key = self._layout.dump_key(crash.crash_id, dump.name)
+
+        def put(dump: Part) -> str | None:
             try:
-                put[key] = self.put_dump(dump, crash.crash_id, metadata, create=create)
+                return self.put_dump(dump, crash.crash_id, metadata, create=create)
             except ObjectExists:
                 there = self._finder.dump(crash.crash_id, dump.name)
                 is_ours = there and is_of(there, sha256)
                 if not there or not is_ours or not self._finder.has(dump, crash.crash_id):
                     raise self.busy(crash.crash_id, OVERWRITE) from None
-                put[key] = there.metadata.get(SHA256)
-        return put
+                return there.metadata.get(SHA256)
+
+        return self._put_each(crash, put)
+
+    def put_dumps(self, crash: Crash, metadata: Metadata) -> dict[str, str | None]:
+        """Put dumps in the place of what is there; return as `put_new_dumps`."""
+        return self._put_each(crash, lambda dump: self.put_dump(dump, crash.crash_id, metadata))
+
+    def _put_each(self, crash: Crash, put: Callable[[Part], str | None]) -> dict[str, str | None]:
+        """Put each dump.  The processed crash does not go along: readers would find it, though a
+        dump could not be read and the save has failed."""
+        keys = (self._layout.dump_key(crash.crash_id, dump.name) for dump in crash.dumps)
+        put_all = self._client.rounds.together(*(partial(put, dump) for dump in crash.dumps))
+        return dict(zip(keys, put_all, strict=True))
 
     def put_dump(
         self, dump: Part, crash_id: str, metadata: Metadata, *, create: bool = False
@@ -143,14 +155,18 @@ class Putter:
     def is_whole(self, attempt: SaveAttempt) -> bool:
         """Return True if everything that was put is still there, and of this save."""
         crash_id = attempt.crash_id
-        there = self._finder.raw_crash(crash_id)
-        dumps = (self._finder.dump(crash_id, part.name) for part in attempt.crash.dumps)
-        return (
-            there is not None
-            and there.metadata.get(SHA256, attempt.sha256) == attempt.sha256
-            and all(dump is not None and attempt.has_put_dump(dump) for dump in dumps)
-            and self._is_listed(attempt)
-        )
+        with self._client.rounds() as begin:
+            ask_raw = begin(partial(self._finder.raw_crash, crash_id))
+            look = partial(self._finder.dump, crash_id)
+            dumps = [begin(partial(look, part.name)) for part in attempt.crash.dumps]
+            is_listed = begin(partial(self._is_listed, attempt))
+            there = ask_raw()
+            return (
+                there is not None
+                and there.metadata.get(SHA256, attempt.sha256) == attempt.sha256
+                and all((dump := ask()) and attempt.has_put_dump(dump) for ask in dumps)
+                and is_listed()
+            )
 
     def learn(self, names: set[str], crash_id: str, metadata: Metadata) -> None:
         """Find out whether the server honours conditions, by putting a list of dumps that is there

@@ -4,20 +4,26 @@
 
 """Reader: the objects of a crash as parts, read only as far as all of them are of one save."""
 
-from collections.abc import Set
-from contextlib import ExitStack
+import datetime as dt
+from collections.abc import Callable, Iterable, Set
 from functools import partial
-from typing import BinaryIO
+from typing import NamedTuple
 
 from crashmover.crash import Kind, Part, marker_of
 from crashmover.documents import LargeDocument
 from crashmover.errors import CorruptCrash, CrashIDNotFound, StorageUnavailable
 from crashmover.external.bucket.client import SHA256, StoredObject, replaced
+from crashmover.external.bucket.dumps import Dumps
 from crashmover.external.bucket.finding import Finder
 from crashmover.external.bucket.layouts import LONGEST_DUMP_NAMES, parse_dump_names
-from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, is_marked, sha256_of_dumps
+from crashmover.external.bucket.rounds import Round
+from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, sha256_of_dumps
 
 _UNLISTED = ("dump_names", "missing")  # in the version of a raw crash, as the list may come later
+
+_LONG = dt.timedelta(minutes=2)  # the clocks of two machines differ by less than that
+
+_Answer = Callable[[], StoredObject | None]
 
 
 class Reader:
@@ -37,33 +43,70 @@ class Reader:
         :param raw: the raw crash, if it was found already
         :raises CrashIDNotFound: as `CrashStorageBase.load_crash`
         """
+        if marker_of(kinds) is not Kind.RAW_CRASH:
+            return [self._processed(crash_id)]
+        if raw:
+            found = self._find_beside(_Found(raw), crash_id, kinds)
+        else:
+            found = self._find(crash_id, kinds)
+        names: list[str] | None = []
         parts: list[Part] = []
-        if marker_of(kinds) is Kind.RAW_CRASH:
-            parts += self._raw_and_dumps(crash_id, kinds, raw)
-        if Kind.PROCESSED_CRASH in kinds:
-            processed = self.client.get_small(self._layout.processed_crash_key(crash_id))
-            if processed:
-                parts.append(self._part(Kind.PROCESSED_CRASH, processed))
-            elif kinds == {Kind.PROCESSED_CRASH}:
-                raise CrashIDNotFound(crash_id, uri=self.client.uri, reason="no processed_crash")
+        if Kind.DUMP in kinds:
+            names = self._names_in(found.listed, crash_id, found.raw)
+            there = self._unlisted(crash_id, found.raw) if names is None else names
+            parts += self._dumps(there, crash_id, found.raw).parts()
+        if Kind.RAW_CRASH in kinds:
+            parts.insert(0, self._part(Kind.RAW_CRASH, found.raw, is_listed=names is not None))
+        if found.processed:
+            parts.append(self._part(Kind.PROCESSED_CRASH, found.processed))
         return parts
 
-    def _raw_and_dumps(
-        self, crash_id: str, kinds: Set[Kind], raw: StoredObject | None
-    ) -> list[Part]:
-        wanted = Kind.RAW_CRASH in kinds
-        raw = raw or self.finder.raw_crash(crash_id, body=wanted)
-        if raw is None:
-            raise CrashIDNotFound(crash_id, uri=self.client.uri)
-        names: list[str] | None = []
-        dumps: list[Part] = []
-        if Kind.DUMP in kinds:
-            names = self._listed(crash_id, raw)
-            there = self._unlisted(crash_id, raw) if names is None else names
-            dumps = [self._dump(name, crash_id, raw) for name in there]
-        if not wanted:
-            return dumps
-        return [self._part(Kind.RAW_CRASH, raw, is_listed=names is not None), *dumps]
+    def _processed(self, crash_id: str) -> Part:
+        found = self.client.get_small(self._layout.processed_crash_key(crash_id))
+        if found is None:
+            raise CrashIDNotFound(crash_id, uri=self.client.uri, reason="no processed_crash")
+        return self._part(Kind.PROCESSED_CRASH, found)
+
+    def _find(self, crash_id: str, kinds: Set[Kind]) -> "_Found":
+        """Return the raw crash, and what of these kinds there was after that was there.
+
+        A save puts the raw crash last.  Where requests go together, the other answers may be from
+        before that.  It does not matter if the raw crash was there long before the requests.
+        """
+        began = dt.datetime.now(dt.UTC)
+        with self.client.rounds() as begin:
+            wants_body = Kind.RAW_CRASH in kinds
+            ask = begin(partial(self.finder.raw_crash, crash_id, body=wants_body))
+            listed, processed = self._begin(begin, crash_id, kinds)
+            raw, went_together = ask(), begin.has_sent
+            if raw is None:
+                raise CrashIDNotFound(crash_id, uri=self.client.uri)
+            found = _Found(raw, listed(), processed())
+        if not went_together or (raw.time and raw.time < began - _LONG):
+            return found
+        return self._find_beside(found, crash_id, kinds & found.doubted)
+
+    def _find_beside(self, found: "_Found", crash_id: str, kinds: Set[Kind]) -> "_Found":
+        """Return the same with what there is of these kinds now, after the raw crash was found."""
+        with self.client.rounds() as begin:
+            listed, processed = self._begin(begin, crash_id, kinds)
+            return _Found(
+                found.raw,
+                listed() if Kind.DUMP in kinds else found.listed,
+                processed() if Kind.PROCESSED_CRASH in kinds else found.processed,
+            )
+
+    def _begin(self, begin: Round, crash_id: str, kinds: Set[Kind]) -> list[_Answer]:
+        """Begin to ask for the list of dumps, and for the processed crash, as far as parts of these
+        kinds are wanted."""
+        keys = {
+            Kind.DUMP: self._layout.dump_names_key(crash_id),
+            Kind.PROCESSED_CRASH: self._layout.processed_crash_key(crash_id),
+        }
+        return [
+            begin(partial(self.client.get_small, key)) if kind in kinds else _nothing
+            for kind, key in keys.items()
+        ]
 
     def is_whole_other(self, crash_id: str, sha256: str) -> bool:
         """Return True if all of a crash is there that has another raw crash than the one of this
@@ -72,12 +115,16 @@ class Reader:
         if raw is None or raw.metadata.get(SHA256, sha256) == sha256:
             return False
         try:
-            listed = self._listed(crash_id, raw)
-            for name in self._unlisted(crash_id, raw) if listed is None else listed:
-                _Dump(self, name, crash_id, raw).size()
+            stored = self.client.get_small(self._layout.dump_names_key(crash_id))
+            listed = self._names_in(stored, crash_id, raw)
+            names = self._unlisted(crash_id, raw) if listed is None else listed
+            self._dumps(names, crash_id, raw).check()
         except (CorruptCrash, StorageUnavailable):  # it was saved with others, or is replaced
             return False
         return True
+
+    def _dumps(self, names: Iterable[str], crash_id: str, raw: StoredObject) -> Dumps:
+        return Dumps(self.client, self._layout, self, names, crash_id, raw)
 
     def _part(self, kind: Kind, stored: StoredObject, *, is_listed: bool = True) -> Part:
         locate = partial(self.client.location, stored.key)
@@ -85,17 +132,10 @@ class Reader:
         version = stored.state if is_listed else (*stored.state, _UNLISTED)
         return Part(kind, "", opener, stored.size, locate=locate, version=version)
 
-    def _dump(self, name: str, crash_id: str, raw: StoredObject) -> Part:
-        dump = _Dump(self, name, crash_id, raw)
-        locate = partial(self.client.location, dump.key)
-        ask_size, ask_version = dump.size, dump.version
-        return Part(
-            Kind.DUMP, name, dump.open, ask_size=ask_size, locate=locate, ask_version=ask_version
-        )
-
-    def _listed(self, crash_id: str, raw: StoredObject) -> list[str] | None:
+    def _names_in(
+        self, stored: StoredObject | None, crash_id: str, raw: StoredObject
+    ) -> list[str] | None:
         """Return the names in the list of dumps; None where there is no list."""
-        stored = self.client.get_small(self._layout.dump_names_key(crash_id))
         if stored is None:
             return None
         self.check_belongs(stored, raw, "dump_names", crash_id)
@@ -147,58 +187,35 @@ class Reader:
         return CorruptCrash(reason, crash_id=crash_id, uri=self.client.uri)
 
 
-class _Dump:
-    """A dump, of which nothing is known before it is looked at, and which has to stay what it was
-    then: otherwise two destinations could get different dumps.
+class _Found(NamedTuple):
+    """The objects of a crash, but for its dumps.
 
-    :param raw: the raw crash that it was found with
+    :param listed: the list of the dumps
+    :param processed: the processed crash
     """
 
-    def __init__(self, reader: Reader, name: str, crash_id: str, raw: StoredObject) -> None:
-        self.key = reader.finder.layout.dump_key(crash_id, name)
-        self._reader = reader
-        self._name = name
-        self._crash_id = crash_id
-        self._raw = raw
-        self._version: object = None  # until it is looked at
+    raw: StoredObject
+    listed: StoredObject | None = None
+    processed: StoredObject | None = None
 
-    def open(self) -> BinaryIO:
-        """Open it."""
-        found = self._reader.client.get(self.key)
-        if found is None:
-            raise self._missing()
-        with ExitStack() as unless_all_is_well:
-            unless_all_is_well.callback(found[1].close)
-            self._check(found[0])
-            unless_all_is_well.pop_all()
-        return found[1]
+    @property
+    def doubted(self) -> Set[Kind]:
+        """The kinds of parts of which there may be others since the raw crash is there.
 
-    def size(self) -> int:
-        """Return how many bytes it has."""
-        return self._look().size
+        A list of dumps of which neither says which save it is of is another program's.  What comes
+        later may be of another save as well, and would not say so either.
+        """
+        doubted = {Kind.DUMP, Kind.PROCESSED_CRASH}
+        if self.listed and not (sha256_of_dumps(self.raw.metadata) or _stamp(self.listed)):
+            doubted.discard(Kind.DUMP)
+        if self.processed:
+            doubted.discard(Kind.PROCESSED_CRASH)
+        return doubted
 
-    def version(self) -> object:
-        """Return the version that was there when it was looked at first."""
-        return self._version or self._look().state
 
-    def _look(self) -> StoredObject:
-        found = self._reader.client.head(self.key)
-        if found is None:
-            raise self._missing()
-        self._check(found)
-        return found
+def _stamp(stored: StoredObject) -> str | None:
+    return stored.metadata.get(RAW_CRASH_SHA256)
 
-    def _missing(self) -> CorruptCrash:
-        self._reader.raise_if_replaced(self._raw)
-        return self._reader.corrupt(f"dump {self._name} is listed and not there", self._crash_id)
 
-    def _check(self, dump: StoredObject) -> None:
-        self._reader.check_belongs(dump, self._raw, f"dump {self._name}", self._crash_id)
-        if not is_marked(dump, self._raw):
-            self._reader.raise_if_replaced(self._raw)
-            raise self._reader.corrupt(
-                f"dump {self._name} was saved with other dumps", self._crash_id
-            )
-        if self._version not in (None, dump.state):
-            raise replaced(self._reader.client, self.key)
-        self._version = dump.state
+def _nothing() -> None:
+    """The answer that no request is needed for."""

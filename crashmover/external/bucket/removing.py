@@ -7,7 +7,7 @@
 Each object is deleted in the version that it was seen in, as far as the server honours that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -39,13 +39,17 @@ class Remover:
         :raises CrashIDNotFound: there was nothing of it
         :raises StorageUnavailable: another process has replaced it meanwhile
         """
-        raw = self._finder.raw_crash(crash_id, surely=True)
-        listed = self._finder.read_list(crash_id)
-        names = listed[1] if listed else self._unlisted(raw)
-        keys = [self._layout.processed_crash_key(crash_id)]
+        with self._client.rounds() as begin:
+            ask_raw = begin(partial(self._finder.raw_crash, crash_id, surely=True))
+            ask_list = begin(partial(self._finder.read_list, crash_id))
+            processed = begin(
+                partial(self._finder.those_there, [self._layout.processed_crash_key(crash_id)])
+            )
+            raw, listed = ask_raw(), ask_list()
+            names = listed[1] if listed else self._unlisted(raw)
+            seen = [*processed(), *(listed or ())[:1]]
         if MAIN_DUMP not in names:  # it may be left of a crash without a list
-            keys.append(self._layout.dump_key(crash_id, MAIN_DUMP))
-        seen = [*filter(None, map(self._client.head, keys)), *(listed or ())[:1]]
+            seen += self._finder.those_there([self._layout.dump_key(crash_id, MAIN_DUMP)])
         if not raw and not seen:
             raise CrashIDNotFound(crash_id, uri=self._client.uri)
         left = self.remove_raw_crash(crash_id, raw) if raw else []
@@ -83,9 +87,13 @@ class Remover:
         stays, as far as the server honours versions.
         """
         crash_id = crash.crash_id
-        listed = self._finder.list_of_dumps(crash_id)  # before its names are compared
-        raw = self._finder.raw_crash(crash_id, body=True)
-        behind = self._finder.raw_crashes_behind(crash_id, raw, surely=True)
+        _, *older = keys = self._layout.raw_crash_keys(crash_id)
+        with self._client.rounds() as begin:
+            ask_list = begin(partial(self._finder.list_of_dumps, crash_id))
+            ask_raw = begin(partial(self._finder.raw_crash, crash_id, body=True))
+            ask_older = begin(partial(self._finder.those_there, older))
+            listed, raw = ask_list(), ask_raw()  # the list, before its names are compared
+            behind = [each for each in ask_older() if not raw or _is_behind(each, raw, keys)]
         if raw:
             there = Crash(crash_id, self._reader.parts(crash_id, ALL_KINDS, raw))
             if there.versions() != crash.versions():
@@ -131,11 +139,15 @@ class Remover:
             return False
         parts = {self._key(part, crash.crash_id): part for part in _others(crash)}
         keys = {*parts, self._layout.processed_crash_key(crash.crash_id)}
-        left = list(filter(None, map(self._client.head, keys)))
+        left = self._finder.those_there(keys)
         are_loaded = [
             there.key in parts and parts[there.key].find_version() == there.state for there in left
         ]
         return all(are_loaded) and bool(left or listed)
+
+
+def _is_behind(each: StoredObject, first: StoredObject, keys: Sequence[str]) -> bool:
+    return keys.index(each.key) > keys.index(first.key)
 
 
 def _versions(found: Iterable[StoredObject]) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ that finds another token begins again.
 """
 
 from contextlib import suppress
+from functools import partial
 
 from crashmover.crash import Crash
 from crashmover.errors import CorruptCrash, CrashExists, StorageUnavailable
@@ -81,8 +82,12 @@ class Writer:
         out twice is never missing.
         """
         finder, crash, crash_id = self._finder, attempt.crash, attempt.crash_id
-        there = finder.raw_crash(crash_id)
-        old_names = finder.listed_dumps(crash_id) or set()
+        with self._client.rounds() as begin:
+            ask, ask_list = (
+                begin(partial(finder.raw_crash, crash_id)),
+                begin(partial(finder.listed_dumps, crash_id)),
+            )
+            there, old_names = ask(), ask_list() or set()
         if there and SHA256 not in there.metadata:  # another program's: the list may not be
             with suppress(CorruptCrash, StorageUnavailable):  # it goes at this moment
                 old_names |= set(finder.unlisted_dumps(there))
@@ -91,7 +96,7 @@ class Writer:
             and there.metadata.get(SHA256) == attempt.sha256
             and stamps.sha256_of_dumps(there.metadata) == attempt.sha256
             and attempt.names == old_names
-            and all(finder.has(part, crash_id) for part in crash.dumps)
+            and self._has_all(crash)
         ):
             return there.key == self._layout.raw_crash_keys(crash_id)[0]
         if there:
@@ -99,6 +104,12 @@ class Writer:
             self._remover.remove_raw_crash(crash_id, there)
         self._remover.remove_dumps(crash_id, old_names - attempt.names)
         return False
+
+    def _has_all(self, crash: Crash) -> bool:
+        """Return True if all its dumps are there, to the byte."""
+        with self._client.rounds() as begin:
+            has = [begin(partial(self._finder.has, part, crash.crash_id)) for part in crash.dumps]
+            return all(answer() for answer in has)
 
     # Creating: no raw crash and no dump is replaced
 
@@ -246,10 +257,7 @@ class Writer:
         :param create: only if there is no raw crash, as far as the server knows what that means;
             return True if there was none
         """
-        metadata = stamps.of_save(attempt.sha256)
-        for dump in attempt.crash.dumps:
-            key = self._layout.dump_key(attempt.crash_id, dump.name)
-            attempt.put[key] = self._putter.put_dump(dump, attempt.crash_id, metadata)
+        attempt.put |= self._putter.put_dumps(attempt.crash, stamps.of_save(attempt.sha256))
         self._putter.put_processed(attempt.crash)
         return self._putter.put_raw_crash(attempt, create=create and bool(self._putter.conditions))
 

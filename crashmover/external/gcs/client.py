@@ -249,7 +249,7 @@ class GCSClient(BucketClientBase):
 
     def delete(self, versions: Mapping[str, str | None]) -> list[str]:
         """One request for each object, and one more where the version is not said."""
-        return [key for key, version in versions.items() if not self._delete(key, version)]
+        return self._left(versions, self._delete)
 
     def _delete(self, key: str, version: str | None) -> bool:
         """Delete an object; return False if it has another version."""

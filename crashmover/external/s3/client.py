@@ -255,8 +255,10 @@ class S3Client(BucketClientBase):
         if not self._delete_unchanged.is_honoured(self._prefix + PROBE):
             self._delete_any(list(versions))
             return []
-        seen = {self._prefix + key: versions[key] or self._version(key) for key in versions}
-        known = {path: version for path, version in seen.items() if version}
+        unknown = [key for key, version in versions.items() if not version]
+        found = self.rounds.together(*(partial(self._version, key) for key in unknown))
+        seen = {**versions, **dict(zip(unknown, found, strict=True))}
+        known = {self._prefix + key: version for key, version in seen.items() if version}
         left = self._delete_unchanged(known, subject(next(iter(versions))))
         return [path.removeprefix(self._prefix) for path in left]
 
@@ -289,7 +291,7 @@ class S3Client(BucketClientBase):
             if not surely or len(page) % _PAGE:
                 return
             after = page[-1][0] if page else after
-            if not self._has_more(prefix, after):
+            if not self.has_key(prefix, after):
                 return
             if was_empty and not page:  # only some requests get such an answer, again and again
                 raise self._context.wrong_server(None)
@@ -317,21 +319,30 @@ class S3Client(BucketClientBase):
                 ]
 
     def list_directory(self, prefix: str) -> tuple[list[str], list[str]]:
-        client, path = self._context.client(), self._prefix + prefix
         for _ in range(2):
-            with self._translating():
-                found = self._repeat(lambda: obstore.list_with_delimiter(client, path))
-            directories = found["common_prefixes"]
-            objects = [meta["path"] for meta in found["objects"]]
-            # Behind a directory's keys is its name with the sign that comes after the slash.
-            last = max([*objects, *(f"{each}0" for each in directories)], default="")
-            count = len(directories) + len(objects)
-            if count % _PAGE or not self._has_more(prefix, last.removeprefix(self._prefix)):
+            with self.rounds() as begin:
+                ask_names = begin(partial(self._names_in, prefix))
+                ask_any = begin(partial(self.has_key, prefix))
+                directories, objects = ask_names()
+                # Behind a directory's keys is its name with the sign that comes after the slash.
+                found = [*objects, *(f"{each}0" for each in directories)]
+                if not found:
+                    has_more = ask_any()
+                elif has_more := len(found) % _PAGE == 0:
+                    has_more = self.has_key(prefix, max(found).removeprefix(self._prefix))
+            if not has_more:
                 return [*map(basename, directories)], [*map(basename, objects)]
         raise self._context.wrong_server(None)
 
-    def _has_more(self, prefix: str, after: str) -> bool:
-        """Return True if a key is listed behind `after`."""
+    def _names_in(self, prefix: str) -> tuple[Sequence[str], list[str]]:
+        """Return the paths of the directories and of the objects directly below a prefix, as far
+        as the client sees any."""
+        client, path = self._context.client(), self._prefix + prefix
+        with self._translating():
+            found = self._repeat(lambda: obstore.list_with_delimiter(client, path))
+        return found["common_prefixes"], [meta["path"] for meta in found["objects"]]
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
         query = {"list-type": "2", "max-keys": "1"}
         if path := (self._prefix + prefix).rstrip("/"):
             query["prefix"] = f"{path}/"
