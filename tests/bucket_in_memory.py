@@ -78,6 +78,9 @@ class Bucket:
     def honours_conditions(self) -> bool | None:
         return True if self.create == "amazon" else None
 
+    def clock(self) -> dt.datetime | None:
+        return None
+
     def verify_access(self) -> None:
         self.ask("get", "v1/nothing")
 

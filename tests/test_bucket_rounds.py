@@ -204,6 +204,10 @@ class InRounds(Bucket):
         self._said: list[list[str]] = []
         self._changed = threading.Condition()
 
+    def clock(self) -> dt.datetime:
+        """Return the time, without a request: it would go along with others, once a run."""
+        return dt.datetime.now(dt.UTC)
+
     def expect(self, *said: Iterable[str]) -> None:
         """Say which requests come from now on."""
         assert not any(self._said), self._said
@@ -346,6 +350,9 @@ class Hurried(Bucket):
         self._random = random.Random(seed)
         self._lock = threading.RLock()
 
+    def clock(self) -> dt.datetime:
+        return dt.datetime(2007, 10, 25, tzinfo=dt.UTC) + dt.timedelta(seconds=self.latest + 1)
+
     def _take_time(self) -> threading.RLock:
         time.sleep(self._random.random() / 500)
         return self._lock
@@ -391,7 +398,11 @@ SCENES: dict[str, tuple[Contents, ...]] = {
 }
 
 
-@pytest.mark.parametrize("is_settled", [True, False])
+@pytest.mark.parametrize(
+    ("long", "ahead"),
+    [(0, 0), (0, 3600), (2**29, 0)],
+    ids=["at once", "at once, by a clock that is wrong", "never"],
+)
 @pytest.mark.parametrize("create", ["amazon", "honours", "ignores"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_readers_see_whole_crashes_while_requests_go_together(
@@ -400,17 +411,22 @@ def test_readers_see_whole_crashes_while_requests_go_together(
     figures: Figures,
     scene: str,
     create: str,
-    is_settled: bool,
+    long: int,
+    ahead: int,
 ) -> None:
-    """By a clock that is exact, a raw crash is old as soon as it is there; by another, never."""
+    """A raw crash is taken for old as soon as it is there, or never.
+
+    :param long: seconds until then
+    :param ahead: seconds by which the clock here is ahead of the server's
+    """
     found: Counter[str] = Counter()
     saved = SCENES[scene]
     states = list(saved)
     for seed in range(25):
         bucket = Hurried(create, seed)
-        clock = _Clock(bucket)
+        clock = _Clock(bucket, ahead)
         monkeypatch.setattr(reading, "dt", SimpleNamespace(UTC=dt.UTC, datetime=clock))
-        monkeypatch.setattr(reading, "_LONG", dt.timedelta(days=0 if is_settled else 9000))
+        monkeypatch.setattr(reading, "_LONG", dt.timedelta(seconds=long))
         has_ended = threading.Event()
 
         def save(bucket: Hurried = bucket, end: threading.Event = has_ended) -> None:
@@ -439,13 +455,14 @@ def test_readers_see_whole_crashes_while_requests_go_together(
 
 
 class _Clock:
-    def __init__(self, bucket: Hurried) -> None:
+    def __init__(self, bucket: Hurried, ahead: int) -> None:
         self._bucket = bucket
+        self._ahead = dt.timedelta(seconds=ahead)
 
     def now(self, _zone: dt.tzinfo) -> dt.datetime:
-        """Return a time that is later than all that was put, and not than what is put next."""
-        seconds = self._bucket.latest + 1
-        return dt.datetime(2007, 10, 25, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
+        """Return a time that is later than all that was put, and not than what is put next, but for
+        what the clock is ahead."""
+        return self._bucket.clock() + self._ahead
 
 
 @pytest.mark.parametrize("create", ["amazon", "honours"])

@@ -91,6 +91,9 @@ class BucketClient(Protocol):
         """Return whether the server honours `create` and `replaced`; None if that is unknown, and
         the first save has to find out."""
 
+    def clock(self) -> dt.datetime | None:
+        """Return the time by the server's clock, to the second; None if it does not say."""
+
     def verify_access(self) -> None:
         """Raise `StorageError` unless objects can be read.  One request."""
 

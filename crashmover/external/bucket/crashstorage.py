@@ -121,6 +121,10 @@ class BucketCrashStorage(CrashStorageBase):
     def probe_write(self) -> None:
         self._client.try_put(self._layout.dump_key(probe_id(), MAIN_DUMP))
 
+    def clock(self) -> dt.datetime | None:
+        """The time is exact to the second."""
+        return self._client.clock()
+
     # Reading
 
     def load_crash(self, crash_id: str, kinds: Set[Kind] = ALL_KINDS) -> Crash:

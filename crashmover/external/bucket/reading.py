@@ -21,7 +21,8 @@ from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, sha256_of_dumps
 
 _UNLISTED = ("dump_names", "missing")  # in the version of a raw crash, as the list may come later
 
-_LONG = dt.timedelta(minutes=2)  # the clocks of two machines differ by less than that
+_LONG = dt.timedelta(minutes=2)  # the clocks of a server's machines differ by less than that
+_ANY_TIME = dt.timedelta(days=36_500)
 
 _Answer = Callable[[], StoredObject | None]
 
@@ -36,6 +37,7 @@ class Reader:
         self.finder = finder
         self.client = finder.client
         self._layout = finder.layout
+        self._ahead: dt.timedelta | None = None  # so much is the clock here, until it is known
 
     def parts(self, crash_id: str, kinds: Set[Kind], raw: StoredObject | None = None) -> list[Part]:
         """Return the crash's parts of these kinds.
@@ -71,20 +73,29 @@ class Reader:
         """Return the raw crash, and what of these kinds there was after that was there.
 
         A save puts the raw crash last.  Where requests go together, the other answers may be from
-        before that.  It does not matter if the raw crash was there long before the requests.
+        before that.  It does not matter if the raw crash was there long before the requests, by the
+        server's clock, which is asked for along with the first of them.
         """
         began = dt.datetime.now(dt.UTC)
         with self.client.rounds() as begin:
             wants_body = Kind.RAW_CRASH in kinds
             ask = begin(partial(self.finder.raw_crash, crash_id, body=wants_body))
             listed, processed = self._begin(begin, crash_id, kinds)
+            ask_time = begin(self.client.clock) if self._ahead is None else None
             raw, went_together = ask(), begin.has_sent
             if raw is None:
                 raise CrashIDNotFound(crash_id, uri=self.client.uri)
             found = _Found(raw, listed(), processed())
-        if not went_together or (raw.time and raw.time < began - _LONG):
+            if went_together and ask_time:
+                self._ahead = _ahead_of(ask_time())
+        if not went_together or self._was_there_long_before(began, raw):
             return found
         return self._find_beside(found, crash_id, kinds & found.doubted)
+
+    def _was_there_long_before(self, began: dt.datetime, raw: StoredObject) -> bool:
+        if raw.time is None or self._ahead is None:
+            return False
+        return raw.time < began - self._ahead - _LONG
 
     def _find_beside(self, found: "_Found", crash_id: str, kinds: Set[Kind]) -> "_Found":
         """Return the same with what there is of these kinds now, after the raw crash was found."""
@@ -211,6 +222,11 @@ class _Found(NamedTuple):
         if self.processed:
             doubted.discard(Kind.PROCESSED_CRASH)
         return doubted
+
+
+def _ahead_of(server_time: dt.datetime | None) -> dt.timedelta:
+    """Return by how much, at most, the clock here is ahead of the server's."""
+    return dt.datetime.now(dt.UTC) - server_time if server_time else _ANY_TIME
 
 
 def _stamp(stored: StoredObject) -> str | None:

@@ -79,6 +79,9 @@ class GCSClient(BucketClientBase):
     def slowdowns(self) -> int:
         return self._session.slowdowns
 
+    def clock(self) -> dt.datetime | None:
+        return self._session.clock("/")
+
     def verify_access(self) -> None:
         if self.head(PROBE):
             raise self._session.wrong_server(None)

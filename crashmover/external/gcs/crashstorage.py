@@ -4,7 +4,6 @@
 
 """GCSCrashStorage: crashes in a bucket of Google Cloud Storage, by a URI."""
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -106,9 +105,6 @@ class GCSCrashStorage(BucketCrashStorage):
 
     def identity(self) -> object:
         return (self._session.url.lower(), *self._place)
-
-    def clock(self) -> dt.datetime | None:
-        return self._session.clock("/")
 
     def diagnose(self) -> Iterator[str]:
         return self._kept("versioning", "retentionPolicy")

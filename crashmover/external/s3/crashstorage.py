@@ -4,7 +4,6 @@
 
 """S3CrashStorage: crashes in an S3 bucket, by a URI."""
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -59,10 +58,6 @@ class S3CrashStorage(BucketCrashStorage):
         """The server, the bucket and the prefix."""
         endpoint = self._context.endpoint_url()
         return (endpoint and normalized(endpoint), *self._place)
-
-    def clock(self) -> dt.datetime | None:
-        """The time is exact to the second."""
-        return self._s3.clock()
 
     def diagnose(self) -> Iterator[str]:
         if self._s3.keeps_versions():
