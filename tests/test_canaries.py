@@ -451,7 +451,7 @@ def test_an_error_of_ours_shows_no_secret(
         raise RuntimeError("a mistake")
 
     uri = f"postgresql://{ACCOUNT}@127.0.0.1:1/db"
-    monkeypatch.setattr(PostgreSQLCrashStorage, "verify_access", fail)
+    monkeypatch.setattr(PostgreSQLCrashStorage, "load_crash", fail)
     with pytest.raises(RuntimeError) as caught:
         run("get", "-s", uri, CRASH.crash_id)
     assert not is_shown(text_of(caught.value))

@@ -167,7 +167,7 @@ def test_a_mistake_of_ours_is_one_object_with_its_traceback(
     def fail(*_args: object, **_options: object) -> None:
         raise RuntimeError("a mistake\x1b\x7f")
 
-    monkeypatch.setattr(FSPermanentStorage, "verify_access", fail)
+    monkeypatch.setattr(FSPermanentStorage, "load_crash", fail)
     result = run(*AS_JSON, "get", *where[:2], ONE.crash_id)
     assert (result.exit_code, result.stdout) == (1, "")
     [message] = messages_in(result.stderr)

@@ -20,7 +20,7 @@ import pytest
 from crashmover import crashid
 from crashmover.crash import Crash, Kind
 from crashmover.errors import StorageDenied, StorageError, StorageUnavailable
-from crashmover.external.bucket import sizes, undated
+from crashmover.external.bucket import rounds, sizes, undated
 from crashmover.external.bucket.client import Pages
 from crashmover.external.bucket.crashstorage import BucketCrashStorage
 from crashmover.external.bucket.layouts import SOCORRO as keys
@@ -328,7 +328,7 @@ def test_a_listing_of_a_day_takes_few_requests(bucket: PagedBucket, figures: Fig
 
 
 @pytest.mark.parametrize(
-    "together",
+    "prefixes",
     [
         {"v1/raw_crash", "v2/raw_crash"},
         {f"v1/raw_crash/20{day}" for day in DAYS},
@@ -337,10 +337,11 @@ def test_a_listing_of_a_day_takes_few_requests(bucket: PagedBucket, figures: Fig
     ids=["for the days", "of the days", "beside them"],
 )
 def test_what_has_no_order_is_asked_for_at_the_same_time(
-    bucket: PagedBucket, monkeypatch: pytest.MonkeyPatch, together: set[str]
+    bucket: PagedBucket, monkeypatch: pytest.MonkeyPatch, prefixes: set[str]
 ) -> None:
+    monkeypatch.setattr(rounds, "FAR_AWAY", 0)
     expected = fill(bucket, 30)
-    waiting, met = set(together), Barrier(len(together), timeout=10)
+    waiting, met = set(prefixes), Barrier(len(prefixes), timeout=10)
     ask = bucket.ask
 
     def ask_together(verb: str, key: str) -> None:

@@ -33,6 +33,7 @@ from crashmover.errors import (
 from crashmover.external.bucket.client import BucketClient, Pages
 from crashmover.external.bucket.layouts import SOCORRO, format_dump_names, parse_dump_names
 from crashmover.external.bucket.listing import Catalog, MissingCache
+from crashmover.external.bucket.rounds import Rounds
 from crashmover.external.crashqueue_base import parse_body
 from crashmover.external.fs.layouts import ID_LENGTH, Layout
 from crashmover.idset import CrashIDs
@@ -273,6 +274,10 @@ class FakeObjects:
 
     def __init__(self, keys: list[str]) -> None:
         self._keys = sorted(set(keys), key=str.encode)
+        self.rounds = Rounds()
+
+    def has_key(self, prefix: str, after: str = "") -> bool:
+        return any(self.list_objects(prefix, after))
 
     def list_objects(self, prefix: str, after: str = "", *, surely: bool = True) -> Pages:
         found = [key for key in self._keys if key.startswith(f"{prefix}/") and key > after]
