@@ -6,10 +6,10 @@
 
 import datetime as dt
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from threading import Lock
+from weakref import WeakValueDictionary
 
 from crashmover import crashid
 from crashmover.crash import ALL_KINDS, MAIN_DUMP, Crash, Kind
@@ -38,8 +38,6 @@ from crashmover.uri import StorageURI
 
 VERSIONS_STAY = "the bucket keeps versions: what is removed can be restored, and is paid for, until"
 VERSIONS_STAY += " a lifecycle rule of the bucket deletes it"
-
-_LOCKS = 256
 
 
 def place_of(uri: StorageURI, name: re.Pattern[str]) -> tuple[str, str]:
@@ -92,7 +90,8 @@ class BucketCrashStorage(CrashStorageBase):
         self._writer = Writer(self._finder, self._putter, self._reader, self._remover)
         self._adder = Adder(self._finder, self._putter, self._remover, self._writer)
         self._passed_over = PassedOver()
-        self._locks = [Lock() for _ in range(_LOCKS)]
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        self._locks_lock = Lock()
         self._denied: StorageDenied | None = None
 
     @property
@@ -249,4 +248,7 @@ class BucketCrashStorage(CrashStorageBase):
             return list(pool.map(lambda each: results_of(self.remove, [each])[0], crash_ids))
 
     def _lock(self, crash_id: str) -> Lock:
-        return self._locks[zlib.crc32(crash_id.encode()) % _LOCKS]
+        with self._locks_lock:
+            lock = self._locks.get(crash_id) or Lock()
+            self._locks[crash_id] = lock
+        return lock

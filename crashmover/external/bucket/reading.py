@@ -21,7 +21,7 @@ from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, sha256_of_dumps
 
 _UNLISTED = ("dump_names", "missing")  # in the version of a raw crash, as the list may come later
 
-_LONG = dt.timedelta(minutes=2)  # the clocks of a server's machines differ by less than that
+_LONG = dt.timedelta(seconds=10)  # the clocks of a server's machines differ by less than that
 _ANY_TIME = dt.timedelta(days=36_500)
 
 _Answer = Callable[[], StoredObject | None]
