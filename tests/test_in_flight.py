@@ -20,11 +20,11 @@ from crashmover.external.fs.crashstorage import FSPermanentStorage
 from crashmover.external.memory import InMemoryCrashStorage
 from crashmover.external.tuning import Tuning
 from crashmover.registry import open_storage
-from crashmover.testing import RAW, crash_of
+from crashmover.testing import CRASH_ID, RAW, contents, crash_of, read
 from tests.benchmarks.servers import LatencyProxy
 from tests.cli_helpers import put, run, samples
 from tests.conftest import Figures, UseAWS
-from tests.s3_proxy import Replies, proxy_of
+from tests.s3_proxy import Replies, Says, proxy_of
 from tests.servers.s3 import S3Server
 from tests.store_helpers import peak_of_copy
 from tests.strict_gcs import StrictGCS
@@ -212,6 +212,23 @@ def test_a_store_says_how_often_its_server_has_asked(gcs: StrictGCS) -> None:
             proxy.fail(Replies(b"{}", 500), "", times=1)
             assert not storage.has_crash(IDS[0])
             assert storage.slowdowns == 1
+
+
+@pytest.mark.parametrize("verb", ["PUT", "GET", "POST"])
+def test_an_s3_store_counts_what_is_repeated_for_it(
+    s3_strict: S3Server, aws: UseAWS, verb: str
+) -> None:
+    """Requests of obstore, and those that we sign (POST)."""
+    server = aws(s3_strict)
+    with proxy_of(server.endpoint_url) as proxy:
+        uri = server.uri(server.new_bucket(), endpoint_url=proxy.endpoint_url)
+        with open_storage(uri) as storage:
+            for fault, count in ((Says(503, "SlowDown"), 2), (Says(500, "InternalError"), 2)):
+                proxy.fail(fault, verb, times=2)
+                storage.save_crash(crash_of(contents()))
+                assert read(storage) == contents()
+                storage.remove(CRASH_ID)
+                assert storage.slowdowns == count
 
 
 @pytest.mark.slow
