@@ -46,7 +46,7 @@ _PATIENCE = 5.0  # seconds, as a caller that waits to read a body may hold other
 # Bytes in memory, whatever threads hold them:
 _KEPT_BODY = 256 << 10  # of a body that is fetched along with the news that it is there ...
 _KEPT_BODIES = 10 << 20  # ... and of all those
-_READING = 16 << 20  # of bodies that are read
+_READING = 8 << 20  # of bodies that are read
 _SMALL = 8 << 20  # of bodies up to `_WHOLE` that are sent
 _LARGE = 32 << 20  # of larger ones that are sent
 
