@@ -72,7 +72,9 @@ class Pool(Executor):
     def _has_thread(self) -> bool:
         """Start a thread if none is idle; return whether there is any."""
         crew = self._crew
-        if crew.count < crew.most and not crew.idle.acquire(blocking=False):
+        # Also where no further thread may start: `most` may be raised later, and then a thread
+        # that was idle once must not count as idle still.
+        if not crew.idle.acquire(blocking=False) and crew.count < crew.most:
             # A daemon: at exit, an idle thread is not waited for.  It must not keep the pool alive.
             thread = Thread(
                 target=_work,

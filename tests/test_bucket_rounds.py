@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
@@ -25,7 +24,7 @@ from crashmover.crash import Crash, Part
 from crashmover.errors import CrashIDNotFound, StorageUnavailable
 from crashmover.external.bucket import reading, rounds
 from crashmover.external.bucket.client import StoredObject
-from crashmover.external.bucket.layouts import V1_ONLY
+from crashmover.external.bucket.layouts import SOCORRO, V1_ONLY, BucketLayout
 from crashmover.external.bucket.rounds import Rounds
 from crashmover.pool import at_once
 from crashmover.retry import RetryPolicy
@@ -322,6 +321,28 @@ class TestRounds:
         assert not bucket.there
 
 
+@pytest.mark.parametrize("layout", [SOCORRO, V1_ONLY])
+def test_a_server_far_away_stays_so_while_crashes_are_removed(layout: BucketLayout) -> None:
+    bucket = Bucket()
+    storage = InMemoryBucketCrashStorage(bucket, layout)
+    storage.save_crash(crash_of(contents()))
+    crash = storage.load_crash(CRASH_ID)
+    ask = bucket.head
+
+    def ask_slowly(key: str) -> StoredObject | None:
+        time.sleep(0.002)
+        return ask(key)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rounds, "FAR_AWAY", 0.001)
+        patched.setattr(bucket, "head", ask_slowly)
+        for _ in range(100):  # what went before is forgotten
+            bucket.rounds.timed(partial(bucket.head, "x"))
+        assert bucket.rounds.is_far
+        storage.remove_loaded(crash)
+        assert bucket.rounds.is_far
+
+
 def test_a_dump_that_fails_on_its_way_along_with_another_is_asked_for_again(
     together: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,7 +446,7 @@ def test_readers_see_whole_crashes_while_requests_go_together(
     for seed in range(25):
         bucket = Hurried(create, seed)
         clock = _Clock(bucket, ahead)
-        monkeypatch.setattr(reading, "dt", SimpleNamespace(UTC=dt.UTC, datetime=clock))
+        monkeypatch.setattr(reading, "monotonic", clock)
         monkeypatch.setattr(reading, "_LONG", dt.timedelta(seconds=long))
         has_ended = threading.Event()
 
@@ -457,12 +478,12 @@ def test_readers_see_whole_crashes_while_requests_go_together(
 class _Clock:
     def __init__(self, bucket: Hurried, ahead: int) -> None:
         self._bucket = bucket
-        self._ahead = dt.timedelta(seconds=ahead)
+        self._ahead = ahead
 
-    def now(self, _zone: dt.tzinfo) -> dt.datetime:
-        """Return a time that is later than all that was put, and not than what is put next, but for
-        what the clock is ahead."""
-        return self._bucket.clock() + self._ahead
+    def __call__(self) -> float:
+        """Return the seconds of a time that is later than all that was put, and not than what is
+        put next, but for what the clock is ahead."""
+        return self._bucket.latest + 1 + self._ahead
 
 
 @pytest.mark.parametrize("create", ["amazon", "honours"])

@@ -86,6 +86,16 @@ def test_a_pool_grows_and_shrinks_while_it_works() -> None:
     assert threading.active_count() == before
 
 
+def test_threads_that_were_idle_often_do_not_keep_a_pool_from_growing() -> None:
+    with Pool(1, "test") as pool:
+        for _ in range(20):
+            pool.submit(time.sleep, 0.001).result()
+        pool.most = 3
+        together = threading.Barrier(3, timeout=10)
+        for future in [pool.submit(together.wait) for _ in range(3)]:
+            future.result()
+
+
 def test_what_was_not_begun_can_be_cancelled() -> None:
     end, begun = Event(), Event()
     pool = Pool(1, "test")

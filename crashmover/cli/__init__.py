@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -171,7 +172,8 @@ def _flushed(code: int) -> int:
 
 def _drop_output() -> None:
     """Let what still waits to be written go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with suppress(OSError):  # there may be too many open files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.command(

@@ -7,6 +7,7 @@
 import datetime as dt
 from collections.abc import Callable, Iterable, Set
 from functools import partial
+from time import monotonic
 from typing import NamedTuple
 
 from crashmover.crash import Kind, Part, marker_of
@@ -22,7 +23,7 @@ from crashmover.external.bucket.stamps import RAW_CRASH_SHA256, sha256_of_dumps
 _UNLISTED = ("dump_names", "missing")  # in the version of a raw crash, as the list may come later
 
 _LONG = dt.timedelta(seconds=10)  # the clocks of a server's machines differ by less than that
-_ANY_TIME = dt.timedelta(days=36_500)
+_LONG_AGO = dt.datetime.fromtimestamp(0, dt.UTC)
 
 _Answer = Callable[[], StoredObject | None]
 
@@ -37,7 +38,7 @@ class Reader:
         self.finder = finder
         self.client = finder.client
         self._layout = finder.layout
-        self._ahead: dt.timedelta | None = None  # so much is the clock here, until it is known
+        self._zero: dt.datetime | None = None  # as `_zero_of` has it; None: not known yet
 
     def parts(self, crash_id: str, kinds: Set[Kind], raw: StoredObject | None = None) -> list[Part]:
         """Return the crash's parts of these kinds.
@@ -76,26 +77,26 @@ class Reader:
         before that.  It does not matter if the raw crash was there long before the requests, by the
         server's clock, which is asked for along with the first of them.
         """
-        began = dt.datetime.now(dt.UTC)
+        began = monotonic()
         with self.client.rounds() as begin:
             wants_body = Kind.RAW_CRASH in kinds
             ask = begin(partial(self.finder.raw_crash, crash_id, body=wants_body))
             listed, processed = self._begin(begin, crash_id, kinds)
-            ask_time = begin(self.client.clock) if self._ahead is None else None
+            ask_time = begin(self.client.clock) if self._zero is None else None
             raw, went_together = ask(), begin.has_sent
             if raw is None:
                 raise CrashIDNotFound(crash_id, uri=self.client.uri)
             found = _Found(raw, listed(), processed())
             if went_together and ask_time:
-                self._ahead = _ahead_of(ask_time())
+                self._zero = _zero_of(ask_time())
         if not went_together or self._was_there_long_before(began, raw):
             return found
         return self._find_beside(found, crash_id, kinds & found.doubted)
 
-    def _was_there_long_before(self, began: dt.datetime, raw: StoredObject) -> bool:
-        if raw.time is None or self._ahead is None:
+    def _was_there_long_before(self, began: float, raw: StoredObject) -> bool:
+        if raw.time is None or self._zero is None:
             return False
-        return raw.time < began - self._ahead - _LONG
+        return raw.time < self._zero + dt.timedelta(seconds=began) - _LONG
 
     def _find_beside(self, found: "_Found", crash_id: str, kinds: Set[Kind]) -> "_Found":
         """Return the same with what there is of these kinds now, after the raw crash was found."""
@@ -224,9 +225,13 @@ class _Found(NamedTuple):
         return doubted
 
 
-def _ahead_of(server_time: dt.datetime | None) -> dt.timedelta:
-    """Return by how much, at most, the clock here is ahead of the server's."""
-    return dt.datetime.now(dt.UTC) - server_time if server_time else _ANY_TIME
+def _zero_of(server_time: dt.datetime | None) -> dt.datetime:
+    """Return the server's time, at the earliest, when the monotonic clock here was at zero.  The
+    other clock here may be set while a run goes on.
+
+    :param server_time: by an answer of this moment; None: the server does not say it
+    """
+    return server_time - dt.timedelta(seconds=monotonic()) if server_time else _LONG_AGO
 
 
 def _stamp(stored: StoredObject) -> str | None:
