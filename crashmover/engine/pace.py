@@ -7,8 +7,7 @@
 By Little's law, the rate is the number in flight divided by the seconds that a crash takes.  So a
 batch that has finished tells the rate by how long it took, and no clock is needed.  The limit grows
 in large steps while the rate follows, as the slow start of TCP does (RFC 5681), and it is halved
-where a server asks for fewer requests.  A server may do so even where one batch is in flight: then
-the limit follows the rate again, as long as the server does so no more often.
+where a server asks for fewer requests.
 """
 
 from collections.abc import Callable
@@ -25,8 +24,6 @@ _ROUNDS = 8  # until it is tried whether more is better by now; twice as many af
 _LOOK = 1.5
 _FALLEN, _AS_GOOD = 0.6, 0.85  # of the rate before
 _SAMPLES = 6  # batches, at least, that make a round
-_REFUSED = 12  # crashes, at least, by which it is told how often a server refuses requests
-_MORE = 2.0  # of the refusals for each crash that are usual
 _USED = 0.7  # of the limit has to be in flight: else a batch says nothing about the limit
 _BATCH_SECONDS = 0.5  # that a batch should take
 _BATCH_CHANGE = 2  # a batch that differs by this factor makes rates incomparable
@@ -69,7 +66,6 @@ class Pace:
         self._is_new = True  # as long as no other limit was on trial
         self._waited = 0  # rounds since one was
         self._patience = _ROUNDS
-        self._refusals = _Refusals()
         self._slowed_in = -1  # the last round in which servers asked for fewer requests
         self._too_many: int | None = None  # the limit at which they did
 
@@ -102,16 +98,10 @@ class Pace:
         :param busy: how many batches were in flight, with this one
         :param slowdowns: how often in this run servers have asked for fewer requests
         """
-        refused, self.slowdowns = slowdowns - self.slowdowns, slowdowns
-        was_usual = self._refusals.are_usual
-        is_of_now = began > self._slowed_in  # and not of before the limit was lower
-        if is_of_now and self._refusals.show_too_many(crashes, refused, self.limit):
-            self._slow_down()
-        elif self._refusals.are_usual and not was_usual:
-            self._too_many, self._is_new = None, True
-            self._begin_round(self.limit)
-        elif refused and not was_usual:
-            return
+        if slowdowns > self.slowdowns:
+            self.slowdowns = slowdowns
+            if began > self._slowed_in:  # else it is about requests of before the limit was lower
+                self._slow_down()
         elif self._follows_rate and crashes and began == self._round and busy >= _USED * self.limit:
             self._samples.append(seconds / crashes)
             if len(self._samples) >= max(_SAMPLES, self.limit // 2):
@@ -209,34 +199,3 @@ class Pace:
             self._begin_round(self.limit)
         else:
             self._begin_round(min(self.limit + max(1, self.limit // 8), 7 * too_many // 8))
-
-
-class _Refusals:
-    """How often servers ask for fewer requests: always, or only where many are in flight."""
-
-    def __init__(self) -> None:
-        self._usual: float | None = None  # for each crash, where one batch is in flight
-        self._crashes = self._refused = 0  # since that was told
-
-    @property
-    def are_usual(self) -> bool:
-        """Whether it makes no difference how many are in flight."""
-        return self._usual is not None
-
-    def show_too_many(self, crashes: int, refused: int, limit: int) -> bool:
-        """Take note of crashes that have finished, and of the requests that were refused meanwhile;
-        return True if fewer should be in flight.
-
-        :param limit: how many may be in flight now
-        """
-        if self._usual is None and limit > 1:
-            return refused > 0
-        self._crashes += crashes
-        self._refused += refused
-        if self._crashes < max(_REFUSED, limit):
-            return False
-        share = self._refused / self._crashes
-        self._crashes = self._refused = 0
-        is_more = self._usual is not None and share > _MORE * self._usual
-        self._usual = None if is_more else share or None
-        return is_more
