@@ -237,3 +237,10 @@ def test_it_says_what_it_has_done(slowdowns: int, said: str) -> None:
     if slowdowns:
         pace.finish(pace.begin(), 1, 1.0, 96, slowdowns)
     assert pace.text().startswith(said)
+
+
+def test_a_server_that_refuses_whatever_it_gets_leaves_a_quarter_in_flight() -> None:
+    pace = Pace(32, 192)
+    for slowdowns in range(1, 200):
+        pace.finish(pace.begin(), 1, 0.1, pace.limit, slowdowns)
+    assert pace.limit == 8

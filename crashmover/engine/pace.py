@@ -23,6 +23,7 @@ _ROOM = 1.2  # what was found to be right has so much room, as crashes take uneq
 _ROUNDS = 8  # until it is tried whether more is better by now; twice as many after each in vain
 _LOOK = 1.5
 _FALLEN, _AS_GOOD = 0.6, 0.85  # of the rate before
+_LEAST = 4  # of this part of the first limit no more is taken away: some servers refuse at random
 _SAMPLES = 6  # batches, at least, that make a round
 _USED = 0.7  # of the limit has to be in flight: else a batch says nothing about the limit
 _BATCH_SECONDS = 0.5  # that a batch should take
@@ -121,7 +122,7 @@ class Pace:
         self._slowed_in, self._too_many = self._round, self.limit
         self._settled = None
         self._patience = _ROUNDS
-        self._begin_round(self.limit // 2)
+        self._begin_round(max(self.limit // 2, self._start // _LEAST))
 
     def _begin_round(self, limit: float, *, before: _Level | None = None) -> None:
         self.limit = max(1, min(round(limit), self.most))

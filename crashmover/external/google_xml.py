@@ -12,6 +12,7 @@ XML and gRPC APIs support getting custom metadata via the Reader; for JSON make 
 
 import re
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from crashmover.external.http_session import Answer
@@ -27,7 +28,7 @@ _CRC32C = re.compile(r"crc32c=([^, ]+)")
 
 def resource_of(answer: Answer) -> dict[str, Any]:
     """Return what is said of an object, by the names of the JSON API: ``size``, ``generation``,
-    ``crc32c`` and ``metadata``, whose names are in small letters.
+    ``crc32c``, ``timeCreated`` and ``metadata``, whose names are in small letters.
 
     Metadata that is not ASCII is left out.  Other programs have put it there.
 
@@ -43,11 +44,13 @@ def resource_of(answer: Answer) -> dict[str, Any]:
         if name.startswith(_METADATA):
             with suppress(ValueError):
                 metadata[name[len(_METADATA) :]] = said[name]
+    time = parsedate_to_datetime(said["last-modified"]) if "last-modified" in said else None
     return {
         "size": said.get("x-goog-stored-content-length", length),
         "generation": said["x-goog-generation"],
         "crc32c": crc32c[1],
         "metadata": metadata,
+        **({"timeCreated": time.isoformat()} if time else {}),
     }
 
 
