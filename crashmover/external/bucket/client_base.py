@@ -39,14 +39,14 @@ _UPLOAD = "upload"
 """The name, in a large object's metadata, of a word that no other upload has."""
 
 _WHOLE = 1 << 20  # bytes of a body that is read or sent at once
-_EXPECTED = 64 << 10  # bytes of a body, as long as none was read
+_EXPECTED = 256 << 10  # bytes of a body, as long as none was read
 _REMEMBERED = 16  # bodies, by whose sizes the next one is judged
 _PATIENCE = 5.0  # seconds, as a caller that waits to read a body may hold others
 
 # Bytes in memory, whatever threads hold them:
 _KEPT_BODY = 256 << 10  # of a body that is fetched along with the news that it is there ...
 _KEPT_BODIES = 10 << 20  # ... and of all those
-_READING = 8 << 20  # of bodies that are read
+_READING = 6 << 20  # of bodies that are read
 _SMALL = 8 << 20  # of bodies up to `_WHOLE` that are sent
 _LARGE = 32 << 20  # of larger ones that are sent
 
