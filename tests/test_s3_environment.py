@@ -22,8 +22,8 @@ import pytest
 
 from crashmover.errors import StorageDenied
 from crashmover.external.s3.account import VARIABLES, Account
-from crashmover.external.s3.hiding import hidden
 from crashmover.external.s3.options import S3Options
+from crashmover.hiding import hidden
 from crashmover.registry import open_storage
 from crashmover.testing import CRASH_ID, contents, crash_of, read
 from tests.cli_helpers import manifest, put, run, sample, stored

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import obstore.exceptions
 
-from crashmover.external.s3.hiding import hidden
+from crashmover.hiding import hidden
 from crashmover.pool import possible_threads
 
 T = TypeVar("T")

@@ -21,13 +21,13 @@ from obstore.store import S3Store
 from crashmover.errors import CrashMoverError, StorageDenied, StorageError, StorageUnavailable
 from crashmover.external.s3.account import VARIABLES, Account, CredentialProvider, Place
 from crashmover.external.s3.calling import DRIVER_ERRORS
-from crashmover.external.s3.hiding import hidden
 from crashmover.external.s3.options import CHECKSUMS, S3Options
 from crashmover.external.s3.s3errors import (
     NOT_S3,
     explain,
     lacks_certificates,
 )
+from crashmover.hiding import hidden
 from crashmover.proxies import Proxy, proxy_for, with_proxy
 from crashmover.retry import RetryPolicy
 
