@@ -23,6 +23,7 @@ from crashmover.external.s3.options import S3Options
 from crashmover.external.s3.policies import PolicyClient
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
+from crashmover.retry import RetryPolicy
 from tests.conftest import Figures, UseAWS
 from tests.postgresql_stub import make_certificate
 from tests.s3_policies import conditional_deletes, conditional_writes
@@ -38,6 +39,7 @@ from tests.s3_proxy import (
     behind_proxy,
     proxy_of,
     refusing_proxy,
+    use_retry,
 )
 from tests.servers.s3 import Bucket, S3Server
 from tests.test_s3_environment import OF_ONE_REQUEST, SIGNED, configuration_keys, spellings
@@ -48,6 +50,12 @@ HONOURING = ["s3_strict", pytest.param("s3_moto", marks=slow)]
 PROBE = "v1/dump/probe"
 STALE = '"0123456789abcdef0123456789abcdef"'
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are repeated as often as ever, and sooner."""
+    use_retry(monkeypatch, RetryPolicy(wait=0.02))
 
 
 @pytest.fixture
