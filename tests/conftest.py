@@ -24,8 +24,10 @@ from _pytest.mark import ParameterSet
 
 from crashmover.external.bucket import rounds
 from crashmover.external.fs.mounts import mounts_of
+from crashmover.retry import RetryPolicy
 from tests import grounds, odd_mounts
 from tests.mounting import CannotMount, own_mounts
+from tests.s3_proxy import use_retry
 from tests.servers import KINDS
 from tests.servers.buckets import BucketServer
 from tests.servers.database import Database, schema_on
@@ -159,6 +161,12 @@ def one_by_one() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "FAR_AWAY", math.inf)
         yield
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to S3 are repeated as often as ever, and sooner."""
+    use_retry(monkeypatch, RetryPolicy(wait=0.02))
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from crashmover.external.s3.options import S3Options
 from crashmover.external.s3.policies import PolicyClient
 from crashmover.external.s3.signed import SignedClient
 from crashmover.external.s3.uploading import LargeUpload
-from crashmover.retry import RetryPolicy
 from tests.conftest import Figures, UseAWS
 from tests.postgresql_stub import make_certificate
 from tests.s3_policies import conditional_deletes, conditional_writes
@@ -39,7 +38,6 @@ from tests.s3_proxy import (
     behind_proxy,
     proxy_of,
     refusing_proxy,
-    use_retry,
 )
 from tests.servers.s3 import Bucket, S3Server
 from tests.test_s3_environment import OF_ONE_REQUEST, SIGNED, configuration_keys, spellings
@@ -49,13 +47,9 @@ SERVERS = ["s3_signed", "s3_strict", pytest.param("s3_moto", marks=slow)]
 HONOURING = ["s3_strict", pytest.param("s3_moto", marks=slow)]
 PROBE = "v1/dump/probe"
 STALE = '"0123456789abcdef0123456789abcdef"'
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are repeated as often as ever, and sooner."""
-    use_retry(monkeypatch, RetryPolicy(wait=0.02))
 
 
 @pytest.fixture

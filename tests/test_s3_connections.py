@@ -54,19 +54,14 @@ from tests.s3_proxy import (
     ResetAfter,
     Says,
     proxy_of,
-    use_retry,
 )
 from tests.servers.s3 import S3Server
 from tests.store_helpers import every_call, peak_of_copy
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 LARGE = (2 << 20) + 1  # more than is read in one piece
 CANARY = "cAnArYsEcReT0123456789cAnArYsEcReT0123456"
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are repeated as often as ever, and sooner."""
-    use_retry(monkeypatch, RetryPolicy(wait=0.02))
 
 
 @pytest.fixture

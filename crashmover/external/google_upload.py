@@ -56,9 +56,8 @@ class ResumableUpload(Generic[T]):
         crash_id: str | None,
     ) -> None:
         url = urlsplit(begun.headers["location"])
-        self._path = (
-            f"{url.path}?{url.query}"  # without its host: no other server may see the token
-        )
+        # Without its host: no other server may see the token.
+        self._path = f"{url.path}?{url.query}"
         self._session = session
         self._made = made
         self._crash_id = crash_id

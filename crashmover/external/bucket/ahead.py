@@ -2,7 +2,6 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-
 """What is begun ahead of its turn, so that what follows each other does not wait for each other."""
 
 from collections import deque

@@ -61,8 +61,8 @@ class StoredObject:
 
 Listed = tuple[str, int, str]
 """An object as a listing shows it: its key; how many bytes it has; and a checksum of these, as the
-provider tells it: the MD5 in hex or the CRC-32C in base64.  "" where it tells none.  Some servers
-tell what looks like an MD5 and is none."""
+provider tells it: the MD5 in hex or the CRC-32C in base64, or "".  Where a server encrypts objects,
+the first may be another thing in the form of an MD5."""
 
 Pages = Iterator[list[Listed]]
 

@@ -2,7 +2,6 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-
 """Sizes: how many bytes each of many crashes has, without a request for each of them."""
 
 import logging

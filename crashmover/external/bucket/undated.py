@@ -2,7 +2,6 @@
 # License, v. 2.0. If a copy of the MPL was not distributed with this
 # file, You can obtain one at https://mozilla.org/MPL/2.0/.
 
-
 """Undated: the directories of a bucket whose keys have a crash id and no day in them.
 
 They are listed from one crash to another, all at the same time, and a large one in several ranges.
